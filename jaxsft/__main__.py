@@ -1,4 +1,4 @@
-"""`python -m jaxsft`."""
+"""Runs `python -m jaxsft`."""
 
 from jaxsft.cli import script
 

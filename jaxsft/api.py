@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from jaxsft import plugins
 from jaxsft.config import overrides as over
 from jaxsft.config.schema import Config, QualityConfig
 from jaxsft.data.pipeline import Batches
@@ -82,6 +83,7 @@ def train(config: Config | str, *overrides: str, **options: Any) -> Result:
       JaxsftError: anything that the user can mend.
     """
     config = _composed(config, overrides, options)
+    plugins.begin()
     from jaxsft.reports import outputs  # with matplotlib, which nothing else here needs
 
     return loop.train(config, outputs.write_all)
@@ -110,9 +112,9 @@ def check(config: Config | str, *overrides: str, **options: Any) -> Checked:
       ConfigError: an option is wrong, or there is no data. What is wrong with the data is a
         finding.
     """
-    from jaxsft import check as checking
+    from jaxsft.check import check as of_config
 
-    return checking.check(_composed(config, overrides, options))
+    return of_config(_composed(config, overrides, options))
 
 
 def quality(config: QualityConfig | str, *overrides: str, **options: Any) -> dict[str, Any]:

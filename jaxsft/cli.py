@@ -1,5 +1,6 @@
-"""`jaxsft <command> [overrides]`. Imports a command's module only when it runs, so that help
-answers at once.
+"""The command line `jaxsft <command> [overrides]`.
+
+Imports a command's module only when it runs, so that help answers at once.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import os
 import sys
 from collections.abc import Callable
 
-from jaxsft import __version__, invocation
-from jaxsft.commands import COMMANDS
+from jaxsft import __version__, invocation, plugins
+from jaxsft.commands import COMMANDS, WITH_PLUGINS
 from jaxsft.errors import JaxsftError
 
 # of a stream, which has no name: what it is written to is full or gone
@@ -31,8 +32,9 @@ jaxsft <command> --help              more about one command
 
 
 def main(argv: list[str] | None = None, end: Callable[[int], int] = lambda code: code) -> int:
-    """The exit code: 0; 1 for anything that the user can mend, told in one line; 128 + n after
-    signal n.
+    """Runs a command and returns its exit code.
+
+    0; 1 for anything that the user can mend, told in one line; 128 + n after signal n.
 
     Args:
       end: what is done with the code after a failure, while its exception is still held.
@@ -101,12 +103,16 @@ def _dispatch(argv: list[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     invocation.remember(["jaxsft", *argv])
-    return importlib.import_module(f"jaxsft.commands.{COMMANDS[argv[0]][0]}").main(argv[1:])
+    others = plugins.of_arguments(argv[1:])
+    rest = argv[1:] if argv[0] in WITH_PLUGINS else others
+    return importlib.import_module(f"jaxsft.commands.{COMMANDS[argv[0]][0]}").main(rest)
 
 
 def script() -> None:
-    """The program `jaxsft`. After a failure it ends at once: what failed leaves threads and
-    coroutines behind that would add to its one line.
+    """Runs the program `jaxsft`.
+
+    After a failure it ends at once: threads and coroutines that the failure left behind would
+    add to its one line.
     """
     code = main(end=_leave)
     _leave(code) if code else sys.exit(_flushed() or 0)
@@ -118,7 +124,7 @@ def _leave(code: int) -> int:
 
 
 def _flushed() -> int:
-    """141, what a shell expects, where nobody reads the output any more; else 0."""
+    """Flushes the output; returns 141, as shells expect, where its reader is gone, else 0."""
     try:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -132,7 +138,7 @@ def _flushed() -> int:
 
 
 def _module_help(command: str) -> str:
-    """The docstring of a command's module, read without importing what the module needs."""
+    """Returns the docstring of a command's module, without importing what the module needs."""
     import ast
     from pathlib import Path
 
@@ -141,17 +147,19 @@ def _module_help(command: str) -> str:
 
 
 def _choices() -> str:
-    """The tasks and the groups of options, without importing Hydra."""
+    """Lists the tasks and the groups of options, without importing Hydra."""
     from pathlib import Path
 
     from jaxsft.config.tasks import TASKS
 
+    theirs = {"optim": "optimizers", "schedule": "schedules"}
     package = Path(__file__).resolve().parent
     folder = next(p for p in (package / "conf", package.parent / "conf") if p.is_dir())
     first = lambda cls: " ".join((cls.__doc__ or "").split()).partition(". ")[0].rstrip(".")
     tasks = "\n".join(f"  {name:<17}{first(cls)}" for name, cls in TASKS.items())
     groups = {
         p.name: sorted(f.stem for f in p.glob("*.yaml"))
+        + (plugins.names(theirs[p.name]) if p.name in theirs else [])
         for p in sorted(folder.iterdir())
         if p.is_dir() and p.name not in ("task", "recipe")
     }
@@ -173,8 +181,9 @@ jaxsft train --config-dir DIR experiment=NAME"""
 
 
 def _asked_shell(argv: list[str]) -> str | None:
-    """The shell of Hydra's flag -sc install=SHELL, whose script would call a command that is not
-    there.
+    """Returns the shell of Hydra's flag -sc install=SHELL; None without it.
+
+    Hydra's own script would call a command that is not there.
     """
     asked = [
         after for flag, after in itertools.pairwise(argv) if flag in ("-sc", "--shell-completion")

@@ -1,4 +1,4 @@
-"""The one place for differences between JAX versions."""
+"""The differences between JAX versions, in one place."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import jax
 
 
 def enable_x64(enabled: bool = True):
-    """A context manager for 64-bit types: `jax.enable_x64` where it exists, else its older home."""
+    """Returns a context manager for 64-bit types: `jax.enable_x64`, or its older home."""
     if hasattr(jax, "enable_x64"):
         return jax.enable_x64(enabled)
     from jax.experimental import enable_x64 as context
@@ -15,7 +15,8 @@ def enable_x64(enabled: bool = True):
 
 
 def auto_axes(n: int) -> tuple:
-    """`make_mesh` makes explicit axes by default since 0.10; sharding by propagation needs
-    automatic ones.
+    """Returns n automatic mesh axes, which sharding by propagation needs.
+
+    `make_mesh` makes explicit axes by default since JAX 0.10.
     """
     return (jax.sharding.AxisType.Auto,) * n

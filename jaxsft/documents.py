@@ -42,7 +42,7 @@ def read_json(
     limit: int = JSON_BYTES,
     halves: bool = False,
 ) -> Any:
-    """Return the content of a JSON file in UTF-8.
+    """Returns the content of a JSON file in UTF-8.
 
     Args:
         error: what is raised.
@@ -64,7 +64,7 @@ def parse_json(
     top: type | None = None,
     halves: bool = False,
 ) -> Any:
-    """Return the value of a JSON text; `where` begins each message.
+    """Returns the value of a JSON text; `where` begins each message.
 
     Raises:
         JaxsftError: it is no JSON (RFC 8259: `NaN` is none), nests deeper than `LEVELS`, has a key
@@ -81,7 +81,7 @@ def parse_json(
 
 
 def decode(text: str, halves: bool = False) -> Any:
-    """Return the value of a JSON text. Raises ValueError for what `parse_json` does not take."""
+    """Returns the value of a JSON text. Raises ValueError for what `parse_json` does not take."""
     try:
         value = _decoder.decode(text.removeprefix("\ufeff"))
     except RecursionError:
@@ -103,8 +103,9 @@ def read_yaml(
     top: type | None = None,
     limit: int = YAML_BYTES,
 ) -> Any:
-    """Return the content of a YAML file in UTF-8. Arguments as `read_json`. Raises JaxsftError as
-    `read_json` and `parse_yaml`.
+    """Returns the content of a YAML file in UTF-8.
+
+    Arguments as `read_json`. Raises JaxsftError as `read_json` and `parse_yaml`.
     """
     return parse_yaml(read_text(path, error, limit), path, error, top)
 
@@ -112,7 +113,7 @@ def read_yaml(
 def parse_yaml(
     text: str, where: str | Path, error: type[JaxsftError] = DataError, top: type | None = None
 ) -> Any:
-    """Return the value of a YAML document; `where` begins each message, with the line behind it.
+    """Returns the value of a YAML document; each message begins with `where` and the line.
 
     Raises:
         JaxsftError: it is no YAML, has an alias, an anchor or a merge key (`*a`, `&a`, `<<`), which
@@ -136,8 +137,9 @@ def parse_yaml(
 def read_text(
     path: str | Path, error: type[JaxsftError] = DataError, limit: int = JSON_BYTES
 ) -> str:
-    """Return a text file in UTF-8, without a byte order mark. Raises JaxsftError where it cannot be
-    read, or has more than `limit` bytes.
+    """Returns a text file in UTF-8, without a byte order mark.
+
+    Raises JaxsftError where it cannot be read, or has more than `limit` bytes.
     """
     try:
         # a device may never end, and a pipe never begin
@@ -157,8 +159,9 @@ def read_text(
 # --- JSON
 # --------------------------------------------------------------------------------------------------
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object whose keys all count: of two equal ones the standard decoder forgets the
-    first without a word.
+    """Returns an object whose keys are unique. Raises ValueError for a key that occurs twice.
+
+    The standard decoder would silently drop the first of two equal keys.
     """
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -191,7 +194,7 @@ _decoder = json.JSONDecoder(
 
 
 def _depth(value: Any) -> int:
-    """Return how deep lists and objects stand in each other; stops above `LEVELS`."""
+    """Returns how deep lists and objects are nested; stops counting above `LEVELS`."""
     level, depth = [value] if isinstance(value, dict | list) else [], 0
     while level and depth <= LEVELS:
         depth += 1
@@ -239,8 +242,9 @@ class Loader(yaml.SafeLoader):
         return node
 
     def fetch_flow_collection_start(self, kind: type[yaml.Token]) -> None:
-        """Refuse deep brackets as they are scanned: the scanner looks far ahead, and its work for
-        each token grows with their depth.
+        """Raises an error for deep brackets as they are scanned.
+
+        The scanner looks far ahead, and its work for each token grows with their depth.
         """
         super().fetch_flow_collection_start(kind)
         if self.flow_level > LEVELS:
@@ -249,7 +253,7 @@ class Loader(yaml.SafeLoader):
             )
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return the mapping; a merge key, or a key that another one would hide, is refused."""
+        """Returns the mapping. Raises an error for a merge key, or one that would hide another."""
         for key, _ in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
                 raise yaml.MarkedYAMLError(

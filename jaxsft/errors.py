@@ -22,7 +22,5 @@ class CheckpointError(JaxsftError):
 
 
 def first_line(error: BaseException) -> str:
-    """What a library said, short enough to stand inside a sentence of ours: its first line, or the
-    kind of error where it said nothing.
-    """
+    """Returns the first line of a library's message, to stand inside ours; its kind without one."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,4 +1,4 @@
-"""Libraries of extras: imported where they are used, asked for by name where they are missing."""
+"""Imports libraries of extras where they are used; a missing one is asked for by name."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsft import remote, rundir, tasks
+from jaxsft import halves, plugins, remote, rundir
 from jaxsft.config import compose as composing
 from jaxsft.config import validate
 from jaxsft.config.durations import Clock
@@ -71,13 +71,15 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
 
     Args:
       overrides: `key=value` of what cannot change the meaning of the weights: data, evaluation,
-        generate, mesh, precision, seed; of a folder `task.variables` too; and `checkpoint=STEP` or
-        `checkpoint=newest` for another step than the best.
+        generate, mesh, precision, seed; of a folder `task.variables` too; `checkpoint=STEP` or
+        `checkpoint=newest` for another step than the best; and `plugins=[MODULE]`, as the run had
+        it.
 
     Raises:
       ConfigError: not a run directory, or an option that cannot be changed for a trained run.
       CheckpointError: no good checkpoint.
     """
+    overrides = tuple(plugins.of_arguments(overrides))
     remote.opened.cache_clear()  # the run may have gone on since
     asked = next(
         (text.partition("=")[2] for text in overrides if text.startswith(CHECKPOINT)), None
@@ -126,7 +128,7 @@ def _changed(overrides: Sequence[str], config: Config) -> Config:
     """Returns the config of a run with these options, on the devices that are here."""
     config = composing.override(config, overrides)
     validate.validate_values(composing.flat(composing.to_dict(config)))
-    setup.check_columns(config, tasks.get(config.task.name).record)
+    setup.check_columns(config)
     given = any(text.startswith("mesh.") for text in overrides)
     config = dataclasses.replace(
         config, mesh=meshes.resolve(config.mesh) if given else _mesh_here(config.mesh)
@@ -168,7 +170,7 @@ def model_functions(run: str | None) -> dict[str, Callable]:
     model = functools.cache(lambda: load(run))
 
     def score(texts: Sequence[str]) -> np.ndarray:
-        if model().task.name != "lm":
+        if model().task.spec.output != "continuation":
             raise ConfigError(
                 f"run={run}: task={model().task.name} gives no perplexity; expected a run with"
                 " task=lm"
@@ -210,7 +212,7 @@ class Model:
         """All weights, frozen ones too, in the layout of `jaxsft.models.transformer`; of a folder
         under precision=bf16 on a CPU, rounded to it.
         """
-        return self.run.params
+        return jax.tree.map(lambda w: halves.unpack(w) if halves.are(w) else w, self.run.params)
 
     def generate(
         self,

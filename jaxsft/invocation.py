@@ -9,13 +9,11 @@ _command: list[str] | None = None
 
 
 def remember(command: Sequence[str]) -> None:
-    """Keep the words of a command line, `jaxsft train ...`."""
+    """Stores the words of a command line, `jaxsft train ...`."""
     global _command
     _command = list(command)
 
 
 def command() -> list[str]:
-    """Return the words of the command line; those of the Python program where no command of jaxsft
-    runs.
-    """
+    """Returns the words of the command line, or of the Python program where no command runs."""
     return list(sys.argv) if _command is None else list(_command)

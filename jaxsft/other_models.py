@@ -8,8 +8,10 @@ from pathlib import Path
 
 
 def what_is(path: Path) -> str | None:
-    """A clause that follows "it has no such file": what the path holds instead, and what to do with
-    it. None where it is nothing known.
+    """Returns a clause that says what the path holds instead and what to do with it.
+
+    It follows "it has no such file"; None where the content is unknown. Raises nothing: a
+    folder that cannot be listed is unknown.
 
     Raises nothing: a folder that cannot be listed is nothing known.
     """

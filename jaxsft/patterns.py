@@ -26,19 +26,18 @@ _SHOWN = 6  # how many paths an error lists
 
 
 def path_string(keypath: Sequence[Any]) -> str:
-    """The path of a leaf, as `jax.tree_util` gives it, in the form `layers/0/attention/q/w`."""
+    """Formats the path of a leaf, as `jax.tree_util` gives it, as `layers/0/attention/q/w`."""
     return jax.tree_util.keystr(tuple(keypath), simple=True, separator="/")
 
 
 def virtual_paths(specs: Any) -> list[str]:
-    """Every parameter of a tree of `WeightSpec`, layer by layer, in the order of the tree's
-    leaves."""
+    """Returns every parameter's path of a tree of `WeightSpec`, layer by layer, in leaf order."""
     leaves = jax.tree_util.tree_flatten_with_path(specs)[0]
     return [path for keypath, spec in leaves for path in paths_of(path_string(keypath), spec)]
 
 
 def resolve(rules: Sequence[tuple[str, T]], specs: Any, default: T, *, option: str) -> Any:
-    """The value of each parameter.
+    """Returns the value of each parameter.
 
     Args:
       rules: (regex, value), in order; the first regex that matches the whole virtual path gives the
@@ -81,12 +80,12 @@ def resolve(rules: Sequence[tuple[str, T]], specs: Any, default: T, *, option: s
 
 
 def full(pattern: str, path: str, option: str) -> bool:
-    """Whether the regex matches the whole path. Raises ConfigError where it is none."""
+    """Returns whether the regex matches the whole path. Raises ConfigError where it is invalid."""
     return _compile(pattern, option).fullmatch(path) is not None
 
 
 def paths_of(path: str, spec: Any) -> list[str]:
-    """The virtual paths of one leaf: one, or one for each layer of a stack."""
+    """Returns the virtual paths of one leaf: one, or one for each layer of a stack."""
     if not spec.stacked:
         return [path]
     keys = path.split("/")
@@ -118,7 +117,7 @@ def _compile(pattern: str, option: str) -> re.Pattern[str]:
 def _without_effect(
     regex: re.Pattern[str], earlier: Iterable[re.Pattern[str]], paths: list[str], option: str
 ) -> str:
-    """The message about a pattern that decides nothing."""
+    """Builds the message about a pattern that decides nothing."""
     matched = [path for path in paths if regex.fullmatch(path)]
     if matched:
         hiding = dict.fromkeys(e.pattern for path in matched for e in earlier if e.fullmatch(path))
@@ -138,8 +137,7 @@ def _without_effect(
 
 
 def _one_per_stack(paths: list[str]) -> list[str]:
-    """The paths without their repetitions in other layers, which would crowd out everything
-    else."""
+    """Returns the paths without their repetitions in other layers, which would crowd a message."""
     return list(
         {
             re.sub(rf"(^|/){_LAYERS}/\d+/", rf"\1{_LAYERS}/#/", path): path

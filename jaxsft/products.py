@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from jaxsft import halves
+
 
 def at_least_fp32(dtype) -> jnp.dtype:
     """Returns `dtype`, or float32 where that is wider."""
@@ -23,10 +25,13 @@ ROUNDED = "rounded"
 
 
 def contract(equation: str, x: Array, w: Array, precision: str) -> Array:
-    """`einsum(equation, x, w)`. fp32: operands as they are (float64 stays float64), highest
-    precision. bf16, and `ROUNDED`: operands rounded to bfloat16, sums and result in float32, in the
-    forward and in the backward pass.
+    """Computes `einsum(equation, x, w)` in one of two precisions.
+
+    fp32: operands as they are (float64 stays float64), highest precision. bf16, and `ROUNDED`:
+    operands rounded to bfloat16, sums and result in float32, in the forward and in the backward
+    pass.
     """
+    w = halves.widen(w)  # whole, where nothing reads it by parts
     if precision != "fp32":
         return _bf16_einsum(equation, x, w)
     return jnp.einsum(
@@ -71,9 +76,7 @@ _bf16_einsum.defvjp(_bf16_forward, _bf16_backward)
 
 
 def to_vocab(x: Array, matrix: Any, precision: str) -> Array:
-    """Logits [..., V] of states [..., D] through an output matrix [D, V], and through its adapter
-    where it has one.
-    """
+    """Computes logits [..., V] of states [..., D] by an output matrix [D, V] with its adapter."""
     if hasattr(matrix, "logits"):
         return matrix.logits(x, functools.partial(contract, precision=precision))
     lead = "bs"[: x.ndim - 1]

@@ -1,6 +1,4 @@
-"""What is being done before anything can be shown: a line for each stage that takes longer than a
-moment.
-"""
+"""Progress before the first output: a line for each stage that takes longer than a moment."""
 
 from __future__ import annotations
 
@@ -14,9 +12,7 @@ _timer: threading.Timer | None = None
 
 
 def doing(what: str) -> None:
-    """Say on standard error what has begun, if it has not ended within a moment; the stage before
-    it has ended.
-    """
+    """Prints the stage that begins, unless it ends within a moment; ends the one before it."""
     global _timer
     done()
     _timer = threading.Timer(AFTER, _tell, [what])
@@ -25,7 +21,7 @@ def doing(what: str) -> None:
 
 
 def done() -> None:
-    """Say nothing of what has ended."""
+    """Cancels the line of the stage that has ended."""
     global _timer
     if _timer is not None:
         _timer.cancel()
@@ -34,7 +30,7 @@ def done() -> None:
 
 @contextlib.contextmanager
 def ended() -> Iterator[None]:
-    """Whatever ends the block ends the stage that it was in."""
+    """Ends the current stage when the block ends, however it ends."""
     try:
         yield
     finally:

@@ -1,5 +1,4 @@
-"""Run directories in object stores (`gs://bucket/run`): a working copy on this machine, and what
-makes the two alike.
+"""Run directories in object stores (`gs://bucket/run`), with a synchronised local copy.
 
 An object store has no rename, no append and no locks; an object appears whole or not at all. So the
 small files of a run are written to a working copy on the local disk, as everywhere else, and copied
@@ -34,8 +33,9 @@ def is_remote(place: str | Path) -> bool:
 
 
 def path(place: str | Path) -> Any:
-    """A `Path`, or its like at the store. Raises ConfigError where the scheme is not supported
-    here.
+    """Returns a `Path`, or its like for the store.
+
+    Raises ConfigError where the scheme is not supported here.
     """
     if not is_remote(place):
         return Path(place)
@@ -68,8 +68,9 @@ def join(place: str | Path, *parts: str | Path) -> str | Path:
 
 
 def working_copy(place: str | Path, process: int = 0) -> Path:
-    """Where the small files of a run lie on this machine: the run itself, or a folder of the user's
-    cache, one for each process.
+    """Returns the local folder of a run's small files.
+
+    It is the run itself, or a folder of the user's cache, one for each process.
     """
     if not is_remote(place):
         return Path(place)
@@ -121,8 +122,9 @@ class Mirror:
 
 @functools.cache
 def opened(place: str) -> Path:
-    """The small files of a run to read from: the run itself, or a copy of it that lives as long as
-    this process. Raises JaxsftError.
+    """Returns the folder to read a run's small files from.
+
+    It is the run itself, or a copy that lives as long as this process. Raises JaxsftError.
     """
     if not is_remote(place):
         return Path(place)
@@ -133,7 +135,7 @@ def opened(place: str) -> Path:
 
 
 def files(folder: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(name, file) of every file below a folder, here or at a store."""
+    """Yields (name, file) of every file below a folder, here or at a store."""
     for entry in sorted(_entries(folder), key=lambda p: p.name):
         if entry.name in ("", ".", "..") or set(entry.name) & set("/\\"):
             raise JaxsftError(
@@ -146,8 +148,10 @@ def files(folder: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _entries(folder: Any) -> Iterator[Any]:
-    """What lies in a folder. An empty object whose name ends in a slash marks a folder; it is
-    listed in it, by the folder's own name.
+    """Yields the entries of a folder.
+
+    At a store, an empty object whose name ends in a slash marks a folder and is listed in it;
+    it is left out.
     """
     for entry in folder.iterdir() if folder.is_dir() else ():
         if not (is_remote(folder) and entry.name == folder.name and not entry.exists()):
@@ -155,8 +159,9 @@ def _entries(folder: Any) -> Iterator[Any]:
 
 
 def move(source: Any, target: Any) -> None:
-    """A folder to another place of the same kind. At a store object by object: cut off in the
-    middle, both places have a part.
+    """Moves a folder to another place of the same kind.
+
+    At a store object by object: if interrupted, both places have a part.
     """
     if not is_remote(source):
         source.replace(target)
@@ -168,7 +173,7 @@ def move(source: Any, target: Any) -> None:
 
 
 def _small_files(folder: Any) -> Iterator[tuple[str, Any]]:
-    """Those of a run that are copied."""
+    """Yields (name, file) of the files of a run that are copied."""
     for entry in _entries(folder):
         if entry.name in ("", ".", ".."):
             raise JaxsftError(

@@ -41,8 +41,9 @@ _written: set[Path] = set()  # aside, by this process
 
 
 def create(path: str | Path | None, *, stem: str) -> Path:
-    """Return a run directory that exists: `path`, made if missing, or a new
-    `runs/<stem>-<YYYYmmdd-HHMMSS>` in the working directory.
+    """Returns a run directory that exists: `path`, or a new `runs/<stem>-<YYYYmmdd-HHMMSS>`.
+
+    `path` is made if missing; a new one is made in the working directory.
 
     A new one is made exclusively, with `-2`, `-3` ... behind its name when it is taken, so that two
     runs never share one by chance. Characters of `stem` that are awkward in a file name become `-`.
@@ -75,8 +76,7 @@ def create(path: str | Path | None, *, stem: str) -> Path:
 
 @contextlib.contextmanager
 def atomic_lines(path: str | Path) -> Iterator[IO[str]]:
-    """Give a text file (UTF-8, `\\n`) to write to; it takes the place of `path` when the block ends
-    well, and vanishes when it does not.
+    """Yields a text file (UTF-8, LF) that replaces `path` if the block ends without an error.
 
     Raises:
         JaxsftError: the file cannot be written; what stood at `path` before is untouched.
@@ -91,15 +91,14 @@ def atomic_lines(path: str | Path) -> Iterator[IO[str]]:
 
 @contextlib.contextmanager
 def atomic_file(path: str | Path) -> Iterator[IO[bytes]]:
-    """As `atomic_lines`, for bytes."""
+    """Yields a binary file that replaces `path`, as `atomic_lines` does."""
     with _aside(Path(path), mode="wb") as file:
         yield file
 
 
 @contextlib.contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Give an empty folder to fill; it takes the place of `path` when the block ends well, and
-    vanishes when it does not.
+    """Yields an empty folder that replaces `path` if the block ends without an error.
 
     Raises:
         JaxsftError: the folder cannot be written; what stood at `path` before is untouched.
@@ -122,8 +121,9 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 
 def write_text(path: str | Path, text: str) -> Path:
-    """Replace `path` by `text`, all or nothing, and return the path. Raises JaxsftError if it
-    cannot be written.
+    """Replaces `path` by `text`, all or nothing, and returns the path.
+
+    Raises JaxsftError if it cannot be written.
     """
     with atomic_lines(path) as file:
         file.write(text)
@@ -131,8 +131,9 @@ def write_text(path: str | Path, text: str) -> Path:
 
 
 def write_bytes(path: str | Path, content: bytes) -> Path:
-    """Replace `path` by `content`, all or nothing, and return the path. Raises JaxsftError if it
-    cannot be written.
+    """Replaces `path` by `content`, all or nothing, and returns the path.
+
+    Raises JaxsftError if it cannot be written.
     """
     with atomic_file(path) as file:
         file.write(content)
@@ -140,7 +141,8 @@ def write_bytes(path: str | Path, content: bytes) -> Path:
 
 
 def write_json(path: str | Path, value: Any) -> Path:
-    """Replace `path` by `value` as indented strict JSON (arrays become lists), and return the path.
+    """Writes `value` to `path` as indented strict JSON (arrays become lists); returns the path.
+
     Raises JaxsftError as `write_text`.
     """
     return write_text(
@@ -149,7 +151,7 @@ def write_json(path: str | Path, value: Any) -> Path:
 
 
 def read_json(path: str | Path) -> Any:
-    """Return the content of a JSON file, "NaN" and its kind left as strings.
+    """Returns the content of a JSON file, "NaN" and its kind left as strings.
 
     Raises:
         DataError: the file is missing or unreadable, or not JSON as `documents` takes it.
@@ -158,12 +160,13 @@ def read_json(path: str | Path) -> Any:
 
 
 class Stored(dict):
-    """What was read from a file that another version may have written: a key that is not there is
-    an error that names the file.
+    """A mapping read from a file that another version may have written.
+
+    A missing key is an error that names the file.
     """
 
     def __init__(self, values: Any, where: str):
-        """`where` is the file. Raises CheckpointError where it holds no object."""
+        """Wraps values of the file `where`. Raises CheckpointError where it holds no object."""
         if not isinstance(values, dict):
             raise CheckpointError(f"{where}: holds a {type(values).__name__}, expected an object")
         super().__init__(
@@ -182,15 +185,17 @@ class Stored(dict):
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """Return `value` as one line of strict JSON, or indented; non-finite numbers as strings, other
-    scripts unescaped.
+    """Returns `value` as one line of strict JSON, or indented.
+
+    Non-finite numbers become strings, other scripts stay unescaped.
     """
     return json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
 
 
 def number(value: Any) -> float:
-    """Return a value of a JSON file as a float: a number, or one of "NaN", "Infinity" and
-    "-Infinity". Raises DataError otherwise.
+    """Returns a value of a JSON file as a float.
+
+    It is a number, or one of "NaN", "Infinity" and "-Infinity". Raises DataError otherwise.
     """
     if isinstance(value, int | float):
         return float(value)
@@ -208,8 +213,9 @@ class JsonLines:
     """
 
     def __init__(self, path: str | Path):
-        """Open `path` for appending; its directory is made if missing. Raises JaxsftError if it
-        cannot be opened.
+        """Opens `path` for appending; its directory is made if missing.
+
+        Raises JaxsftError if it cannot be opened.
         """
         self.path = Path(path)
         with _friendly(self.path, "open"):
@@ -218,9 +224,7 @@ class JsonLines:
             self._end = self._mend()
 
     def _mend(self) -> int:
-        """Return the length of the file after its last line was completed or, when it is only a
-        part, cut off.
-        """
+        """Returns the file's length after its last line was completed or, if partial, cut off."""
         if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
             return 0  # a device or a pipe has no last line; reading one may never end
         self._file.seek(0)
@@ -234,9 +238,7 @@ class JsonLines:
         return len(whole)
 
     def append(self, row: dict) -> None:
-        """Write one line. Raises JaxsftError if it cannot be written; nothing of it is left in the
-        file then.
-        """
+        """Writes one line. Raises JaxsftError if it cannot; nothing of the line is left then."""
         line = (json_text(row) + "\n").encode("utf-8", "backslashreplace")
         with _friendly(self.path, "write"):
             try:
@@ -251,27 +253,28 @@ class JsonLines:
         self._end += len(line)
 
     def sync(self) -> None:
-        """Force the lines onto the disk, so that they survive a power cut: call it before a
-        checkpoint that refers to them.
+        """Syncs the lines to the disk, so that they survive a power cut.
+
+        Call it before a checkpoint that refers to them.
         """
         with _friendly(self.path, "write"):
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file; a second call does nothing."""
+        """Closes the file; a second call does nothing."""
         self._file.close()
 
     def __enter__(self) -> "JsonLines":
-        """Return itself; the file is closed at the end of the block."""
+        """Returns itself; the file is closed at the end of the block."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the file."""
+        """Closes the file."""
         self.close()
 
 
 def read_jsonl(path: str | Path) -> list[dict]:
-    """Return the objects of a JSON-lines file; a last line that a crash cut short is dropped.
+    """Returns the objects of a JSON-lines file; a last line that a crash cut short is dropped.
 
     Raises:
         JaxsftError: the file is missing or unreadable.
@@ -281,8 +284,9 @@ def read_jsonl(path: str | Path) -> list[dict]:
 
 
 def truncate_jsonl(path: str | Path, keep: Callable[[dict], bool]) -> None:
-    """Rewrite a JSON-lines file, all or nothing, with the rows that `keep` accepts, byte for byte;
-    a half last line goes too.
+    """Rewrites a JSON-lines file, all or nothing, with the rows that `keep` accepts, byte for byte.
+
+    A half last line goes too.
 
     A file that does not exist is left so. Raises JaxsftError and DataError as `read_jsonl` and
     `write_text`.
@@ -292,20 +296,21 @@ def truncate_jsonl(path: str | Path, keep: Callable[[dict], bool]) -> None:
 
 
 def sha256_file(path: str | Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal. Raises JaxsftError if it cannot be
-    read.
+    """Returns the SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises JaxsftError if it cannot be read.
     """
     with _friendly(path, "read"), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sha256_text(text: str) -> str:
-    """Return the SHA-256 of a text as UTF-8, in hexadecimal."""
+    """Returns the SHA-256 of a text as UTF-8, in hexadecimal."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def sha256_json(value: Any) -> str:
-    """Return the SHA-256 of a JSON value, whatever the order of its keys, in hexadecimal."""
+    """Returns the SHA-256 of a JSON value, whatever the order of its keys, in hexadecimal."""
     return sha256_text(
         json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     )
@@ -323,7 +328,7 @@ class RunLock:
         run_dir: str | Path,
         busy: str = "is writing to this run directory; wait for it, or choose another run_dir=",
     ):
-        """Take the lock, `run.lock` in `run_dir`; `busy` is what the message says of who holds it.
+        """Takes the lock, `run.lock` in `run_dir`; `busy` completes the message where it is held.
 
         Raises:
             JaxsftError: another process (or another lock in this one) holds it, or the file cannot
@@ -360,18 +365,19 @@ class RunLock:
             self._file.write(f"process {os.getpid()} on {os.uname().nodename}".encode())
 
     def release(self) -> None:
-        """Give the lock back; a second call does nothing. The file stays: removing it would let two
-        processes lock two files.
+        """Releases the lock; a second call does nothing.
+
+        The file stays: removing it would let two processes lock two files.
         """
         self._file.close()
         _held.discard(self)
 
     def __enter__(self) -> "RunLock":
-        """Return itself; the lock is released at the end of the block."""
+        """Returns itself; the lock is released at the end of the block."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Release the lock."""
+        """Releases the lock."""
         self.release()
 
 
@@ -379,9 +385,7 @@ _held: set[RunLock] = set()
 
 
 def _forget_locks() -> None:
-    """Close a forked child's copies of the locks: it would keep them held after its parent was
-    killed.
-    """
+    """Closes a forked child's copies of the locks, which would outlive a killed parent."""
     for held in tuple(_held):
         held.release()
 
@@ -391,15 +395,16 @@ if hasattr(os, "register_at_fork"):
 
 
 def _beside(path: Path) -> Path:
-    """Return a name in the same folder that no other process takes, and that says who took it."""
+    """Returns a temporary name in the same folder, with this host and process in it."""
     made = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}-{next(_temporary)}.tmp")
     _written.add(made)
     return made
 
 
 def sweep(directory: Path) -> None:
-    """Remove what processes of this machine that are dead wrote aside into a directory and its
-    folders; whoever calls this owns it.
+    """Removes temporary files that dead processes of this machine left in a directory tree.
+
+    The caller owns the directory.
     """
     for folder, folders, files in os.walk(directory):
         for name in [*folders, *files]:
@@ -422,9 +427,7 @@ def _remove(path: Path) -> None:
 
 
 def _alive(process: int) -> bool:
-    """Return whether a process other than this one runs; its number may be that of a dead one
-    before it.
-    """
+    """Returns whether a process other than this one runs; its number may have been reused."""
     if process == os.getpid():
         return False
     try:
@@ -458,8 +461,9 @@ def _aside(path: Path, **how: Any) -> Iterator[IO[Any]]:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make a rename survive a power cut; file systems that cannot sync a directory order the rename
-    themselves.
+    """Makes a rename survive a power cut.
+
+    File systems that cannot sync a directory order the rename themselves.
     """
     with contextlib.suppress(OSError):
         handle = os.open(directory, os.O_RDONLY)
@@ -471,9 +475,7 @@ def _sync_directory(directory: Path) -> None:
 
 @contextlib.contextmanager
 def _friendly(path: str | Path, doing: str, also: Path | None = None) -> Iterator[None]:
-    """Turn an OSError about `path` (or about no named file: a write) into a JaxsftError; one about
-    another file stays what it is.
-    """
+    """Raises JaxsftError for an OSError about `path` or no named file; other errors pass."""
     try:
         yield
     except OSError as error:
@@ -510,8 +512,9 @@ def _is_json(text: bytes) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Return `value` in the types of strict JSON: arrays as lists, paths as text, numbers that are
-    not finite as strings.
+    """Returns `value` in the types of strict JSON.
+
+    Arrays become lists, paths text, non-finite numbers strings.
     """
     if value is None or isinstance(value, str | bool | int):
         return value
@@ -539,7 +542,7 @@ def _plain(value: Any) -> Any:
 
 
 def duration_text(seconds: float) -> str:
-    """Return a length of time in its two largest units.
+    """Returns a length of time in its two largest units.
 
     >>> duration_text(3725), duration_text(59.6)
     ('1 h 2 min', '1 min 0 s')

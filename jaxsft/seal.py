@@ -1,5 +1,6 @@
-"""Binds a run directory to itself: `manifest.json` has the SHA-256 of each file that its weights
-are used with, and the name that its steps carry.
+"""Binds a run directory to itself by hashes in `manifest.json`.
+
+It has the SHA-256 of each file that the weights are used with, and the name that the steps carry.
 
 A directory that was written before there was this is opened as it is: its manifest has neither, and
 its steps carry no name.
@@ -24,17 +25,17 @@ _COPY = "take it from a copy of the run; where training goes on, it is written a
 
 
 def name_of(facts: Mapping[str, Any]) -> str:
-    """Return what the steps of a run are called after: a hash of config, data, tokenizer and task,
-    as a manifest has them.
-    """
+    """Returns the name of a run's steps: a hash of its config, data, tokenizer and task."""
     return rundir.sha256_json({key: facts[key] for key in ("config", "data", "tokenizer", "task")})[
         :16
     ]
 
 
 def read(run_dir: Path) -> dict[str, Any]:
-    """Return the manifest of a run. Raises CheckpointError where there is none, or it is
-    damaged."""
+    """Returns the manifest of a run.
+
+    Raises CheckpointError where there is none, or it is damaged.
+    """
     path = run_dir / MANIFEST
     if not path.exists():
         raise CheckpointError(
@@ -45,8 +46,7 @@ def read(run_dir: Path) -> dict[str, Any]:
 
 
 def check(run_dir: Path) -> str | None:
-    """Return the name that the steps of a run carry; None for a directory from before there were
-    names.
+    """Returns the name that the steps of a run carry; None for a directory from before names.
 
     Raises:
         CheckpointError: a file is missing, additional, or not as it was written.
@@ -72,8 +72,7 @@ def check(run_dir: Path) -> str | None:
 
 
 def heal(run_dir: Path) -> list[str]:
-    """Return a sentence for each file of a run that is missing or not as it was written, for a run
-    that goes on and writes them again.
+    """Returns a sentence for each missing or changed file of a run that continues and rewrites it.
 
     Raises:
         CheckpointError: there is a file that is none of this run's, which would be used with it.
@@ -100,8 +99,9 @@ def _differences(run_dir: Path, files: Mapping[str, Any]) -> Iterator[tuple[str,
 
 @contextlib.contextmanager
 def rewriting(run_dir: Path, facts: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Write the files of a run in the block, and their hashes behind it; a run that is stopped in
-    between says so when it is opened.
+    """Writes the run's files in the block and their hashes after it.
+
+    A run that is stopped in between says so when it is opened.
 
     Args:
         facts: the manifest without `files`; None: as it is. Without `run` it is of a directory from
@@ -127,9 +127,7 @@ def rewriting(run_dir: Path, facts: Mapping[str, Any] | None = None) -> Iterator
 
 
 def _there(run_dir: Path) -> dict[str, Path]:
-    """Return the files that a run is used with, by name; hidden ones, which nothing reads, left
-    out.
-    """
+    """Returns the files that a run is used with, by name, without hidden ones."""
     found = {name: run_dir / name for name in FILES if (run_dir / name).exists()}
     folder = run_dir / FOLDER
     inside = sorted(folder.iterdir()) if folder.is_dir() else ([folder] if folder.exists() else [])

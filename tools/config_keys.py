@@ -172,12 +172,12 @@ def text(version: str, reads: dict[str, set[str]], aliases: dict[str, dict[str, 
         "from __future__ import annotations",
         "",
         f'VERSION = "{version}"  # of transformers',
-        f'_SHARED = """\n{wrap(shared)}\n"""',
+        f'SHARED = """\n{wrap(shared)}\n"""',
         "_OWN = {",
         *(f'    "{name}": """\n{wrap(words - shared)}\n""",' for name, words in reads.items()),
         "}",
         (
-            'READS: dict[str, frozenset[str]] = {name: frozenset(f"{_SHARED} {words}".split()) for'
+            'READS: dict[str, frozenset[str]] = {name: frozenset(f"{SHARED} {words}".split()) for'
             " name, words in _OWN.items()}  # key or key=default"
         ),
         "ALIASES: dict[str, dict[str, str]] = {  # other names of keys",

@@ -1,5 +1,6 @@
-"""`jaxsft check`: everything that can be known of a data set and a task before training. Nothing is
-trained, and no row is changed.
+"""`jaxsft check`: checks a data set and a task before training.
+
+Nothing is trained, and no row is changed.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from jaxsft.config import compose, validate
 from jaxsft.config.schema import Config
 from jaxsft.data import formats
 from jaxsft.data.ledger import length_summary
-from jaxsft.data.records import KINDS, columns_read
+from jaxsft.data.records import columns_read
 from jaxsft.training import setup
 
 
@@ -31,11 +32,12 @@ def check(config: Config) -> Result:
         finding.
     """
     validate.validate_values(compose.flat(compose.to_dict(config)))
-    kind, config = KINDS[config.task.name], setup.with_template_tokens(config)[0]
-    setup.check_columns(config, kind.record)
+    spec, config = config.task.spec, setup.with_template_tokens(config)[0]
+    kind = spec.records
+    setup.check_columns(config)
     config = setup.of_prepared(
         setup.like_pretrained(config) if config.model.pretrained else config,
-        columns_read(kind.record),
+        columns_read(kind),
     )
     validate.data(config)
     if config.data.format != "auto":
@@ -43,8 +45,7 @@ def check(config: Config) -> Result:
     findings = Findings(config.check.places, config.check.accept)
     parts = {name: part for name, part in load(config, findings).items() if part.records}
     if not parts:
-        return Result(config.task.name, findings.sorted(), {}, [])
-    name = config.task.name
+        return Result(spec.name, findings.sorted(), {}, [])
     numbers: dict[str, dict[str, Any]] = {
         n: {"rows": {"read": p.read, "records": len(p.records)}} for n, p in parts.items()
     }
@@ -58,9 +59,9 @@ def check(config: Config) -> Result:
             if c
         },
     )
-    if name in ("tag", "joint"):
+    if "tags" in kind.reads:
         tag_schemes(config, parts, findings)
-    if name == "regress":
+    if "targets" in kind.reads:
         _merge(
             numbers,
             {n: {"targets": found} for n, found in targets(config, parts, findings).items()},
@@ -75,7 +76,7 @@ def check(config: Config) -> Result:
             "languages": spoken,
         }
     _refuse_unknown(config, findings)
-    return Result(name, findings.sorted(), numbers, samples)
+    return Result(spec.name, findings.sorted(), numbers, samples)
 
 
 def _merge(numbers: dict[str, dict[str, Any]], more: Mapping[str, Mapping[str, Any]]) -> None:
@@ -84,7 +85,7 @@ def _merge(numbers: dict[str, dict[str, Any]], more: Mapping[str, Mapping[str, A
 
 
 def _refuse_unknown(config: Config, findings: Findings) -> None:
-    """A name in `check.accept` that nothing was found of is told: it may be misspelt."""
+    """Adds a finding for names in `check.accept` that match no finding: they may be misspelt."""
     there = {finding.id for finding in findings.found}
     if idle := [name for name in config.check.accept if name not in there]:
         findings.add(

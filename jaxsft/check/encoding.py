@@ -1,5 +1,6 @@
-"""Texts as tokens: what is too long, what is trained, whether turns end with a stop token; and rows
-shown token by token.
+"""Encodes texts and checks their lengths, trained tokens and stop tokens.
+
+It also shows rows token by token.
 """
 
 from __future__ import annotations
@@ -82,11 +83,12 @@ def encode_parts(
 def _task(
     config: Config, kind: Any, tokenizer: Tokenizer, source: Part, parts: Mapping[str, Part]
 ) -> Any:
-    """The task, fitted to the training rows; for chats without those that the template refuses,
-    which are found one by one.
+    """Builds the task, fitted to the training rows.
+
+    For chats, rows that the template refuses are left out; they are reported one by one.
     """
     records, where = source.records, source.where
-    if config.task.name == "chat":
+    if config.task.spec.conversations:
         records, where = [], []
         from jaxsft.tasks.chat import template_of
 
@@ -113,7 +115,7 @@ def _task(
 
 
 def _named_options(error: Exception) -> str:
-    """The options that a sentence names, as the repair of what it is about."""
+    """Returns the options that an error message names, as the repair of that error."""
     told = str(error).partition(": ")[2]
     return ", ".join(
         dict.fromkeys(
@@ -127,9 +129,7 @@ def _about(error: Exception) -> str | None:
 
 
 def _encoded(task: Any, part: Part, findings: Findings) -> list[Encoded | str]:
-    """Every row by itself where one of them fails, so that all that fail are told, by what they
-    fail of.
-    """
+    """Encodes every row, one by one where any fails; adds a finding for each kind of failure."""
     try:
         return task.encode_all(part.records, part.where)
     except DataError:
@@ -169,7 +169,7 @@ def _fitted(
     source_limit: int,
     findings: Findings,
 ) -> dict[str, Any]:
-    """The lengths against the limits, and the ledger as training would write it."""
+    """Compares lengths with the limits and returns the ledger that training would write."""
     d = config.data
     lengths = np.array(
         [one.positions for e in encoded if isinstance(e, Encoded) for one in e.texts], np.int64
@@ -228,9 +228,7 @@ def _fitted(
             f"{rows(len(over), part.name, len(encoded))}: longer than the {room} (up to"
             f" {longest:,}), {become}."
         )
-        policies = {"tag": "drop|window", "joint": "drop|window", "parse": "drop"}.get(
-            config.task.name, "drop|truncate_left|truncate_right"
-        )
+        policies = "|".join([one for one in config.task.spec.too_long if one != "error"][:3])
         others = f", or data.too_long={policies}" if d.too_long == "error" else ""
         repair = f"model.context={-(-longest // 32) * 32} and {option}" + others
         severity = {"error": "error", "window": "info"}.get(d.too_long, "warning")
@@ -306,8 +304,7 @@ DROPPED = {
 def _audit(
     config: Config, task: Any, part: Part, encoded: Sequence[Encoded | str], findings: Findings
 ) -> None:
-    """Every row once more by its ids alone: BOS, the last trained token, and how many are
-    trained."""
+    """Checks every row's ids: BOS, the last trained token, and how many tokens are trained."""
     known = [
         (where, one)
         for where, e in zip(part.where, encoded, strict=True)
@@ -333,7 +330,7 @@ def _audit(
     ends = [
         (where, int(e.ids[at[-1]])) for where, e in trained if len(at := np.flatnonzero(e.weights))
     ]
-    if config.task.name == "lm" and not stops:
+    if config.task.spec.output == "continuation" and not stops:
         findings.add(
             "stop_token",
             "warning",
@@ -356,7 +353,7 @@ def _audit(
         )
     learnt = sum(int(np.count_nonzero(e.weights[1:])) for _, e in trained)
     whole = sum(len(e.ids) for _, e in trained)
-    all_or_none = config.task.name == "chat" and learnt in (0, whole)
+    all_or_none = config.task.spec.conversations and learnt in (0, whole)
     message = f"{percent(learnt, whole)} of the {whole:,} tokens of {part.name} are trained."
     findings.add(
         "trained_share",
@@ -376,8 +373,9 @@ def _evenly(encoded: Sequence[Encoded | str], count: int) -> list[int]:
 
 
 def _sample(task: Any, part: Part, encoded: Sequence[Encoded | str], i: int) -> dict[str, Any]:
-    """A row as runs of tokens: trained, masked, or template (what the template wrote and nobody is
-    trained on).
+    """Returns row i as runs of tokens: trained, masked, or template.
+
+    Template is what the template wrote and the loss ignores.
     """
     e, tokenizer = encoded[i], task.tokenizer
     special = {tokenizer.special_id(name) for name in tokenizer.special_strings}
@@ -424,9 +422,7 @@ def _sample(task: Any, part: Part, encoded: Sequence[Encoded | str], i: int) -> 
 
 
 def _gold(record: Any) -> str:
-    """What is learnt of each word, `word/tag` or `word/head/relation`; "" of records that say
-    nothing of words.
-    """
+    """Returns the gold labels of each word, `word/tag` or `word/head/relation`; "" without any."""
     if hasattr(record, "tags"):
         said = list(zip(record.tokens, record.tags, strict=True))
     elif hasattr(record, "deprels"):
@@ -443,7 +439,7 @@ def _gold(record: Any) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-    """How a kind of token is shown: a colour of the terminal, and marks where there is none."""
+    """The terminal style of a kind of token: a colour, and marks for when there are no colours."""
 
     colour: str
     left: str
@@ -459,8 +455,9 @@ STYLES = {
 
 
 def shown(sample: Mapping[str, Any], colour: bool) -> str:
-    """A row for the terminal: trained green, masked red, template grey; without colours trained
-    [+so+], masked [-so-], template as it is.
+    """Formats a row for the terminal: trained green, masked red, template grey.
+
+    Without colours trained is [+so+], masked [-so-], and template as it is.
     """
     out = []
     for run in sample["runs"]:
@@ -473,6 +470,5 @@ def shown(sample: Mapping[str, Any], colour: bool) -> str:
 
 
 def visible(text: str) -> str:
-    """Text without anything that a terminal would obey; a line break is shown, and breaks the
-    line."""
+    """Returns the text with control characters escaped; a line break is shown and kept."""
     return "".join("\\n\n" if c == "\n" else c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -1,6 +1,4 @@
-"""What a check finds: a list of findings, each with the rows that it is about and with what mends
-them.
-"""
+"""The findings of a check, each with the rows that it is about and with its repair."""
 
 from __future__ import annotations
 
@@ -38,7 +36,7 @@ class Finding:
 
 
 class Findings:
-    """The findings of a check, in the order in which they are made."""
+    """The findings of a check, in the order in which they are added."""
 
     def __init__(self, places: int, accept: Sequence[str] = ()):
         self.places, self.accept, self.found = places, frozenset(accept), []
@@ -54,7 +52,7 @@ class Findings:
         count: int | None = None,
         repair: str = "",
     ):
-        """`where`: all rows; the first of them are named."""
+        """Adds a finding. `where` holds `file:line` of all its rows; only the first are kept."""
         accepted = severity == "error" and id in self.accept
         number = len(where) if count is None else count
         shown = tuple(where[: self.places])
@@ -72,14 +70,13 @@ class Findings:
         )
 
     def sorted(self) -> list[Finding]:
-        """Errors first."""
+        """Returns the findings, errors first."""
         return sorted(self.found, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a check came to: its findings, numbers by split for the card, and rows token by
-    token."""
+    """The result of a check: findings, numbers by split, and rows token by token."""
 
     task: str
     findings: list[Finding]
@@ -91,7 +88,7 @@ class Result:
         return sum(finding.severity == "error" for finding in self.findings)
 
     def as_dict(self) -> dict[str, Any]:
-        """The layout of `check.json`."""
+        """Returns the content of `check.json`."""
         counts = {
             severity: sum(f.severity == severity for f in self.findings) for severity in SEVERITIES
         }
@@ -108,7 +105,7 @@ class Result:
 
 
 def rows(count: int, split: str, whole: int | None = None) -> str:
-    """`1 row of train`, `7 rows of train (0.2 %)`."""
+    """Formats a count of rows: `1 row of train`, `7 rows of train (0.2 %)`."""
     return f"{count:,} {'row' if count == 1 else 'rows'} of {split}" + (
         f" ({percent(count, whole)})" if whole else ""
     )
@@ -119,7 +116,7 @@ def percent(part: float, whole: float) -> str:
 
 
 def some(names: Sequence[str], most: int = 5) -> str:
-    """The first of some names, quoted."""
+    """Formats the first `most` names, quoted, and how many more there are."""
     return ", ".join(map(repr, names[:most])) + (
         f" and {len(names) - most} more" if len(names) > most else ""
     )

@@ -1,5 +1,6 @@
-"""Labels, tags and targets: how often each occurs, what one split has and another lacks, and rows
-that contradict each other.
+"""Findings about labels, tags and targets.
+
+How often each occurs, what one split has and another lacks, and rows that contradict each other.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ from jaxsft.data.records.fields import declared_labels
 from jaxsft.prepare.neighbours import normalise
 
 INVISIBLE = ("Cf", "Cc")  # zero-width characters, byte-order marks, soft hyphens
-OF_WORDS = ("tag", "joint", "parse")  # whose classes are as frequent as the language has them
 # the most frequent class over the least frequent one, from which it is worth a warning
 IMBALANCED = 10
 
@@ -30,7 +30,10 @@ IMBALANCED = 10
 def count_labels(
     config: Config, parts: Mapping[str, Part], kind: Kind, findings: Findings
 ) -> dict[str, dict[str, int]]:
-    """Rows of each class (for tags and relations: words), by split; and the findings on them."""
+    """Counts the rows of each class by split, for tags and relations the words; adds findings.
+
+    The findings are about unknown, rare and missing classes.
+    """
     counts = {name: _counted(part, kind) for name, part in parts.items()}
     if not any(counts.values()):
         return counts
@@ -53,10 +56,10 @@ def count_labels(
 
 
 def _everywhere(train: Counter[str], part: Part, config: Config, findings: Findings) -> None:
-    """Of several labels a text: one that every row has teaches nothing."""
+    """Adds a finding for labels that every row has in multi-label data: they teach nothing."""
     rows_there = len(part.records)
     if (
-        config.task.name == "multilabel"
+        config.task.spec.output == "labels"
         and len(train) > 1
         and (always := sorted(x for x, n in train.items() if n == rows_there))
     ):
@@ -75,7 +78,7 @@ def _everywhere(train: Counter[str], part: Part, config: Config, findings: Findi
 
 
 def _like_none(train: Counter[str], findings: Findings) -> None:
-    """Labels that may be what a program or an annotator wrote for none."""
+    """Adds a finding for labels that a program or an annotator may have written for none."""
     found = [
         label
         for label in train
@@ -169,7 +172,7 @@ def _missing(
                 if whole
                 else ""
             )
-            of_words = config.task.name in OF_WORDS
+            of_words = config.task.spec.of_words
             findings.add(
                 "class_missing",
                 "info" if of_words else "warning",
@@ -204,7 +207,8 @@ def _balance(train: Counter[str], config: Config, findings: Findings) -> None:
             else f"nearly equally frequent ({low:,} to {high:,})"
         )
         message = f"{len(train):,} classes in train, {share}."
-    of_words = config.task.name in OF_WORDS
+    # whose classes are as frequent as the language has them
+    of_words = config.task.spec.of_words
     skewed = high >= IMBALANCED * low and not of_words
     repair = "the stage balance" if skewed else ""
     id, severity = ("label_balance", "warning") if skewed else ("classes", "info")
@@ -233,7 +237,7 @@ def _balance(train: Counter[str], config: Config, findings: Findings) -> None:
         )
         repair = (
             "task.loss=mse with data.columns.score=<column>"
-            if config.task.name == "pair"
+            if "score" in config.task.spec.records.reads
             else "task=regress"
         )
         findings.add(
@@ -261,8 +265,9 @@ def _balance(train: Counter[str], config: Config, findings: Findings) -> None:
 
 
 def _conflicts(name: str, part: Part, kind: Kind, findings: Findings) -> None:
-    """Rows with one text and different labels: the loss cannot be zero on them, and one of them is
-    likely to be wrong.
+    """Adds a finding for rows with the same text and different labels.
+
+    The loss cannot be zero on them, and one of them is likely to be wrong.
     """
     seen: dict[str, dict[tuple[str, ...], list[str]]] = defaultdict(lambda: defaultdict(list))
     for where, record in zip(part.where, part.records, strict=True):
@@ -296,7 +301,7 @@ def _conflicts(name: str, part: Part, kind: Kind, findings: Findings) -> None:
 
 
 def tag_schemes(config: Config, parts: Mapping[str, Part], findings: Findings) -> None:
-    """How the chunks of a split are written; splits that differ are an error."""
+    """Detects the chunk scheme of each split; adds an error where splits differ."""
     told = {}
     _numbers(config, parts, findings)
     for name, part in parts.items():
@@ -339,7 +344,7 @@ def tag_schemes(config: Config, parts: Mapping[str, Part], findings: Findings) -
 
 
 def _numbers(config: Config, parts: Mapping[str, Part], findings: Findings) -> None:
-    """Hubs keep the ids of tags, whose names lie beside the rows."""
+    """Adds a finding for tags that are whole numbers and may be ids of names."""
     found = {tag for part in parts.values() for record in part.records for tag in record.tags}
     if found and all(re.fullmatch(r"-?\d+", tag) for tag in found):
         message = (
@@ -348,7 +353,7 @@ def _numbers(config: Config, parts: Mapping[str, Part], findings: Findings) -> N
         )
         repair = (
             "data.columns.label_names=<a file with a name a line>"
-            if config.task.name == "tag"
+            if "label" not in config.task.spec.records.reads
             else ""
         )
         findings.add("number_tags", "warning", message, count=len(found), repair=repair)
@@ -357,8 +362,9 @@ def _numbers(config: Config, parts: Mapping[str, Part], findings: Findings) -> N
 def targets(
     config: Config, parts: Mapping[str, Part], findings: Findings
 ) -> dict[str, list[dict[str, Any]]]:
-    """Of every target of a regression, by split: smallest, mean, largest, deviation, and how many
-    are missing.
+    """Returns the statistics of each regression target by split.
+
+    Smallest, mean, largest, deviation, and how many are missing.
     """
     names = config.data.columns.targets or (config.data.columns.label or "label",)
     out = {}

@@ -1,6 +1,4 @@
-"""The splits of a config as a check sees them: every row is read, and what gives no record is
-collected instead of ending the check.
-"""
+"""Loads the splits for a check: every row is read, and bad rows are collected, not fatal."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from jaxsft.config.schema import Config
 from jaxsft.data import splits, verdicts
 from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
-from jaxsft.data.records import KINDS, Doubtful, Kind, Seq2Seq, group_references
+from jaxsft.data.records import Doubtful, Kind, Seq2Seq, group_references
 from jaxsft.data.splits import Parsed, Records
 from jaxsft.errors import DataError
 from jaxsft.training.components import left_out
@@ -28,8 +26,9 @@ READ = 64  # rows that are looked at for columns that nothing reads
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One split: its records, where each stands, and the rows that gave none. `read` counts all of
-    them.
+    """One split: its records, where each stands, and the bad rows.
+
+    `read` counts all rows.
     """
 
     name: str
@@ -40,11 +39,11 @@ class Part:
 
 
 def load(config: Config, findings: Findings) -> dict[str, Part]:
-    """Reads the splits, by name; one that cannot be read at all is an error among the findings."""
+    """Reads the splits by name; one that cannot be read at all is an error among the findings."""
     reading = dataclasses.replace(
         config, data=dataclasses.replace(config.data, on_bad_row="quarantine")
     )
-    kind, d = KINDS[config.task.name], config.data
+    kind, d = config.task.spec.records, config.data
     found = _of_one_file(reading, kind, findings) if d.path else _of_files(reading, kind, findings)
     for note in left_out(config) if found else ():
         findings.add("left_out", "info", f"{note}.")
@@ -124,7 +123,7 @@ def _read(
 
 
 class _Read(dict[str, Any]):
-    """The fields of a row, which notes those that are read."""
+    """The fields of a row; it notes which of them are read."""
 
     def __init__(self, fields: dict[str, Any], read: set[str]):
         super().__init__(fields)
@@ -146,9 +145,7 @@ def _unread(
     config: Config,
     findings: Findings,
 ) -> None:
-    """The columns that nothing reads, as some rows show, evenly spaced: what they say of a row,
-    nobody knows.
-    """
+    """Adds a finding for columns that the record builder never reads in a sample of rows."""
     read = {*verdicts.of_split(config.data.keep, split), verdicts.ANSWER, *verdicts.SKIPPED}
     for i in range(min(len(rows), READ)):
         row = rows[i * len(rows) // min(len(rows), READ)]
@@ -174,9 +171,7 @@ KINDS_TOLD = 5  # kinds of bad rows that are told one by one
 
 
 def _bad_rows(config: Config, part: Part, findings: Findings) -> None:
-    """A finding for each reason, and among rows that are damaged for each kind of damage, with its
-    count.
-    """
+    """Adds a finding for each reason of bad rows, with its count, and for each kind of damage."""
     messages = {
         "unreadable": "unreadable",
         "no_record": f"no record of task={config.task.name}",
@@ -218,8 +213,9 @@ def _bad_rows(config: Config, part: Part, findings: Findings) -> None:
 
 
 def _kinds(those: Sequence[Aside]) -> str:
-    """Why rows are bad: of one kind its first message, of several a line each, with its count and
-    its first place.
+    """Describes why rows are bad: one kind by its first message, several by one line each.
+
+    A line has the count and the first place.
     """
     kinds = _by_kind(those)
     why = [kind[0].message.removeprefix(kind[0].where + ": ") for kind in kinds]
@@ -232,8 +228,9 @@ def _kinds(those: Sequence[Aside]) -> str:
 
 
 def _by_kind(those: Sequence[Aside]) -> list[list[Aside]]:
-    """Bad rows whose messages differ in numbers and in what they quote only; the most frequent
-    kinds first, the rarest of many together.
+    """Groups bad rows whose messages differ only in numbers and quoted text, most frequent first.
+
+    Of many groups, the rarest are put together.
     """
     kinds: dict[str, list[Aside]] = {}
     for one in those:
@@ -251,10 +248,8 @@ def _by_kind(those: Sequence[Aside]) -> list[list[Aside]]:
 
 
 def _by_label(config: Config, part: Part, alike: Sequence[Aside]) -> str:
-    """Of which labels the rows are, where the label can still be read: a class that loses many of
-    its rows is seen.
-    """
-    kind, name = KINDS[config.task.name], config.data.columns.label or "label"
+    """Describes the labels of bad rows, so that a class that loses many rows is seen."""
+    kind, name = config.task.spec.records, config.data.columns.label or "label"
     lost = Counter(
         str(a.fields[name])
         for a in alike

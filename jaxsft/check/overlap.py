@@ -1,6 +1,4 @@
-"""Rows that say the same as others: within a split, and across splits, where a score would be of
-what was learnt by heart.
-"""
+"""Duplicates within a split and across splits, where a score would measure memorised rows."""
 
 from __future__ import annotations
 
@@ -17,8 +15,9 @@ from jaxsft.prepare.neighbours import Neighbours, banding, recall
 def find_overlap(
     parts: Mapping[str, Part], kind: Kind, near: float, findings: Findings
 ) -> dict[str, dict[str, Any]]:
-    """Duplicates and leaks of each split: of what the model is given, after normalisation (NFC,
-    case, white space).
+    """Finds duplicates and leaks of each split, in what the model is given.
+
+    Texts are compared after normalisation (NFC, case, white space).
 
     Args:
       near: the Jaccard similarity of shingles from which two texts are near duplicates; 0: they are
@@ -66,7 +65,7 @@ def _exact(
     findings: Findings,
     out: dict[str, dict[str, Any]],
 ) -> dict[str, set[int]]:
-    """The rows of each split, by number, whose text an earlier split has."""
+    """Returns the rows of each split, by number, whose text an earlier split has."""
     leaked: dict[str, set[int]] = defaultdict(set)
     names = list(parts)
     for i, name in enumerate(names):

@@ -1,4 +1,4 @@
-"""The outcome of a check on the terminal, as JSON, and as a page."""
+"""Shows the result of a check on the terminal, as JSON, and as a page."""
 
 from __future__ import annotations
 
@@ -17,14 +17,12 @@ COLOURS = {"error": "1;31", "warning": "33", "info": "90"}
 
 
 def colours(stream: Any = None) -> bool:
-    """Whether colours are welcome: on a terminal, and not where NO_COLOR is set (no-color.org)."""
+    """Returns whether to use colours: on a terminal, unless NO_COLOR is set (no-color.org)."""
     return (stream or sys.stdout).isatty() and not os.environ.get("NO_COLOR")
 
 
 def text(result: Result, colour: bool) -> str:
-    """Findings, errors first, each with the rows that it is about; then the rows that are shown
-    token by token.
-    """
+    """Formats the findings, errors first, each with its rows; then rows token by token."""
     lines = [_line(finding, colour) for finding in result.findings]
     if result.samples:
         kinds = {run["kind"] for sample in result.samples for run in sample["runs"]}
@@ -62,9 +60,7 @@ def _line(finding: Finding, colour: bool) -> str:
 
 
 def _folded(message: str) -> str:
-    """A message whose first line stands for it, and those of its parts below; white space inside a
-    line is what the message is about.
-    """
+    """Indents the lines of a message after the first, which stands for it."""
     return f"\n{'':10}".join(line.replace("\r", " ") for line in message.split("\n"))
 
 

@@ -1,6 +1,4 @@
-"""Rows that are worth a look for what their texts are: empty, far too long, damaged, or full of
-markup.
-"""
+"""Findings about texts: empty, far too long, damaged, or full of markup."""
 
 from __future__ import annotations
 
@@ -51,8 +49,9 @@ HIDDEN = re.compile(
 
 
 def is_mojibake(text: str) -> bool:
-    """Whether a part of the text is UTF-8 that was read as Latin-1 or Windows-1252: its characters,
-    as bytes, are UTF-8 of another text.
+    """Returns whether part of the text is UTF-8 that was read as Latin-1 or Windows-1252.
+
+    The characters of that part, as bytes, are UTF-8 of another text.
     """
     for match in HIGH.finditer(text):
         for encoding in ("cp1252", "latin-1"):
@@ -102,8 +101,9 @@ RULES: Mapping[str, tuple[str, Callable[[str], bool], str]] = {
 def suspicious(
     part: Part, kind: Kind, special: Sequence[str], findings: Findings
 ) -> dict[str, Any]:
-    """Findings on the texts of a split, and the numbers for the card: characters of a row and rows
-    by script.
+    """Adds findings on the texts of a split, and returns the numbers for the card.
+
+    They are the characters of a row, and rows by script.
     """
     texts = [kind.texts(record) for record in part.records]
     given = [kind.given(record) for record in part.records]
@@ -186,7 +186,7 @@ def _outliers(part: Part, lengths: np.ndarray, findings: Findings) -> None:
 
 
 def _scripts(part: Part, texts: Sequence[Sequence[str]], findings: Findings) -> dict[str, int]:
-    """Rows by the script of most of their letters; none where there is no letter."""
+    """Counts rows by the script of most of their letters; `none` where there is no letter."""
     main: Counter[str] = Counter()
     places: dict[str, list[str]] = defaultdict(list)
     for where, those in zip(part.where, texts, strict=True):
@@ -220,7 +220,7 @@ def _scripts(part: Part, texts: Sequence[Sequence[str]], findings: Findings) -> 
 
 
 def languages(part: Part, kind: Kind, findings: Findings) -> dict[str, int]:
-    """Evenly spaced rows by language, where py3langid is installed."""
+    """Counts evenly spaced rows by language; empty where py3langid is not installed."""
     try:
         langid = need("py3langid.langid", "check")
     except ConfigError:

@@ -1,5 +1,6 @@
-"""The commands, one module each with `main(arguments) -> exit code`. The command line imports only
-the one that runs.
+"""The commands, one module each with `main(arguments) -> exit code`.
+
+The command line imports only the one that runs.
 """
 
 # name: (module, what it does), in the order of the help
@@ -66,9 +67,15 @@ COMMANDS = {
         "report",
         "write the report of a run again, or set several side by side: jaxsft report DIR [DIR ...]",
     ),
+    "plugins": (
+        "plugins_found",
+        "parts that other packages bring, and why one fails: jaxsft plugins",
+    ),
     "env": ("env", "versions, devices, CUDA, extras: jaxsft env"),
     "completion": (
         "completion",
         "complete commands and options by a tab: jaxsft completion bash|zsh|fish",
     ),
 }
+# whose config has `plugins`; of the others it is no option of a run
+WITH_PLUGINS = ("train", "check", "prepare")

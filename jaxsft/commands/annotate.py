@@ -117,7 +117,7 @@ def _import(given: Sequence[str]) -> int:
 
 
 def _apart(read: Sequence[str], written: Sequence[str]) -> None:
-    """What people have done must not be overwritten by what is made of it."""
+    """Raises ConfigError where an output is also an input, or is written twice."""
     places = [Path(path).resolve() for path in (*read, *written)]
     for path, place in zip(written, places[len(read) :], strict=True):
         if places.count(place) > 1:
@@ -125,7 +125,7 @@ def _apart(read: Sequence[str], written: Sequence[str]) -> None:
 
 
 def _list(text: str) -> list[str]:
-    """The names of `[a,b]` or `a,b`."""
+    """Returns the names of `[a,b]` or `a,b`. Raises ConfigError where one is empty."""
     names = [
         part.strip().strip("'\"")
         for part in text.strip().removeprefix("[").removesuffix("]").split(",")

@@ -75,7 +75,7 @@ def main(arguments: list[str]) -> int:
 
 
 def answers(line: str) -> list[str]:
-    """Return what the last word of a command line, cut at the cursor, may become; nothing where a
+    """Returns what the last word of a command line, cut at the cursor, may become; nothing where a
     file is meant.
     """
     *before, word = line.split(" ")
@@ -95,7 +95,7 @@ def answers(line: str) -> list[str]:
 
 
 def _next_parts(keys: Iterable[str], word: str) -> list[str]:
-    """Return the keys that begin with a word, each up to its next dot: `train.` before all of
+    """Returns the keys that begin with a word, each up to its next dot: `train.` before all of
     `train.duration=`.
     """
     out = set()
@@ -116,7 +116,7 @@ def _of_run(command: str) -> tuple[list[str], dict[str, Iterable[str]]]:
 
 
 def _of_config(command: str) -> tuple[list[str], dict[str, Iterable[str]]]:
-    """Return every option of the configs of a command, those of all choices of a group among them,
+    """Returns every option of the configs of a command, those of all choices of a group among them,
     and what each may be.
     """
     if command not in ROOTS:

@@ -62,7 +62,7 @@ def run(config: Config) -> int:
 
 
 def check_held_out(run_dir: Path) -> None:
-    """No prompt of the test set may be in the training set. Raises JaxsftError."""
+    """Raises JaxsftError where a prompt of the test set is in the training set or repeated."""
     prompts = [row["prompt"] for row in rundir.read_jsonl(run_dir / "data.jsonl")]
     leaks = json.loads((run_dir / "ledger.json").read_text(encoding="utf-8"))["test"][
         "also_in_train"

@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
 
 
 def lines() -> Iterator[tuple[str, str]]:
-    """Yield (what, value) of this installation and machine; what cannot be found out says why."""
+    """Yields (name, value) of this installation and machine; what fails says why."""
     yield "jaxsft", f"{__version__} in {Path(__file__).resolve().parents[1]}"
     yield (
         "python",
@@ -99,7 +99,7 @@ def _devices() -> str:
 
 
 def _driver() -> str:
-    """Return the version of NVIDIA's driver and its GPUs."""
+    """Returns the version of NVIDIA's driver and its GPUs."""
     if (program := shutil.which("nvidia-smi")) is None:
         return "none (there is no nvidia-smi)"
     try:
@@ -114,9 +114,7 @@ def _driver() -> str:
 
 
 def extras() -> dict[str, bool]:
-    """Return whether all packages of each extra are there; empty where jaxsft itself is not
-    installed.
-    """
+    """Returns whether each extra's packages are installed; empty where jaxsft itself is not."""
     try:
         asked = importlib.metadata.requires("jaxsft") or []
     except importlib.metadata.PackageNotFoundError:

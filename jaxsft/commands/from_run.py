@@ -1,6 +1,4 @@
-"""What `eval`, `predict` and `generate` share: arguments of their own, and the overrides that go to
-the run.
-"""
+"""Splits command lines into arguments of `eval`, `predict` or `generate` and overrides."""
 
 from __future__ import annotations
 
@@ -13,8 +11,9 @@ from jaxsft.errors import ConfigError
 def arguments(
     given: Sequence[str], own: Sequence[str], needed: Sequence[str]
 ) -> tuple[dict[str, str], list[str]]:
-    """(own arguments, overrides) of a command line of `key=value`. Raises ConfigError for one that
-    is missing, given twice, or misspelt.
+    """Returns (arguments of the command, overrides of the run) of words `key=value`.
+
+    Raises ConfigError for an argument that is missing, given twice, or misspelt.
     """
     keys = [a.partition("=")[0] for a in given]
     for key, argument in zip(keys, given, strict=True):

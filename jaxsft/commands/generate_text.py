@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
     if "prompt" in mine:
         write(pieces(model, mine["prompt"], model.config.seed))
         return 0
-    if model.task.name != "chat":
+    if not model.task.spec.conversations:
         raise ConfigError(
             f"run={mine['run']}: task={model.task.name} holds no conversation; give prompt= or"
             " input="
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
 
 
 def pieces(model: Model, prompt: str | list[dict[str, str]], seed: int) -> Iterator[str]:
-    """The answer as it becomes readable; that of beams at once."""
+    """Yields the answer as it becomes readable; that of a beam search at once."""
     if model.config.generate.num_beams > 1:
         return iter([model.generate(prompt, seed=seed)])
     return model.stream(prompt, seed=seed)
@@ -94,8 +94,9 @@ def answer_file(model: Model, path: str, output: str | None) -> int:
 
 
 def converse(model: Model) -> int:
-    """Questions from the terminal, or a line each from a pipe, and the answers; all turns so far
-    are in the prompt.
+    """Runs a conversation with questions from the terminal, or a line each from a pipe.
+
+    All turns so far are in the prompt.
     """
     asked, history = sys.stdin.isatty(), []
     if asked:
@@ -113,7 +114,7 @@ def converse(model: Model) -> int:
 
 
 def _question(asked: bool) -> str | None:
-    """The next line; None at the end. Raises DataError."""
+    """Returns the next line of input; None at its end. Raises DataError where it is not UTF-8."""
     try:
         text = input("> " if asked else "")
     except (EOFError, KeyboardInterrupt):
@@ -129,9 +130,7 @@ def _question(asked: bool) -> str | None:
 
 
 def _turn(model: Model, history: list[dict[str, str]], text: str) -> list[dict[str, str]]:
-    """The conversation with one more question and its answer; without them where there is no
-    answer.
-    """
+    """Returns the conversation with one more question and answer; unchanged without an answer."""
     messages, told = [*history, {"role": "user", "content": text}], []
     seed = (model.config.seed + len(history)) % 2**32  # another question is another draw
 

@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> int:
 
 
 def annotated(task: Any, lines: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Lines for a file of words: what is predicted stands in the columns that it was learnt from.
+    """Yields lines for a file of words, with predictions in the columns that were learned from.
 
     Raises:
       DataError: of a row nothing was predicted.
@@ -67,8 +67,10 @@ def annotated(task: Any, lines: Iterable[dict[str, Any]]) -> Iterator[dict[str, 
 
 
 def table(lines: Sequence[dict[str, Any]], separator: str) -> list[dict[str, Any]]:
-    """Lines for a file of cells. Where a row was dropped there is a column `dropped` with the
-    reason, and its predictions are empty.
+    """Returns lines for a file of cells.
+
+    Where a row was dropped there is a column `dropped` with the reason, and its predictions are
+    empty.
     """
     rows, lost = (
         [cells(line, separator) for line in lines],
@@ -87,8 +89,9 @@ def table(lines: Sequence[dict[str, Any]], separator: str) -> list[dict[str, Any
 
 
 def cells(line: dict[str, Any], separator: str) -> dict[str, Any]:
-    """A line for a file of cells: several predictions are joined by `data.columns.separator`, those
-    that have names get a column each.
+    """Returns a prediction line for a file of cells.
+
+    Several predictions are joined by `data.columns.separator`; named ones get a column each.
     """
     out: dict[str, Any] = {}
     for name, value in line.items():

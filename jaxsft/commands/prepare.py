@@ -50,7 +50,7 @@ def run(config: PrepareConfig) -> int:
 
 
 def summary(manifest: dict[str, Any]) -> str:
-    """One line per stage and set: what went in, what was done, what came out."""
+    """Formats one line per stage and set: rows read, dropped, added, changed and written."""
     lines = []
     for told in manifest["stages"]:
         for split, counts in told["sets"].items():

@@ -1,6 +1,4 @@
-"""The runs of `jaxsft train -m`: each has a directory named by what was swept, and at the end they
-are set side by side.
-"""
+"""The run directories of a sweep (`jaxsft train -m`), and their comparison."""
 
 from __future__ import annotations
 
@@ -19,12 +17,10 @@ from jaxsft.errors import JaxsftError
 
 
 class Sweep:
-    """Holds what the jobs of one sweep share: the folder in which they lie, and what was swept."""
+    """The shared state of a sweep's jobs: their folder, and which of them were run."""
 
     def __init__(self, given: Sequence[str]):
-        """`given`: the words of the command line; what a job has under a key that is not fixed
-        there was swept.
-        """
+        """Stores which words of the command line, `given`, have a fixed value; others are swept."""
         self._fixed = {
             word.partition("=")[0] for word in given if "=" in word and not _sweeps(word)
         }
@@ -34,8 +30,9 @@ class Sweep:
         self._stamp = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
     def placed(self, config: Config, overrides: Sequence[str]) -> Config:
-        """Returns the config with a run directory of its own: in `run_dir`, or in a new folder of
-        `runs/`.
+        """Returns the config with a run directory of its own.
+
+        It lies in `run_dir`, or in a new folder of `runs/`.
         """
         if config.run_dir is not None and remote.is_remote(config.run_dir):
             return config
@@ -65,8 +62,9 @@ class Sweep:
         return config.run_dir if Path(config.run_dir or "", "result.json").is_file() else None
 
     def result(self, config: Config) -> float | None:
-        """Returns the number by which a finished job is judged, NaN of one that failed; None where
-        it has no validation data or lies at a store.
+        """Returns the number by which a finished job is judged; NaN of one that failed.
+
+        None where the job has no validation data or lies in an object store.
         """
         if remote.is_remote(str(config.run_dir)):
             return None

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
+from jaxsft import plugins
 from jaxsft.config.option import option
 
 
@@ -148,7 +149,7 @@ class Muon(OptimConfig):
     adam_eps: float = option(1e-8, "of AdamW: added to the root of the second mean")
 
 
-OPTIMIZERS: dict[str, type[OptimConfig]] = {
+_OWN: dict[str, type[OptimConfig]] = {
     "sgd": SGD,
     "adam": Adam,
     "adamw": AdamW,
@@ -158,3 +159,4 @@ OPTIMIZERS: dict[str, type[OptimConfig]] = {
     "lamb": Lamb,
     "muon": Muon,
 }
+OPTIMIZERS = plugins.Registry("optimizers", _OWN, read=lambda optimizer: optimizer.options)

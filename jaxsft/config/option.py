@@ -19,6 +19,8 @@ def option(default: Any, doc: str) -> Any:
     >>> Sampling().stop, docs(Sampling)["top_p"]
     ([], 'draw from the likeliest tokens of this joint probability')
     """
+    if isinstance(default, dataclasses.Field):  # it would be the value itself, and true
+        raise TypeError(f"the default of an option is a value, found a field: {doc}")
     metadata = {"doc": doc}
     if isinstance(default, list | dict):
         original = default

@@ -19,6 +19,7 @@ from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from jaxsft import plugins
 from jaxsft.config import compose
 from jaxsft.config.schema import Config, PrepareConfig, QualityConfig
 from jaxsft.errors import ConfigError
@@ -139,6 +140,7 @@ def node(arguments: Sequence[str], name: str = "config") -> DictConfig:
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 
+    plugins.of_arguments(arguments)
     compose.register()
     for argument in arguments:
         if not isinstance(argument, str) or not re.match(OVERRIDE, argument):

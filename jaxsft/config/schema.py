@@ -7,9 +7,11 @@ strings with a unit: `60steps`, `3epochs`, `10000examples`, `5%` (of the whole t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
+from jaxsft import plugins
 from jaxsft.config.adapters import AdapterConfig, NoAdapter
 from jaxsft.config.model import ModelConfig
 from jaxsft.config.optim import AdamW, OptimConfig
@@ -384,6 +386,7 @@ class EvaluationConfig:
     )
     batch_size: Optional[int] = option(None, "rows; null: train.batch_size")
     on_train: bool = option(False, "evaluate the training split too, at the end")
+    metrics: list[str] = option([], "further metrics of the predictions, by name, of plug-ins")
     generate: str = option("end", "end | always | never: when answers are generated and scored")
     generate_rows: Optional[int] = option(
         512, "generate for the first rows of a split only; null: for all of them"
@@ -516,6 +519,10 @@ class Config:
         "auto",
         "where compiled programs are kept between runs: auto (the user's cache) | none | a folder",
     )
+    plugins: list[str] = option(
+        [],
+        "modules, or files, of plug-ins; imported only where the command line or a call names them",
+    )
     # No options. What presets came to and nobody asked for, as (name, value); empty: nobody knows,
     # of a config made by hand.
     unasked: tuple[tuple[str, Any], ...] = field(
@@ -553,6 +560,7 @@ class PrepareConfig:
     )
     seed: int = option(0, "of what stages draw")
     workers: int = option(1, "processes for the stages that are slow")
+    plugins: list[str] = option([], "modules, or files, of plug-ins, as of training")
 
 
 @dataclass(frozen=True)
@@ -610,7 +618,7 @@ class QualityConfig:
     seed: int = option(0, "of the sample, of k-means and of the folds")
 
 
-GROUPS: dict[str, dict[str, type]] = {
+GROUPS: dict[str, Mapping[str, type]] = {
     "task": TASKS,
     "tokenizer": {
         cls.kind: cls
@@ -624,11 +632,15 @@ GROUPS: dict[str, dict[str, type]] = {
             PretrainedTokenizer,
         )
     },
-    "schedule": {
-        "constant": Constant,
-        "linear": Linear,
-        "cosine": Cosine,
-        "inverse_sqrt": InverseSqrt,
-        "wsd": WSD,
-    },
+    "schedule": plugins.Registry(
+        "schedules",
+        {
+            "constant": Constant,
+            "linear": Linear,
+            "cosine": Cosine,
+            "inverse_sqrt": InverseSqrt,
+            "wsd": WSD,
+        },
+        read=lambda schedule: schedule.options,
+    ),
 }

@@ -6,12 +6,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from jaxsft import plugins
 from jaxsft.config.option import option
 
 
 @dataclass(frozen=True)
 class TaskConfig:
     name: str = "???"
+
+    @property
+    def spec(self) -> Any:
+        """Returns what is known of the task (`jaxsft.tasks.specs.TaskSpec`)."""
+        return plugins.table("tasks")[self.name]
 
 
 @dataclass(frozen=True)
@@ -276,21 +282,4 @@ class SpanTask(TaskConfig):
     activation: str = option("tanh", "of head=dense or normed: what model.activation may be")
 
 
-TASKS: dict[str, type[TaskConfig]] = {
-    cls.name: cls
-    for cls in (
-        ChatTask,
-        LMTask,
-        MLMTask,
-        ClassifyTask,
-        MultiLabelTask,
-        RegressTask,
-        TagTask,
-        JointTask,
-        ParseTask,
-        SpanCorruptionTask,
-        Seq2SeqTask,
-        PairTask,
-        SpanTask,
-    )
-}
+TASKS = plugins.OfTable("tasks", "options")  # the class of options of each task, by its name

@@ -10,6 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxsft import plugins
 from jaxsft.config import (
     compose,
     durations,
@@ -21,6 +22,7 @@ from jaxsft.config import (
 )
 from jaxsft.config.model import ACTIVATIONS, ROPE_SCALING
 from jaxsft.config.schema import Columns, Config, DataConfig, DataFiles, GenerateConfig
+from jaxsft.config.tasks import MLMTask, SpanCorruptionTask
 from jaxsft.config.validate_model import SCORES
 from jaxsft.errors import ConfigError
 
@@ -193,7 +195,8 @@ def validate(
     _masking(config)
     _generation(config, generates, can_generate)
     validate_texts.check(config)
-    validate_backbone.check(config, (*WHOLE, *WORDS))
+    validate_backbone.check(config)
+    config.task.spec.check(config)
 
 
 def validate_each(values: dict[str, Any]) -> None:
@@ -330,13 +333,8 @@ def options_of_splits(d: DataFiles) -> None:
         )
 
 
-# tasks that say something of a whole text
-WHOLE = ("classify", "multilabel", "regress", "pair", "span")
-WORDS = ("tag", "joint", "parse")  # tasks that say something of each word
-
-
 def _of_words(config: Config) -> None:
-    if config.task.name in WORDS and not config.model.tied:
+    if config.task.spec.of_words and not config.model.tied:
         raise ConfigError(
             f"model.tied=False: task={config.task.name} has no output matrix over the vocabulary"
         )
@@ -354,23 +352,30 @@ def _of_words(config: Config) -> None:
 
 def _too_long(config: Config) -> None:
     """What becomes of long texts, where the task allows it. Raises ConfigError."""
-    how, task = config.data.too_long, config.task.name
-    if how in ("head_tail", "sentence") and task not in WHOLE:
+    how, task, spec = config.data.too_long, config.task.name, config.task.spec
+    if how in ("head_tail", "sentence") and not spec.of_texts:
         raise ConfigError(
-            f"data.too_long={how}: is read by task={'|'.join(WHOLE)} only; found task={task}"
+            f"data.too_long={how}: is read by task={'|'.join(_tasks('of_texts'))} only; found"
+            f" task={task}"
         )
-    if how == "window" and task not in (*WHOLE, "tag", "joint"):
-        why = "a tree cannot be cut" if task == "parse" else "its texts are not merged from windows"
+    tree = spec.output == "tree"
+    if how == "window" and "window" not in spec.too_long:
+        why = "a tree cannot be cut" if tree else "its texts are not merged from windows"
         raise ConfigError(
             f"data.too_long=window: task={task} has no windows ({why}); expected"
-            f" {'error or drop' if task == 'parse' else 'another'}"
+            f" {'error or drop' if tree else 'another'}"
         )
-    if how.startswith("truncate") and task in WORDS:
-        choices = "drop" if task == "parse" else "drop|window"
+    if how.startswith("truncate") and spec.of_words:
+        choices = "|".join(one for one in spec.too_long if one != "error")
         raise ConfigError(
             f"data.too_long={how}: task={task} would score fewer words than the file has; expected"
             f" error|{choices}"
         )
+
+
+def _tasks(what: str) -> list[str]:
+    """Returns the names of the tasks whose spec says `what`."""
+    return [name for name, spec in plugins.table("tasks").own.items() if getattr(spec, what)]
 
 
 def _mixture(d: DataConfig) -> None:
@@ -461,7 +466,7 @@ def _evaluation(config: Config, metrics: Sequence[str]) -> None:
             raise ConfigError(
                 f"evaluation.metric={e.metric}: is not among task.scores={list(config.task.scores)}"
             )
-        if name in GENERATED and config.task.name != "span" and e.generate != "always":
+        if name in GENERATED and config.task.spec.generates and e.generate != "always":
             raise ConfigError(
                 f"evaluation.metric={e.metric}: answers must be generated at every evaluation; set"
                 " evaluation.generate=always"
@@ -522,11 +527,11 @@ def _generation(config: Config, generates: bool, can_generate: bool) -> None:
 
 def _masking(config: Config) -> None:
     t = config.task
-    if t.name not in ("mlm", "span_corruption"):
+    if not isinstance(t, MLMTask | SpanCorruptionTask):
         return
     if not 0 < t.share < 1:
         raise ConfigError(f"task.share={t.share}: expected more than 0 and less than 1")
-    if t.name == "span_corruption":
+    if isinstance(t, SpanCorruptionTask):
         if not 1 <= t.mean_length < math.inf or "{i}" not in t.sentinel:
             raise ConfigError(
                 f"task.mean_length={t.mean_length} task.sentinel={t.sentinel}: expected at least 1,"
@@ -553,8 +558,8 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
         *validate_texts.unread(config),
         (
             "data.require_stop",
-            config.task.name not in ("chat", "seq2seq"),
-            "is read by task=chat and task=seq2seq only",
+            not config.task.spec.stops,
+            f"is read by {' and '.join(f'task={name}' for name in _tasks('stops'))} only",
         ),
         (
             "data.max_source_length",
@@ -571,8 +576,8 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
             not {"bleu", "rouge_l"} & set(scores),
             "is read by bleu and rouge_l of task.scores only",
         ),
-        ("loss.chunk", config.task.name in WORDS, "is read by the losses over a vocabulary only"),
-        ("loss.z_loss", config.task.name in WORDS, "is read by the losses over a vocabulary only"),
+        ("loss.chunk", config.task.spec.of_words, "is read by the losses over a vocabulary only"),
+        ("loss.z_loss", config.task.spec.of_words, "is read by the losses over a vocabulary only"),
         ("loss.balance", not config.model.experts, "is read with model.experts only"),
         ("loss.router_z", not config.model.experts, "is read with model.experts only"),
         (
@@ -582,7 +587,7 @@ def _unread(config: Config, values: dict[str, Any]) -> None:
         ),
         (
             "data.too_long",
-            config.task.name in ("lm", "mlm"),
+            not config.task.spec.too_long,
             f"is not read by task={config.task.name}, which cuts long texts into pieces",
         ),
         (

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from jaxsft import plugins
 from jaxsft.config.schema import Config
+from jaxsft.config.tasks import PairTask
 from jaxsft.errors import ConfigError
 
 FROZEN = "(?!head/).*"  # all but the head
@@ -19,8 +21,8 @@ def frozen(given: Sequence[str]) -> list[str]:
     return [*given] if FROZEN in given else [*given, FROZEN]
 
 
-def check(config: Config, tasks: Sequence[str]) -> None:
-    """`tasks`: those that have a head of their own. Raises ConfigError."""
+def check(config: Config) -> None:
+    """Raises ConfigError."""
     if config.train.backbone != "cached":
         if config.train.backbone_limit is not None:
             raise ConfigError(
@@ -29,10 +31,12 @@ def check(config: Config, tasks: Sequence[str]) -> None:
             )
         return
     t, train = config.task, config.train
+    specs = plugins.table("tasks").own.items()
+    own = [name for what in ("text", "words") for name, spec in specs if spec.about == what]
     moves = "a cached backbone gives the same numbers in every epoch"
     soft = bool(config.data.columns.features) and getattr(t, "features", "") == "tokens"
     bare = (
-        t.name == "pair"
+        isinstance(t, PairTask)
         and t.encoder == "bi"
         and t.loss != "cross_entropy"
         and t.pool != "attention"
@@ -40,9 +44,9 @@ def check(config: Config, tasks: Sequence[str]) -> None:
     )
     for wrong, option, why in (
         (
-            t.name not in tasks,
+            t.spec.over_vocabulary,
             f"task={t.name}",
-            f"it has no head apart from the model; those that have one are {', '.join(tasks)}",
+            f"it has no head apart from the model; those that have one are {', '.join(own)}",
         ),
         (
             config.adapter.name != "none",

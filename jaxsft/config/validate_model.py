@@ -8,6 +8,7 @@ import os
 
 from jaxsft.config.model import ROPE_SCALING, ModelConfig, RopeScaling
 from jaxsft.config.schema import Config
+from jaxsft.config.tasks import TaskConfig
 from jaxsft.errors import ConfigError
 
 SCORES = ("exact_match", "bleu", "chrf", "rouge_l")  # of task=seq2seq
@@ -30,7 +31,7 @@ def model(config: Config, causal: bool | None) -> None:
             f"model.causal={m.causal}: task={config.task.name} needs model.causal={causal}"
         )
     if m.kind != "transformer":
-        _recurrent(m, config.task.name)
+        _recurrent(m, config.task)
     if m.heads % m.kv_heads:
         raise ConfigError(f"model.kv_heads={m.kv_heads}: does not divide model.heads={m.heads}")
     if m.positions == "rope" and (
@@ -43,11 +44,7 @@ def model(config: Config, causal: bool | None) -> None:
             f"model.head_dim={m.head_dim}{part}: rotary positions need an even number of dimensions"
             " to rotate"
         )
-    if (
-        m.tied
-        and m.embed_inner
-        and config.task.name in ("chat", "lm", "seq2seq", "span_corruption")
-    ):
+    if m.tied and m.embed_inner and config.task.spec.head == "lm":
         raise ConfigError(
             f"model.embed_inner={m.embed_inner}: a tied output would need model.embed of that size;"
             " set model.tied=false"
@@ -65,7 +62,7 @@ def model(config: Config, causal: bool | None) -> None:
             " model.attention=auto or reference"
         )
     _numbers(m)
-    _unread(m, config.task.name)
+    _unread(m, config.task.spec.over_vocabulary)
     if m.causal and getattr(config.task, "pool", None) == "first":
         raise ConfigError(
             "task.pool=first: the first token of a causal model sees nothing of the text; set"
@@ -139,7 +136,7 @@ RECURRENT += (
 RECURRENT += ("mlp",)  # not read, but the preset of a task for both kinds gives it
 
 
-def _recurrent(m: ModelConfig, task: str) -> None:
+def _recurrent(m: ModelConfig, task: TaskConfig) -> None:
     for f in dataclasses.fields(ModelConfig):
         if f.name not in RECURRENT and getattr(m, f.name) != (
             f.default if f.default is not dataclasses.MISSING else f.default_factory()
@@ -152,26 +149,27 @@ def _recurrent(m: ModelConfig, task: str) -> None:
             f"model.embed={m.embed}: two directions share it, so that it must be even; or set"
             " model.causal=true"
         )
-    if task == "chat":
+    if task.spec.conversations:
         raise ConfigError(
-            f"model.kind={m.kind}: task=chat generates answers, which needs model.kind=transformer"
+            f"model.kind={m.kind}: task={task.name} generates answers, which needs"
+            " model.kind=transformer"
         )
 
 
 def _seq2seq(config: Config) -> None:
-    m, task = config.model, config.task
-    if m.part == "encoder" and task.name in ("seq2seq", "span_corruption"):
+    m, task, decoder = config.model, config.task, config.task.spec.decoder
+    if m.part == "encoder" and decoder != "no":
         raise ConfigError(
             f"model.part=encoder: task={task.name} writes, which an encoder alone cannot; leave the"
             " option out"
         )
-    if task.name == "span_corruption" and not m.decoder_layers:
+    if decoder == "must" and not m.decoder_layers:
         raise ConfigError(
-            "task=span_corruption: a decoder writes what was taken out; set model=encoder_decoder,"
+            f"task={task.name}: a decoder writes what was taken out; set model=encoder_decoder,"
             " or model.decoder_layers"
         )
-    if task.name != "seq2seq":
-        if m.decoder_layers and task.name != "span_corruption":
+    if decoder != "may":
+        if m.decoder_layers and decoder == "no":
             instead = (
                 "set model.part=encoder, which leaves the decoder out"
                 if m.pretrained
@@ -280,9 +278,8 @@ def _numbers(m: ModelConfig) -> None:
         )
 
 
-def _unread(m: ModelConfig, task: str) -> None:
+def _unread(m: ModelConfig, vocabulary: bool) -> None:
     """An option that was changed where nothing reads it would look as if it had an effect."""
-    vocabulary = task in ("chat", "lm", "mlm", "span_corruption", "seq2seq")
     for name, read, where in (
         (
             "relative_buckets",

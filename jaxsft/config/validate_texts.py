@@ -6,23 +6,21 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from jaxsft import plugins
 from jaxsft.config.schema import Config
-from jaxsft.config.tasks import FeaturesTask, PairTask, SpanTask, TextTask
+from jaxsft.config.tasks import FeaturesTask, MultiLabelTask, PairTask, SpanTask, TextTask
 from jaxsft.errors import ConfigError
 
 NUMBERS = ("mse", "mae", "huber")  # losses between numbers
-LOSSES = {
-    "classify": ("cross_entropy", "log_loss", "binary_cross_entropy", *NUMBERS),
-    "multilabel": ("binary_cross_entropy", *NUMBERS),
-    "regress": NUMBERS,
-    "pair": ("cross_entropy", "cosine_embedding", "contrastive", *NUMBERS),
-}
 APART = ("cosine_embedding", "contrastive")  # they compare the vectors of two texts
 
 
 def check_values(values: dict[str, Any]) -> None:
     """Each option by itself, in a flat config. Raises ConfigError."""
-    known = LOSSES.get(values.get("task.name"), ())
+    spec = plugins.table("tasks")[values["task.name"]]
+    known = spec.losses
+    if "mse" in known:  # what plug-ins bring is between numbers too
+        known = (*known, *plugins.names("losses"))
     if known and values["task.loss"] not in known:
         raise ConfigError(
             f"task.loss={values['task.loss']}: task={values['task.name']} has {', '.join(known)}"
@@ -34,12 +32,12 @@ def check_values(values: dict[str, Any]) -> None:
             " than 0"
         )
     given = values.get("task.threshold", 0.5)
-    if values.get("task.name") == "multilabel" and given != "tuned" and not _number(given, 0, 1):
+    if spec.options is MultiLabelTask and given != "tuned" and not _number(given, 0, 1):
         raise ConfigError(
             f"task.threshold={given}: expected tuned, or a probability of more than 0 and less"
             " than 1"
         )
-    if values.get("task.name") == "pair" and not -1 <= given <= 1:
+    if spec.options is PairTask and not -1 <= given <= 1:
         raise ConfigError(f"task.threshold={given}: expected a cosine, between -1 and 1")
 
 
@@ -117,12 +115,16 @@ def _pair(config: Config, t: PairTask) -> None:
 def unread(config: Config) -> list[tuple[str, bool, str]]:
     """(option, whether nothing reads it, why), as `validate._unread` takes them."""
     t, texts = config.task, isinstance(config.task, TextTask | SpanTask)
-    loss = getattr(t, "loss", "")
+    loss, pair, numbers = (
+        getattr(t, "loss", ""),
+        isinstance(t, PairTask),
+        (*NUMBERS, *plugins.names("losses")),
+    )
     cosine, contrast = loss == "cosine_embedding", loss == "contrastive"
     labels = texts and (
-        loss == "cosine_embedding" or loss not in (*NUMBERS, "contrastive") or t.name != "pair"
+        loss == "cosine_embedding" or loss not in (*numbers, "contrastive") or not pair
     )
-    smooth = t.name in ("classify", "multilabel") or (t.name == "pair" and loss == "cross_entropy")
+    smooth = t.spec.output in ("label", "labels") or (pair and loss == "cross_entropy")
     text = getattr(t, "features", "") == "text"
     return [
         (
@@ -146,30 +148,30 @@ def unread(config: Config) -> list[tuple[str, bool, str]]:
         ),
         (
             "task.bias",
-            t.name == "pair" and loss in APART and t.head == "linear",
+            pair and loss in APART and t.head == "linear",
             f"there is no layer in the head of task.loss={loss}",
         ),
         (
             "task.positive",
-            t.name == "pair" and not cosine,
+            pair and not cosine,
             "is read with task.loss=cosine_embedding only",
         ),
         (
             "task.margin",
-            t.name == "pair" and not cosine,
+            pair and not cosine,
             "is read with task.loss=cosine_embedding only",
         ),
         (
             "task.threshold",
-            t.name == "pair" and not cosine,
+            pair and not cosine,
             "is read with task.loss=cosine_embedding only",
         ),
         (
             "task.temperature",
-            t.name == "pair" and not contrast,
+            pair and not contrast,
             "is read with task.loss=contrastive only",
         ),
-        ("task.labels", t.name == "pair" and not labels, f"task.loss={loss} reads no labels"),
+        ("task.labels", pair and not labels, f"task.loss={loss} reads no labels"),
     ]
 
 

@@ -1,5 +1,4 @@
-"""Examples on disk, once per data set: flat arrays in a folder named by everything that they depend
-on.
+"""The cache of encoded examples: flat arrays in a folder named by a hash of all they depend on.
 
 The key hashes the rows, the task's options, the tokenizer, the template and the source code that
 turns rows into examples. A trial of a sweep that differs in the learning rate only finds the folder
@@ -32,7 +31,7 @@ Stored = dict[str, dict[str, Any]]
 
 
 def root(cache_dir: str | None) -> Path:
-    """The given folder, or the user's cache folder (`$XDG_CACHE_HOME/jaxsft`)."""
+    """Returns the given folder, or the user's cache folder (`$XDG_CACHE_HOME/jaxsft`)."""
     return (
         Path(cache_dir)
         if cache_dir
@@ -42,8 +41,9 @@ def root(cache_dir: str | None) -> Path:
 
 @functools.cache
 def code_digest() -> str:
-    """Hash of the sources that examples depend on: a new version of the code never reads an old
-    version's examples.
+    """Returns the hash of the sources that examples depend on.
+
+    A new version of the code never reads an old version's examples.
     """
     package = Path(__file__).parent.parent
     sources = sorted([*(package / "data").rglob("*.py"), *(package / "tasks").glob("*.py")])
@@ -59,8 +59,7 @@ def crc32(array: np.ndarray) -> int:
 
 
 def load_or_build(folder: Path, build: Callable[[], tuple[Arrays, dict]]) -> tuple[Arrays, dict]:
-    """The arrays (memory-mapped) and the facts stored with them; built, written aside and renamed
-    where they are missing.
+    """Returns the memory-mapped arrays and the facts of a folder; builds what is missing.
 
     A folder of another key, or with facts or arrays that are not as they were written, is built
     again.
@@ -82,9 +81,7 @@ def load_or_build(folder: Path, build: Callable[[], tuple[Arrays, dict]]) -> tup
 
 
 def load(folder: Path) -> tuple[Arrays, dict] | None:
-    """What `save` stored, the arrays memory-mapped; None where it is not there, or not as it was
-    written.
-    """
+    """Returns what `save` stored, arrays memory-mapped; None where it is missing or damaged."""
     try:
         stored = documents.read_json(folder / "facts.json", top=dict, halves=True)
         arrays = {
@@ -102,8 +99,9 @@ def load(folder: Path) -> tuple[Arrays, dict] | None:
 
 
 def _bound(folder: Path, stored: Stored, arrays: Mapping[str, np.ndarray]) -> Stored:
-    """With what the folder is (its name is the key), the shapes, and a checksum of everything: an
-    entry of another key is none of this one.
+    """Adds the key (the folder's name), the shapes and a checksum.
+
+    So an entry of another key is never taken for this one.
     """
     about = {
         **stored,
@@ -114,7 +112,7 @@ def _bound(folder: Path, stored: Stored, arrays: Mapping[str, np.ndarray]) -> St
 
 
 def used(folder: Path) -> None:
-    """Notes that what lies there was read now, for `prune`."""
+    """Marks the folder as read now, for `prune`."""
     with contextlib.suppress(OSError):
         os.utime(folder)
 

@@ -1,5 +1,6 @@
-"""Words of Chinese, by jieba (github.com/fxsjy/jieba): a dictionary and a hidden Markov model. In
-the extra `text`.
+"""Chinese word segmentation by jieba (github.com/fxsjy/jieba), in the extra `text`.
+
+jieba uses a dictionary and a hidden Markov model.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ BORDER = "\x1f"  # between words; ASCII's separator of units
 
 @functools.cache
 def segmenter(asked: str) -> Any:
-    """A jieba segmenter; `lcut(text)` gives the words of a text, which together are the text.
+    """Returns a jieba segmenter; the words of `lcut(text)` join to the text.
+
     Raises ConfigError, which names the option `asked`.
 
     Its dictionary is read here: jieba's own start keeps a marshalled copy among temporary files,
@@ -31,8 +33,9 @@ def segmenter(asked: str) -> Any:
 
 
 def bordered(text: str) -> tuple[str, list[int]]:
-    """The text with a border between its words, and of each place in it the place in the text, `len
-    + 1` numbers.
+    """Returns the text with borders between its words, and the original index of each character.
+
+    There are `len + 1` indices.
     """
     out, places, at = [], [], 0
     for word in segmenter("tokenizer.segment=jieba").lcut(text):

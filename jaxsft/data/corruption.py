@@ -1,5 +1,6 @@
-"""Spans of a text taken out and asked for: the pretraining of T5 (Raffel et al., 2020,
-arXiv:1910.10683, section 3.1.4).
+"""Span corruption: spans of a text are removed and predicted, as in the pretraining of T5.
+
+Raffel et al., 2020, arXiv:1910.10683, section 3.1.4.
 
     text      Thank you for inviting me to your party last week
     source    Thank you <0> me to your party <1> week eos
@@ -21,15 +22,16 @@ from jaxsft.data.pipeline import Batch
 
 
 def sizes(length: int, share: float, mean: float) -> tuple[int, int]:
-    """(tokens taken out, spans) of a text of at least two tokens."""
+    """Returns (number of removed tokens, number of spans) of a text of at least two tokens."""
     noise = min(max(round(length * share), 1), length - 1)
     return noise, min(max(round(noise / mean), 1), noise, length - noise)
 
 
 def mask(length: int, noise: int, spans: int, rng: np.random.Generator) -> np.ndarray:
-    """Which tokens are taken out, `[length]` bool: spans of random lengths, with tokens between
-    them. T5's own end with a span always, which of a short text with one span would ever ask for
-    the end.
+    """Draws which tokens are removed, `[length]` bool: spans of random lengths, never adjacent.
+
+    T5's own always end with a span, so that a short text with one span would always lose its
+    end.
     """
     cut = lambda total, parts: np.diff(
         [0, *np.sort(rng.choice(np.arange(1, total), parts - 1, replace=False)), total]
@@ -45,7 +47,7 @@ def mask(length: int, noise: int, spans: int, rng: np.random.Generator) -> np.nd
 
 @dataclasses.dataclass(frozen=True)
 class Spans:
-    """How spans are taken out.
+    """The options of span corruption.
 
     Attributes:
       share, mean: of the tokens that are taken out, and the mean length of a span.
@@ -60,7 +62,7 @@ class Spans:
     end: tuple[int, ...]
 
     def encoded(self, ids: np.ndarray) -> Encoded | str:
-        """The example of a text, of the lengths that it will have; or why there is none."""
+        """Returns an example with the lengths it will have, or the reason why there is none."""
         if len(ids) < 2:
             return "empty"
         noise, spans = sizes(len(ids), self.share, self.mean)
@@ -78,7 +80,7 @@ class Spans:
         )
 
     def corrupted(self, ids: np.ndarray, gone: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Source and target (without `start`) of a text and a mask."""
+        """Returns source and target (without `start`) of a text whose tokens `gone` are removed."""
         begins = np.flatnonzero(gone & ~np.r_[False, gone[:-1]])
         source, target, at = [], [], 0
         for i, begin in enumerate(begins):
@@ -91,8 +93,10 @@ class Spans:
         ).astype(np.int32)
 
     def batch(self, batch: Batch, seed: int, epoch: int) -> Batch:
-        """The batch with spans taken out, each text by (seed, epoch, its number): however rows are
-        packed, cut or spread.
+        """Returns the batch with spans removed.
+
+        Each text draws from (seed, epoch, its number), however rows are packed, cut or
+        spread.
         """
         tokens, targets, sources = (
             batch.tokens.copy(),

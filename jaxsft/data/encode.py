@@ -1,5 +1,4 @@
-"""From token ids with a weight each to examples: fitted into the context, shifted once, by
-position.
+"""From token ids with one weight each to examples, fitted into the context and shifted once.
 
 A worked example, chat, with 1 on the tokens that are trained:
 
@@ -28,7 +27,7 @@ TOO_LONG = ("error", "drop", "truncate_left", "truncate_right")
 
 
 class Words(NamedTuple):
-    """The words of a text. What is between the frame of an `Encoded` is one word after another.
+    """The words of a text, one after another between the special tokens of an `Encoded`.
 
     Attributes:
       offsets: `[words + 1]` int32, in ids: word i is `ids[offsets[i]:offsets[i + 1]]`.
@@ -50,7 +49,7 @@ class Words(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """A record as ids, before it is fitted.
+    """A record as ids, before it is fitted into the context.
 
     Attributes:
       ids: `[n]` int32.
@@ -90,12 +89,12 @@ class Encoded(NamedTuple):
 
     @property
     def texts(self) -> tuple[Encoded, ...]:
-        """All texts of the record."""
+        """Returns all texts of the record."""
         return (self, *self.more)
 
     @property
     def positions(self) -> int:
-        """How many places of a row it takes: the last target is never an input."""
+        """Returns how many positions of a row it takes; the last target is never an input."""
         return len(self.ids) - (self.weights is not None)
 
     @property
@@ -104,7 +103,10 @@ class Encoded(NamedTuple):
 
 
 class Example(NamedTuple):
-    """What a row is packed from. `(row, part)` is its id: metrics and predictions merge by row."""
+    """One example, the unit that rows are packed from.
+
+    `(row, part)` is its id: metrics and predictions merge by row.
+    """
 
     row: int
     part: int
@@ -118,8 +120,9 @@ class Example(NamedTuple):
 
 
 def shift(encoded: Encoded, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Inputs, targets and weights of the positions `[start, stop)`. The only place where anything
-    is shifted.
+    """Returns inputs, targets and weights of the positions `[start, stop)`.
+
+    It is the only place where anything is shifted.
     """
     return (
         encoded.ids[start:stop],
@@ -129,7 +132,7 @@ def shift(encoded: Encoded, start: int, stop: int) -> tuple[np.ndarray, np.ndarr
 
 
 def framed(text: Wrapped, segment: Mapping[str, Any]) -> Encoded:
-    """A text in its special tokens, of which nothing is predicted token by token."""
+    """Returns a text with its special tokens, in which no token is predicted."""
     kinds = np.array(text.types, np.int32) if any(text.types) else None
     return Encoded(
         np.array(text.ids, np.int32), segment=segment, types=kinds, frame=(text.head, text.tail)
@@ -137,7 +140,8 @@ def framed(text: Wrapped, segment: Mapping[str, Any]) -> Encoded:
 
 
 def weighted(encoded: Encoded | str, weight: float) -> Encoded | str:
-    """The row with its loss multiplied: the weight of its tokens, and that of the whole text.
+    """Multiplies the loss of a row: the weights of its tokens and that of the whole text.
+
     Raises ConfigError where it has neither.
     """
     if weight == 1 or isinstance(encoded, str):
@@ -166,8 +170,9 @@ def longest(encoded: Sequence[Encoded | None]) -> int:
 
 
 def fit(encoded: Encoded, limit: int, too_long: str, where: str = "") -> tuple[Encoded, int]:
-    """The record cut to `limit` positions, and how many ids were cut. The caller has refused or
-    dropped it where the policy says so.
+    """Cuts the record to `limit` positions; returns it and the number of ids that were cut.
+
+    The caller has refused or dropped it where the policy says so.
 
     Of a record with a source this is the target, which is cut on the right only: a decoder starts
     from its first id.
@@ -197,7 +202,7 @@ def fit(encoded: Encoded, limit: int, too_long: str, where: str = "") -> tuple[E
 
 
 def fit_source(encoded: Encoded, limit: int, too_long: str) -> tuple[Encoded, int]:
-    """As `fit`, of the source. Its last id, which closes it, stays."""
+    """Cuts the source as `fit` does; its last id, which closes it, stays."""
     excess = encoded.source_positions - limit
     if excess <= 0:
         return encoded, 0
@@ -218,8 +223,9 @@ def too_long_for(encoded: Encoded, limit: int, source_limit: int) -> bool:
 
 
 def examples(encoded: Encoded, row: int, limit: int) -> list[Example]:
-    """One example, or consecutive ones for a record that is chunked: every id but the first is a
-    target exactly once.
+    """Returns one example, or consecutive ones for a chunked record.
+
+    Every id but the first is a target exactly once.
     """
     if encoded.weights is None:
         return [
@@ -245,8 +251,10 @@ def examples(encoded: Encoded, row: int, limit: int) -> list[Example]:
 def cut(
     encoded: Encoded, limit: int, stride: int | None, where: str, sentences: bool = False
 ) -> list[Encoded]:
-    """The record as windows of at most `limit` ids, each with the frame of the whole; `stride` None
-    is half a window. With `sentences`, windows begin and end with sentences and do not overlap.
+    """Cuts the record into windows of at most `limit` ids, each with the special tokens.
+
+    `stride` None is half a window. With `sentences`, windows begin and end with sentences and
+    do not overlap.
 
     The weight of a whole text is shared by its windows; of one in pieces (`chunk`), whose tokens
     have the loss, each piece has it. A word carries its loss in the window that owns it
@@ -314,8 +322,9 @@ def cut(
 def _pointed(
     encoded: Encoded, segment: Mapping[str, Any], begin: int, first: int, last: int
 ) -> Mapping[str, Any]:
-    """What belongs to a window, `ids[begin + first:begin + last]` and the frame, with pointers to
-    places in it.
+    """Returns the segment values of a window, with pointers relative to it.
+
+    The window is `ids[begin + first:begin + last]` and the special tokens.
     """
     if not encoded.pointers:
         return segment
@@ -426,8 +435,10 @@ def _keep_texts(
     where: str,
     ledger: Ledger,
 ) -> tuple[list[Example], str | None]:
-    """The examples of a record of several texts, which are told to the ledger; without any, the
-    reason. A text of which nothing can be trained once it is cut is lost with all its tokens.
+    """Returns the examples of a record of several texts; without any, the reason.
+
+    The ledger counts them. A text in which nothing can be trained after cutting is dropped with
+    all its tokens.
     """
     out, trained, kept, cut, lost, reason = [], 0, 0, 0, Counter(), None
     for one in encoded.texts:
@@ -455,7 +466,7 @@ def no_text(text: str, ids: Sequence[int]) -> str | None:
 
 
 def _of_no_use(fitted: Encoded, lost: int, require_stop: bool) -> str | None:
-    """Why a record, of which `lost` ids were cut, cannot be trained on; None: it can."""
+    """Returns why a record, of which `lost` ids were cut, cannot be trained on; None if it can."""
     if fitted.weights is None:
         return None
     if not _trained(fitted):
@@ -470,7 +481,7 @@ def _of_no_use(fitted: Encoded, lost: int, require_stop: bool) -> str | None:
 
 
 def _trained(encoded: Encoded) -> int:
-    """How many ids are targets; of words, each is one."""
+    """Returns how many targets there are: ids, or words."""
     if encoded.words is not None:
         return int(np.count_nonzero(encoded.words.values["weight"]))
     return 0 if encoded.weights is None else int(np.count_nonzero(encoded.weights[1:]))
@@ -544,7 +555,7 @@ def segment_names(examples: Sequence[Example]) -> tuple[str, ...]:
 
 
 def flat(examples: Sequence[Example]) -> dict[str, Any]:
-    """The examples as flat arrays with offsets: what the cache stores and the pipeline reads."""
+    """Returns the examples as flat arrays with offsets, as the cache stores them."""
     lengths = np.array([len(e.tokens) for e in examples], np.int64)
     arrays = {
         "offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
@@ -572,8 +583,10 @@ def flat(examples: Sequence[Example]) -> dict[str, Any]:
 
 
 def _flat_words(words: Sequence[Words]) -> dict[str, np.ndarray]:
-    """All words of the examples: where each begins and ends in its example, its number in its text,
-    and whether its window owns it.
+    """Returns flat arrays of all words of the examples.
+
+    Where each begins and ends in its example, its number in its text, and whether its window
+    owns it.
     """
     joined = lambda parts, kind: np.concatenate([*parts]).astype(kind)
     numbers = [np.arange(w.count) for w in words]

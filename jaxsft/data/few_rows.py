@@ -29,7 +29,7 @@ def limit(records: Any, rows: int | None, task: Any = None) -> Any:
                 " so that nothing is learnt of the others"
             ),
         )
-    elif len(whole) == 1 or (task is not None and not whole and task.name == "regress"):
+    elif len(whole) == 1 or (task is not None and not whole and task.spec.output == "numbers"):
         notes += (
             (
                 f"data.limit={rows}: all rows of train have the same to be learnt, so that learning"

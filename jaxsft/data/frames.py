@@ -1,5 +1,6 @@
-"""Rows from a pandas DataFrame, and back. pandas is imported where it is used: install
-jaxsft[frames].
+"""Rows from a pandas DataFrame, and back.
+
+pandas is imported where it is used: install jaxsft[frames].
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ def _pandas() -> Any:
 
 
 def from_pandas(frame: Any, name: str = "frame") -> list[Row]:
-    """The rows of a DataFrame, with values as plain JSON has them; `row.where` is `name:1` for the
-    first, whatever the index is.
+    """Returns the rows of a DataFrame, with plain JSON values.
+
+    `row.where` is `name:1` for the first, whatever the index is.
 
     NaN, NaT, pd.NA and None become None; numpy's scalars Python's; categories what they stand for;
     dates, times and durations ISO 8601 text; arrays, tuples and sets lists. The index is left out:
@@ -106,7 +108,7 @@ def _plain(pandas: Any, value: Any, column: str) -> Any:
 
 
 def _unboxed(pandas: Any, value: Any) -> Any:
-    """A numpy scalar as Python's; its dates through pandas, which keeps nanoseconds."""
+    """Converts a numpy scalar to Python's; dates go through pandas, which keeps nanoseconds."""
     kind = getattr(getattr(value, "dtype", None), "kind", "")
     if kind == "M":
         return pandas.Timestamp(value)
@@ -116,8 +118,9 @@ def _unboxed(pandas: Any, value: Any) -> Any:
 
 
 def to_pandas(rows: Iterable[Row | Mapping[str, Any]]) -> Any:
-    """A DataFrame of rows, or of dicts, with a column for every field in the order of their first
-    appearance.
+    """Returns a DataFrame of rows or dicts.
+
+    Each field has a column, in the order of their first appearance.
 
     A column of one type, without nulls, has that type (bool, int64, float64); texts are text; all
     others hold the values themselves, so that `from_pandas(to_pandas(rows))` gives the fields back:

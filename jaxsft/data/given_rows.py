@@ -51,7 +51,7 @@ def prompt_row(prompt: Prompt, number: int, task: Any) -> Row:
             f"prompt:{number}: found {prompt!r:.60}, expected a text or a list of messages with"
             " role and content"
         )
-    if task.name != "chat":
+    if not task.spec.conversations:
         raise DataError(f"prompt:{number}: found messages, but task={task.name} reads a text")
     if prompt[-1].get("role") == "assistant":
         raise DataError(

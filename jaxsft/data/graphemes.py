@@ -1,5 +1,6 @@
-"""What a word is, in every script: signs that combine with the letter before never stand alone, nor
-do the parts of an emoji.
+"""The definition of a word in every script.
+
+Combining marks never stand alone, nor do the parts of an emoji.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ _SKIN_AND_TAGS = "\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f"
 
 @functools.cache
 def marks() -> str:
-    """The marks of Unicode (accents, vowel signs, points: Mn, Mc, Me), as ranges for a class of a
-    regular expression; Python's `\\w` lacks them.
+    r"""Returns the marks of Unicode (Mn, Mc, Me) as ranges for a class of a regular expression.
+
+    They are accents, vowel signs and points, which Python's `\w` lacks.
     """
     codes = [
         code
@@ -47,5 +49,5 @@ def word_pattern() -> re.Pattern[str]:
 
 
 def words(text: str) -> list[tuple[int, int]]:
-    """Where the words of a text stand, (start, end) in characters, as `word_pattern` cuts them."""
+    """Returns the (start, end) of a text's words, in characters, as `word_pattern` cuts them."""
     return [match.span() for match in word_pattern().finditer(text)]

@@ -1,5 +1,6 @@
-"""Files from the Hugging Face Hub, by name and revision, through its local cache. What is fetched
-is read as data; no code of it ever runs.
+"""Files from the Hugging Face Hub, by name and revision, through its local cache.
+
+They are read as data; no code of a repository ever runs.
 
 Only the files named here are fetched. What the cache holds needs no network; HF_HOME, HF_ENDPOINT,
 HF_TOKEN and HF_HUB_OFFLINE mean what they mean everywhere.
@@ -67,9 +68,7 @@ FILES = (
 
 
 def hint(value: str | Path, *, file: bool) -> str:
-    """What the error about a path that is not there adds, where the path could be a repository of
-    the hub: its name here; "" where it could not.
-    """
+    """Returns the hint for a missing path that could be a Hub repository: its name; else ""."""
     name = str(value)
     owner = name.rpartition("/")[0]
     if (
@@ -93,8 +92,9 @@ def _not_there(path: str | Path, what: str) -> None:
 
 
 def data_file(path: str | Path) -> Path:
-    """A data file on this machine: a path as it is, or `hub:owner/name@revision/path/file.jsonl` of
-    a data set, fetched.
+    """Returns the local path of a data file, fetched from the Hub where the path says so.
+
+    A Hub path is `hub:owner/name@revision/path/file.jsonl` of a data set.
 
     Raises:
       ConfigError: the name is malformed, or huggingface_hub is missing.
@@ -104,8 +104,9 @@ def data_file(path: str | Path) -> Path:
 
 
 def run_dir(path: str | Path) -> str | Path:
-    """A run directory, or a model in the layout of transformers: `hub:owner/name@revision`,
-    fetched, or any other name as it stands.
+    """Returns a run directory or a Hugging Face model folder, fetched from the Hub if need be.
+
+    A Hub name is `hub:owner/name@revision`; any other name is returned as it is.
 
     Raises:
       ConfigError: as `data_file`, or it is neither; or there is no such folder, and the name could
@@ -133,8 +134,10 @@ def run_dir(path: str | Path) -> str | Path:
 
 
 def tokenizer_dir(path: str | Path) -> str | Path:
-    """A folder with a vocabulary, or a run directory: `hub:owner/name@revision`, fetched, or any
-    other name as it stands. Raises ConfigError.
+    """Returns a folder with a vocabulary or a run directory, fetched from the Hub if need be.
+
+    A Hub name is `hub:owner/name@revision`; any other name is returned as it is. Raises
+    ConfigError.
     """
     if not is_hub(path):
         _not_there(path, "no tokenizer")
@@ -155,8 +158,9 @@ READ = (
 
 
 def commits(values: Mapping[str, Any]) -> dict[str, str]:
-    """Of every name of the hub in a flat config, the commit that was read. They are all in the
-    cache by now.
+    """Returns the commit that was read for every Hub name in a flat config.
+
+    They are all in the cache by now.
     """
     out = {}
     for key, value in values.items():
@@ -200,7 +204,7 @@ def _snapshot(name: HubId, files: Sequence[str]) -> Path:
 
 @contextlib.contextmanager
 def _friendly(name: HubId, kind: type[ConfigError | DataError]) -> Iterator[None]:
-    """What the library raises, as one sentence."""
+    """Raises the errors of huggingface_hub as one sentence each."""
     try:
         from huggingface_hub import errors
     except ImportError:

@@ -1,4 +1,4 @@
-"""What became of every row and token. The ledger must add up, or the run does not start.
+"""The ledger: what happened to every row and token. It must add up, or the run does not start.
 
     rows read   = kept + dropped (by reason)
     tokens read = kept + dropped (by reason);  kept tokens = trained + masked
@@ -23,9 +23,11 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Aside:
-    """A row that was put aside before it became ids: `unreadable`, `no_record`, `no_label` or the
-    verdict on it, with the sentence that tells why. One that is `declared`, by its file or an
-    option, to be left out is no damage, and does not count against `data.max_dropped`.
+    """A row that was put aside before encoding, with its reason and a sentence.
+
+    Reasons are `unreadable`, `no_record`, `no_label` or a verdict on it. A row that its file or
+    an option declares as left out (`declared`) is no damage, and does not count against
+    `data.max_dropped`.
     """
 
     file: str
@@ -67,8 +69,10 @@ class Ledger:
         source: int = 0,
         source_cut: int = 0,
     ) -> None:
-        """A row that stays, with `tokens` left (of which `trained` carry weight) after `cut` were
-        taken off for `reason`, and `source` left of its source after `source_cut` were.
+        """Counts a row that is kept, with its tokens.
+
+        `tokens` are left (of which `trained` carry weight) after `cut` were removed for
+        `reason`, and `source` are left of its source after `source_cut`.
         """
         self.rows_read += 1
         self.rows_kept += 1
@@ -84,12 +88,12 @@ class Ledger:
         self.truncated_rows += bool(cut or source_cut)
 
     def lose(self, reason: str, tokens: int) -> None:
-        """Tokens of a row that stays without them."""
+        """Counts tokens that a kept row loses."""
         self.tokens_read += tokens
         self.tokens_dropped[reason] += tokens
 
     def drop(self, reason: str, tokens: int = 0, source: int = 0) -> None:
-        """A row that does not stay, with all its tokens and those of its source."""
+        """Counts a row that is dropped, with all its tokens and those of its source."""
         self.rows_read += 1
         self.rows_dropped[reason] += 1
         self.tokens_read += tokens
@@ -108,7 +112,7 @@ class Ledger:
         assert self.source_read == self.source_kept + sum(self.source_dropped.values()), self
 
     def as_dict(self) -> dict[str, Any]:
-        """The layout of `ledger.json`."""
+        """Returns the content of `ledger.json`."""
         self.check()
         rows = {
             "read": self.rows_read,
@@ -137,7 +141,7 @@ class Ledger:
 
 
 def length_summary(lengths: np.ndarray) -> dict[str, Any]:
-    """What is told of the lengths of a split's examples, `[examples]` in positions.
+    """Summarises the lengths of a split's examples, `[examples]` in positions.
 
     Returns: `min`, `mean`, `max`, `quantiles` by name (`p50` is the median), and a `histogram` of
     `counts` between neighbouring `edges`: whole numbers, the last one outside, so that the counts

@@ -1,5 +1,6 @@
-"""Which tokens of a text a masked language model must guess, and what it sees in their place
-(Devlin et al., 2019, arXiv:1810.04805, section 3.1).
+"""Masking for masked language models: which tokens are predicted, and what replaces them.
+
+Devlin et al., 2019, arXiv:1810.04805, section 3.1.
 
 Everything goes by position: a token that a text happens to share with a special one is masked like
 any other.
@@ -16,7 +17,7 @@ from jaxsft.data.pipeline import Batch
 
 
 class Masked(NamedTuple):
-    """Of one text: ids with some of them replaced, and which places must be guessed, `[n]` bool."""
+    """A masked text: its ids with replacements, and which positions are predicted, `[n]` bool."""
 
     ids: np.ndarray
     chosen: np.ndarray
@@ -24,7 +25,7 @@ class Masked(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Masking:
-    """How texts are masked.
+    """The options of masking.
 
     Attributes:
       share: of the tokens of a text, how many are guessed; at least one.
@@ -45,13 +46,11 @@ class Masking:
     frame: tuple[int, int]
 
     def most(self, length: int, texts: int) -> int:
-        """How many places of a row of `length` positions and `texts` texts may be chosen."""
+        """Returns how many positions of a row may be chosen at most, for its length and texts."""
         return min(int(self.share * length) + texts, length)
 
     def count(self, length: int) -> int:
-        """How many tokens of a text of so many ids are guessed: with whole words no more than
-        these.
-        """
+        """Returns how many tokens of a text are predicted; with whole words an upper bound."""
         inside = length - sum(self.frame)
         return max(int(self.share * inside), 1) if inside > 0 else 0
 
@@ -78,8 +77,9 @@ class Masking:
     def _words(
         self, ids: np.ndarray, places: np.ndarray, wanted: int, rng: np.random.Generator
     ) -> np.ndarray:
-        """The places of whole words in a random order, as long as they fit into `wanted`; where
-        none does, the first places of the first word.
+        """Returns the positions of whole words in random order, while they fit into `wanted`.
+
+        Where none fits, the first positions of the first word.
         """
         begins = ~self.inner[ids[places]]
         begins[0] = True
@@ -93,8 +93,10 @@ class Masking:
         return np.concatenate(out) if out else words[rng.integers(len(words))][:wanted]
 
     def batch(self, batch: Batch, seed: int, epoch: int) -> Batch:
-        """A batch with inputs, targets and weights, each text by (seed, epoch, its number): however
-        rows are packed, cut or spread. A chosen place has the weight of its text.
+        """Returns a batch with masked inputs, targets and weights.
+
+        Each text draws from (seed, epoch, its number), however rows are packed, cut or
+        spread. A chosen position has the weight of its text.
         """
         tokens, weights = batch.tokens.copy(), np.zeros(batch.tokens.shape, np.float32)
         for row, examples in enumerate(batch.example_ids):

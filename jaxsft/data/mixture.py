@@ -1,5 +1,4 @@
-"""A mixture of data sets as index arithmetic: how many packed rows of each source an epoch has, and
-which ones.
+"""Mixtures of data sets as index arithmetic: which packed rows of each source an epoch reads.
 
     rows of the sources   [100, 40]     shares [0.5, 0.5]
     exhausted=stop        40 + 40       the epoch ends with the shortest source; the next one goes
@@ -25,9 +24,11 @@ EXHAUSTED = ("stop", "repeat", "error")
 
 
 def shares(rows: Sequence[int], weights: Sequence[float | None], temperature: float) -> np.ndarray:
-    """The share of each source in an epoch, `[sources]`, adding to 1: its weight; or without
-    weights `rows ** (1 / temperature)`, proportional to its size for 1 and equal for infinity
-    (Arivazhagan et al., 2019, arXiv:1907.05019, section 4.3).
+    """Returns the share of each source in an epoch, `[sources]`, adding to 1.
+
+    It is the source's weight; or without weights `rows ** (1 / temperature)`, proportional to
+    its size for 1 and equal for infinity (Arivazhagan et al., 2019, arXiv:1907.05019, section
+    4.3).
     """
     given = np.array(rows if weights[0] is None else weights, np.float64)
     parts = given ** (1 / temperature) if weights[0] is None else given
@@ -35,7 +36,7 @@ def shares(rows: Sequence[int], weights: Sequence[float | None], temperature: fl
 
 
 def counts(rows: Sequence[int], share: np.ndarray, exhausted: str) -> np.ndarray:
-    """How many rows of each source an epoch has, `[sources]`.
+    """Returns how many rows of each source an epoch has, `[sources]`.
 
     Raises:
       ConfigError: a source has so small a share that no row of it is read.
@@ -53,8 +54,9 @@ def counts(rows: Sequence[int], share: np.ndarray, exhausted: str) -> np.ndarray
 
 
 def rows_of(count: int, size: int, seed: int, source: int, epoch: int) -> np.ndarray:
-    """Which of the `size` rows of a source an epoch reads: the next `count` of endless permutations
-    of them, each from (seed, source, number).
+    """Returns which of the `size` rows of a source an epoch reads.
+
+    They are the next `count` of endless permutations, each drawn from (seed, source, number).
 
     Every row is read once before any is read again, over all epochs.
     """
@@ -67,7 +69,7 @@ def rows_of(count: int, size: int, seed: int, source: int, epoch: int) -> np.nda
 
 
 def order(starts: Sequence[int], taken: Sequence[int], seed: int, epoch: int) -> np.ndarray:
-    """The rows of an epoch in their order, all sources shuffled together.
+    """Returns the rows of an epoch in order, all sources shuffled together.
 
     Args:
       starts: `[sources + 1]`, where the rows of each source begin in the plan.

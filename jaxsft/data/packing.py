@@ -1,5 +1,6 @@
-"""The plan: which examples share a row. From lengths and a fixed plan seed, so every data seed has
-the same number of steps.
+"""The packing plan: which examples share a row.
+
+It depends on the lengths and a fixed plan seed, so every data seed has the same number of steps.
 
 Examples of an encoder-decoder model have two lengths, that of the source and that of the target:
 those that share a row fit into it in both streams.
@@ -18,7 +19,7 @@ WINDOW = 8192
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Contents of packed rows.
+    """The contents of packed rows.
 
     Attributes:
       members: `[examples]` int64, example indices, row after row.
@@ -73,8 +74,9 @@ def plan(
     source_lengths: np.ndarray | None = None,
     source_length: int = 0,
 ) -> Plan:
-    """Best-fit-decreasing within windows of a seeded shuffle; without packing, one example a row,
-    in order.
+    """Plans rows by best-fit-decreasing within windows of a seeded shuffle.
+
+    Without packing, one example a row, in order.
 
     Args:
       lengths: `[examples]`, positions of each example, all `<= row_length`.
@@ -127,7 +129,9 @@ def _check(lengths: np.ndarray, row_length: int, what: str) -> None:
 
 
 def _best_fit_of_two(ids: np.ndarray, sizes: np.ndarray, room: np.ndarray) -> list[list[int]]:
-    """The largest first (the larger share of a row that one of its streams takes), each into the
+    """Packs examples of two streams by best-fit-decreasing.
+
+    The largest come first (by the larger share of a row that one stream takes), each into the
     open row that takes both streams and has the least space, streams weighed by their length.
     `sizes` is `[examples, 2]`, `room` the two row lengths.
     """
@@ -148,7 +152,7 @@ def _best_fit_of_two(ids: np.ndarray, sizes: np.ndarray, room: np.ndarray) -> li
 
 
 def _best_fit(ids: np.ndarray, lengths: np.ndarray, row_length: int) -> list[list[int]]:
-    """Longest first, each into the open row with the least space that still takes it."""
+    """Packs the longest first, each into the open row with the least space that still takes it."""
     rows: list[list[int]] = []
     by_space: dict[int, list[list[int]]] = {}
     spaces: list[int] = []  # sorted, those with an open row

@@ -1,6 +1,4 @@
-"""How text goes wrong or is said otherwise: edits of words and characters that never touch what a
-label points at.
-"""
+"""Edits of words and characters that never touch what a label points at."""
 
 from __future__ import annotations
 
@@ -41,8 +39,9 @@ class Unit:
 
 
 def units_of(text: str, spans: Sequence[tuple[int, int]] = ()) -> tuple[str, list[Unit]]:
-    """The white space before the first unit, and the units. What spans mark is one unit each
-    (overlapping ones together), and not free.
+    """Returns the leading white space and the units of a text.
+
+    What spans mark is one unit each (overlapping ones together), and not free.
     """
     blocks: list[tuple[int, int]] = []
     for start, end in sorted(spans):
@@ -70,7 +69,7 @@ def units_of(text: str, spans: Sequence[tuple[int, int]] = ()) -> tuple[str, lis
 
 
 def joined(lead: str, units: Sequence[Unit]) -> tuple[str, dict[int, int]]:
-    """The text again, and where each span's unit begins now, by where it began."""
+    """Joins units to a text; returns also the new start of each span's unit, by its old start."""
     parts, moved, at = [lead], {}, len(lead)
     for unit in units:
         if unit.start is not None:
@@ -83,7 +82,7 @@ def joined(lead: str, units: Sequence[Unit]) -> tuple[str, dict[int, int]]:
 # --- words: Wei & Zou 2019, "EDA", section 2
 # --------------------------------------------------------------------------------------------------
 def swap(units: list[Unit], count: int, rng: np.random.Generator) -> list[Unit]:
-    """`count` times two free words change places."""
+    """Swaps two free words `count` times."""
     units = [dataclasses.replace(unit) for unit in units]
     free = [i for i, unit in enumerate(units) if unit.free]
     for _ in range(count if len(free) > 1 else 0):
@@ -93,8 +92,9 @@ def swap(units: list[Unit], count: int, rng: np.random.Generator) -> list[Unit]:
 
 
 def delete(units: list[Unit], count: int, rng: np.random.Generator) -> list[Unit]:
-    """`count` free words go; one word is left in any case. A fixed number, where EDA draws for each
-    word.
+    """Deletes `count` free words; one word always stays.
+
+    It is a fixed number, where EDA draws for each word.
     """
     free = [i for i, unit in enumerate(units) if unit.free and not unit.fixed]
     gone = (
@@ -111,7 +111,7 @@ def delete(units: list[Unit], count: int, rng: np.random.Generator) -> list[Unit
 def synonym(
     units: list[Unit], count: int, rng: np.random.Generator, lexicon: Table, single: bool
 ) -> list[Unit]:
-    """`count` free words become one of their synonyms; with `single` those of one word only."""
+    """Replaces `count` free words by a synonym; with `single` only by one of a single word."""
     units = [dataclasses.replace(unit) for unit in units]
     known = [
         i for i, unit in enumerate(units) if unit.free and _synonyms(unit.text, lexicon, single)
@@ -124,7 +124,7 @@ def synonym(
 def insert(
     units: list[Unit], count: int, rng: np.random.Generator, lexicon: Table, single: bool
 ) -> list[Unit]:
-    """`count` times a synonym of a free word is put before some word, or at the end."""
+    """Inserts a synonym of a free word before some word or at the end, `count` times."""
     units = [dataclasses.replace(unit) for unit in units]
     known = [unit.text for unit in units if unit.free and _synonyms(unit.text, lexicon, single)]
     for _ in range(count if known else 0):
@@ -163,8 +163,9 @@ _ROWS = ("1234567890", "qwertyuiop", "asdfghjkl", "zxcvbnm")
 
 
 def _neighbours() -> dict[str, list[str]]:
-    """Keys that touch on a QWERTY keyboard: beside, and in the rows above and below, which are
-    shifted by half a key.
+    """Returns the keys that touch each key on a QWERTY keyboard.
+
+    They lie beside it, and in the rows above and below, which are shifted by half a key.
     """
     table = {}
     for r, row in enumerate(_ROWS):
@@ -203,8 +204,7 @@ def characters(
     rng: np.random.Generator,
     edit: Callable[[str, int, np.random.Generator], str | None],
 ) -> list[Unit]:
-    """`rate` of the characters that `edit` can change (at least one) are changed, at places drawn
-    without repetition.
+    """Edits `rate` of the characters that `edit` can change (at least one), at distinct places.
 
     Args:
       edit: (word, place, rng) -> the word with another character there; None where there is nothing
@@ -233,7 +233,7 @@ def characters(
 
 
 def slip(word: str, at: int, rng: np.random.Generator) -> str | None:
-    """A letter goes, is doubled, becomes another of the word, or changes places with the next."""
+    """Makes a typing slip: a letter is dropped, doubled, swapped or becomes another of the word."""
     if not word[at].isalnum() or len(word) == 1:
         return None
     kind = int(rng.integers(4))
@@ -247,8 +247,9 @@ def slip(word: str, at: int, rng: np.random.Generator) -> str | None:
 
 
 def confuse(word: str, at: int, rng: np.random.Generator, table: Table) -> str | None:
-    """The characters at the place (two, if the table has them) become what the table says; case is
-    kept where the table has lower case only.
+    """Replaces the characters at the place (two, if the table has them) as the table says.
+
+    Case is kept where the table has lower case only.
     """
     for size in (2, 1):
         part = word[at : at + size]
@@ -259,15 +260,16 @@ def confuse(word: str, at: int, rng: np.random.Generator, table: Table) -> str |
 
 
 def flip(word: str, at: int, rng: np.random.Generator) -> str | None:
-    """The letter in the other case, where it has one of one letter."""
+    """Switches the case of the letter, where the other case is one letter too."""
     other = word[at].swapcase()
     return word[:at] + other + word[at + 1 :] if other != word[at] and len(other) == 1 else None
 
 
 @functools.cache
 def table_of(path: str, option: str, lower: bool) -> dict[str, tuple[str, ...]]:
-    """A file of lines `word<TAB>other, another`. Raises ConfigError where a line is not of the
-    form.
+    """Reads a file of lines `word<TAB>other, another`.
+
+    Raises ConfigError for a line of another form.
     """
     table: dict[str, tuple[str, ...]] = {}
     for line in lines_of(path, option):

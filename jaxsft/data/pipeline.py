@@ -1,5 +1,6 @@
-"""From a split's rows to batches of fixed shapes. The batch of step k is a pure function of (plan,
-data seed, k).
+"""From a split's rows to batches of fixed shapes.
+
+The batch of step k is a pure function of (plan, data seed, k).
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ ROW_MULTIPLE = 32
 
 
 class Source(NamedTuple):
-    """What the encoder of an encoder-decoder model reads: B rows of T positions. Segment i is the
-    source of the texts' segment i; 0 is padding.
+    """The source stream of an encoder-decoder batch: B rows of T positions.
+
+    Segment i is the source of the texts' segment i; 0 is padding.
 
     Attributes:
       tokens, segment_ids, positions: `[B, T]` int32.
@@ -35,8 +37,9 @@ class Source(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """B rows of S positions with up to G texts each. Segment 0, example -1 and weight 0 mark what
-    is not there.
+    """A batch of B rows of S positions with up to G texts each.
+
+    Segment 0, example -1 and weight 0 mark padding.
 
     Attributes:
       tokens, targets: `[B, S]` int32; targets are shifted already; None where nothing is predicted
@@ -71,7 +74,7 @@ class Batch(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """One split, encoded.
+    """One encoded split.
 
     Attributes:
       arrays: flat arrays of `encode.flat`.
@@ -105,12 +108,13 @@ class Split:
 
     @property
     def words(self) -> int:
-        """Of all examples: a word that stands in several windows counts in each."""
+        """Returns the number of words of all examples; a word in several windows counts in each."""
         return int(self.arrays["word_offsets"][-1]) if "word_offsets" in self.arrays else 0
 
     def with_backbone(self, found: np.ndarray) -> Split:
-        """With what the backbone gave: of each token `[tokens, D]`, or of each example the vectors
-        of its texts `[examples, texts, D]`.
+        """Returns the split with the output of a frozen backbone.
+
+        It is `[tokens, D]`, or for pooled texts `[examples, texts, D]`.
         """
         return dataclasses.replace(
             self,
@@ -119,7 +123,7 @@ class Split:
 
 
 def row_length(longest: int, context: int, requested: Any) -> int:
-    """`auto`: the longest example, rounded up, up to the context."""
+    """Returns the row length; `auto` is the longest example, rounded up, at most the context."""
     if requested != "auto":
         return int(requested)
     return min(-(-max(longest, 1) // ROW_MULTIPLE) * ROW_MULTIPLE, context)
@@ -131,8 +135,9 @@ def row_lengths(
     data: Any,
     least: tuple[int, int] = (1, 1),
 ) -> tuple[int, int]:
-    """Positions of a row of a split, and of a row of its sources (0: there are none), both at least
-    `least` where the context has room.
+    """Returns the row lengths of a split and of its sources (0: there are none).
+
+    Both are at least `least` where the context has room.
     """
     kept = [e for e in encoded if not isinstance(e, str)]
     limit = max(row_length(encode.longest(kept), context, data.max_length), min(least[0], context))
@@ -228,8 +233,10 @@ def load_split(
 
 @contextlib.contextmanager
 def _uncollected() -> Iterator[None]:
-    """Without the collector of cycles: it would look at a million small objects again and again (a
-    third of the time), and they hold none.
+    """Disables the cycle collector in the block.
+
+    It would scan a million small objects again and again (a third of the time), and they hold
+    no cycles.
     """
     was = gc.isenabled()
     gc.disable()
@@ -241,8 +248,9 @@ def _uncollected() -> Iterator[None]:
 
 
 class Batches:
-    """All batches of a split, by step; `len` is the steps of one epoch. A random-access source for
-    Grain.
+    """All batches of a split, by step; `len` is the steps of one epoch.
+
+    A random-access source for Grain.
     """
 
     def __init__(
@@ -257,10 +265,13 @@ class Batches:
         mix: Mix | None = None,
         places: int = 0,
     ):
-        """`seed` None keeps the plan's order (evaluation). `here`: which rows of each batch this
-        process reads; None: all of them. `corrupt(batch, seed, epoch)` changes what is read;
-        without a seed it is given `fixed` and epoch 0, in training epochs from 1. `places` stand
-        before each text, at positions from `-places` to -1, for tokens that are not of the data.
+        """Stores the plan and the order of reading.
+
+        `seed` None keeps the plan's order (evaluation). `here`: which rows of each batch
+        this process reads; None: all of them. `corrupt(batch, seed, epoch)` changes what is
+        read; without a seed it is given `fixed` and epoch 0, in training epochs from 1.
+        `places` stand before each text, at positions from `-places` to -1, for tokens that
+        are not of the data.
         """
         self._corrupt, self._fixed, self.mix = corrupt, fixed, mix
         self.rows = plan.rows if mix is None else int(mix.taken.sum())
@@ -280,7 +291,7 @@ class Batches:
 
     @property
     def examples(self) -> int:
-        """Of an epoch; of a mixture, as many as its rows have on the average."""
+        """Returns the examples of an epoch; of a mixture, the expected number."""
         if self.mix is None:
             return self.split.examples
         return round(float((self.mix.taken * self.mix.examples / np.diff(self.mix.starts)).sum()))
@@ -299,13 +310,12 @@ class Batches:
         return np.concatenate([order, np.full(len(self) * self.batch_size - rows, -1)])
 
     def rows_of(self, step: int) -> np.ndarray:
-        """The plan rows `[B]` of a step, -1 for empty ones."""
+        """Returns the plan rows `[B]` of a step, -1 for empty ones."""
         epoch, k = divmod(step, len(self))
         return self._order(epoch)[k * self.batch_size : (k + 1) * self.batch_size]
 
     def example_ids(self, step: int) -> np.ndarray:
-        """Which examples a step has, on all processes together: `[B, G]`, -1 where there is
-        none."""
+        """Returns the example ids of a step over all processes, `[B, G]`, -1 for none."""
         out = np.full((self.batch_size, self.plan.texts), -1, np.int32)
         for i, row in enumerate(self.rows_of(step)):
             examples = self.plan.row(row) if row >= 0 else ()
@@ -313,9 +323,7 @@ class Batches:
         return out
 
     def word_ids(self, step: int) -> np.ndarray:
-        """Which words of the split a step has, on all processes together: `[B, W]`, -1 where there
-        is none.
-        """
+        """Returns the word ids of a step over all processes, `[B, W]`, -1 for none."""
         out, offsets = (
             np.full((self.batch_size, self.words), -1, np.int64),
             self.split.arrays.get("word_offsets"),
@@ -330,14 +338,12 @@ class Batches:
         return out
 
     def lengths(self, step: int) -> np.ndarray:
-        """The real tokens of each text of a step, on all processes together: `[texts]`."""
+        """Returns the token counts of the texts of a step over all processes, `[texts]`."""
         ids = self.example_ids(step)
         return self.split.lengths[ids[ids >= 0]]
 
     def sizes(self, step: int) -> np.ndarray:
-        """`lengths`; where there are two streams `[texts, 2]`, with the tokens of the sources of
-        these texts.
-        """
+        """Returns `lengths`, or with two streams `[texts, 2]`: target and source tokens."""
         ids = self.example_ids(step)
         sources = self.split.source_lengths
         return (
@@ -347,7 +353,7 @@ class Batches:
         )
 
     def __getitem__(self, step: int) -> Batch:
-        """The rows of a step that this process reads: arrays `[rows, S]`."""
+        """Returns the rows of a step that this process reads: arrays `[rows, S]`."""
         rows = self.rows_of(step)[self.here]
         arrays, b, s, g = self.split.arrays, len(rows), self.plan.row_length, self.plan.texts
         by_token = {
@@ -415,7 +421,7 @@ class Batches:
         )
 
     def _source(self, rows: np.ndarray) -> Source:
-        """The second stream of plan rows, laid out as the first."""
+        """Builds the source stream of plan rows, laid out as the target stream."""
         arrays, shape = self.split.arrays, (len(rows), self.plan.source_length)
         tokens, segment_ids, positions = (np.zeros(shape, np.int32) for _ in range(3))
         for i, row in enumerate(rows):
@@ -467,7 +473,7 @@ class Batches:
 
 
 def _most_words(split: Split, plan: packing.Plan) -> int:
-    """The most words of a packed row; 0 where the split has no words."""
+    """Returns the most words of a packed row; 0 where the split has no words."""
     if "word_offsets" not in split.arrays:
         return 0
     counts = np.concatenate([[0], np.cumsum(np.diff(split.arrays["word_offsets"])[plan.members])])
@@ -475,8 +481,10 @@ def _most_words(split: Split, plan: packing.Plan) -> int:
 
 
 class Mix(NamedTuple):
-    """Which rows of a plan are those of which source, `[sources + 1]`, how many of each an epoch
-    has, and how many examples each has: `[sources]`.
+    """The rows of a mixture's sources in a plan.
+
+    `starts` `[sources + 1]` says where each begins; `taken` and `examples` `[sources]`, how
+    many rows an epoch reads and how many examples there are.
     """
 
     starts: np.ndarray
@@ -496,7 +504,8 @@ class Mix(NamedTuple):
 
 
 def _mixed(split: Split, data: Any, make: Any) -> tuple[packing.Plan, Mix]:
-    """The plan of a mixture: each source is packed by itself, so that a row is of one source.
+    """Plans a mixture: each source is packed by itself, so that a row is of one source.
+
     `make(examples)` plans some of the examples.
     """
     m, ids = (
@@ -531,7 +540,7 @@ def _mixed(split: Split, data: Any, make: Any) -> tuple[packing.Plan, Mix]:
 
 
 class _Steps:
-    """Steps `[start, stop)` as a Grain source."""
+    """The steps `[start, stop)` as a Grain source."""
 
     def __init__(self, batches: Batches, start: int, stop: int):
         self.batches, self.start, self.stop = batches, start, stop
@@ -544,8 +553,9 @@ class _Steps:
 
 
 def stream(batches: Batches, start: int, stop: int) -> Iterator[Batch]:
-    """The batches of steps `[start, stop)`, read ahead by one thread. Resuming is starting
-    elsewhere: nothing is skipped or stored.
+    """Yields the batches of steps `[start, stop)`, read ahead by one thread.
+
+    Resuming is starting elsewhere: nothing is skipped or stored.
     """
     if stop <= start:
         return iter(())
@@ -586,8 +596,9 @@ def make_batches(
 
 
 def weight_summary(split: Split) -> dict[str, Any]:
-    """`weights`: least, mean and largest weight of the rows that are kept (`data.columns.weight`);
-    nothing where every row weighs 1.
+    """Returns `weights`: least, mean and largest row weight; empty where every row weighs 1.
+
+    Weights are those of `data.columns.weight`, over the rows that are kept.
     """
     weights = np.array(
         [
@@ -608,7 +619,7 @@ def weight_summary(split: Split) -> dict[str, Any]:
 
 
 def ledger_entry(batches: Batches) -> dict[str, Any]:
-    """The split's part of `ledger.json`."""
+    """Returns the split's entry of `ledger.json`."""
     entry = {
         **batches.split.ledger,
         "packing": batches.plan.as_dict(),

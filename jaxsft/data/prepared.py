@@ -1,5 +1,4 @@
-"""What `jaxsft prepare` leaves, as training sees it: a folder with the rows of each split and a
-manifest of where they come from.
+"""Prepared data sets as training sees them: the rows of each split and a manifest.
 
 DIR/train.jsonl  validation.jsonl  test.jsonl     or in parts: train-00000-of-00004.jsonl ...
 DIR/manifest.json     inputs with their hashes, stages with options, what they learnt and counts,
@@ -31,8 +30,9 @@ SPLITS = ("train", "validation", "test")
 
 
 def manifest(folder: str | Path) -> dict[str, Any] | None:
-    """The manifest of a prepared set; None where the folder is none. Raises DataError where the
-    file is damaged.
+    """Returns the manifest of a prepared set; None where the folder is none.
+
+    Raises DataError where the file is damaged.
     """
     path = Path(folder) / "manifest.json"
     if not os.path.isfile(path):  # a name that is too long is none either
@@ -42,8 +42,10 @@ def manifest(folder: str | Path) -> dict[str, Any] | None:
 
 
 def around(file: str | Path) -> dict[str, Any] | None:
-    """The manifest of the prepared set that a file, a pattern of files or a split of TFDS
-    (`tfds:DIR:split`) belongs to; another file that lies beside them is none of its rows.
+    """Returns the manifest of the prepared set that a file belongs to; None without one.
+
+    The file may be a pattern of files or a split of TFDS (`tfds:DIR:split`); a file that merely
+    lies beside the set's files does not belong to it.
     """
     if str(file).startswith("tfds:"):
         return manifest(tfds.located(str(file))[0])
@@ -60,8 +62,10 @@ def around(file: str | Path) -> dict[str, Any] | None:
 
 
 def unescaped(folder: Path) -> Path:
-    """The folder of a pattern of files that `located` made: glob.escape puts each sign in
-    brackets."""
+    """Returns the folder of a pattern of files that `located` made.
+
+    glob.escape puts each special character in brackets.
+    """
     return folder if folder.is_dir() else Path(re.sub(r"\[([*?[])\]", r"\1", str(folder)))
 
 
@@ -70,7 +74,7 @@ def _parts(found: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def treatment(found: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-    """What was done to the rows: equal for sets that were prepared alike."""
+    """Returns what was done to the rows: equal for sets that were prepared alike."""
     return [(told["stage"], told["options"], told["state"]) for told in found["stages"]]
 
 
@@ -103,7 +107,7 @@ def check_raw(path: str) -> None:
 
 
 def _replayed(found: Mapping[str, Any] | None) -> list[tuple[Any, ...]]:
-    """The stages that `predict` repeats; none for files that are of no prepared set."""
+    """Returns the stages that `predict` repeats; empty without a prepared set."""
     return [
         (told["stage"], told["options"], told["state"])
         for told in (found or {"stages": ()})["stages"]
@@ -112,8 +116,9 @@ def _replayed(found: Mapping[str, Any] | None) -> list[tuple[Any, ...]]:
 
 
 def located(folder: str | Path, found: Mapping[str, Any], split: str) -> str:
-    """What `data.train` and the like are, for a split of a prepared set: a file, a pattern of
-    files, or a split of TFDS.
+    """Returns `data.train` and the like for a split of a prepared set.
+
+    It is a file, a pattern of files, or a split of TFDS.
     """
     if found["format"] == ARRAY_RECORD:
         return f"tfds:{folder}:{split}"
@@ -124,13 +129,14 @@ def located(folder: str | Path, found: Mapping[str, Any], split: str) -> str:
 
 
 def told(given: Columns) -> dict[str, Any]:
-    """The columns that are given, for the manifest."""
+    """Returns the columns that differ from the defaults, for the manifest."""
     return {k: v for k, v in _listed(given).items() if v != _listed(Columns())[k]}
 
 
 def columns(found: Mapping[str, Any], given: Columns, read: Sequence[str] | None = None) -> Columns:
-    """The columns of a prepared set, of those the ones that are `read` (None: all); those that are
-    given go before.
+    """Returns the columns of a prepared set, where those given take precedence.
+
+    Of the set's, only the ones in `read` (None: all).
     """
     carried = {k: v for k, v in found["columns"].items() if read is None or k in read}
     chosen = {**_listed(Columns()), **carried, **told(given)}
@@ -138,13 +144,14 @@ def columns(found: Mapping[str, Any], given: Columns, read: Sequence[str] | None
 
 
 def _listed(given: Columns) -> dict[str, Any]:
-    """A config holds tuples where defaults and JSON have lists."""
+    """Returns the columns with lists for tuples, as defaults and JSON have them."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(given).items()}
 
 
 def paths(folder: str | Path, found: Mapping[str, Any]) -> dict[str, str]:
-    """What `data.train`, `data.validation` and `data.test` are, for a prepared set. Raises
-    ConfigError where it has no training split.
+    """Returns `data.train`, `data.validation` and `data.test` for a prepared set.
+
+    Raises ConfigError where it has no training split.
     """
     if "train" not in found["splits"]:
         raise ConfigError(
@@ -155,7 +162,7 @@ def paths(folder: str | Path, found: Mapping[str, Any]) -> dict[str, str]:
 
 
 def rows(folder: str | Path, found: Mapping[str, Any], split: str) -> Iterator[Row]:
-    """The rows of a split, file after file."""
+    """Yields the rows of a split, file after file."""
     if found["format"] == ARRAY_RECORD:
         yield from formats.stream(f"tfds:{folder}:{split}")
         return

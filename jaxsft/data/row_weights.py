@@ -1,5 +1,6 @@
-"""The weight of a training row: a column of the file (`data.columns.weight`) that multiplies the
-row's loss. Evaluation counts every row once.
+"""Row weights: a column (`data.columns.weight`) that multiplies the loss of a training row.
+
+Evaluation counts every row once.
 """
 
 from __future__ import annotations
@@ -19,20 +20,21 @@ SMALLEST, LARGEST = 1e-37, 3e38
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What records of all tasks have. `weight` is not part of the content: rows that differ in it
-    alone are equal word for word.
+    """The base of all records.
+
+    `weight` is not part of the content: rows that differ only in it are equal.
     """
 
     weight: float = dataclasses.field(default=1.0, repr=False)
 
 
 def wanted(columns: Any) -> list[str]:
-    """The column of the weight, where one is read."""
+    """Returns the column of the weight in a list; empty where none is read."""
     return [] if columns.weight in (None, NONE) else [columns.weight]
 
 
 def weighted(record: Any, row: Row, columns: Any) -> Any:
-    """The record with the weight of its row.
+    """Returns the record with the weight of its row.
 
     Raises:
       DataError: there is a column `weight` that no option mentions (it would be ignored, or used,

@@ -23,8 +23,9 @@ _tag = re.compile(r"([BIESLUMO])(?:-(.+))?", re.DOTALL)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Scheme:
-    """The prefix of a chunk's first, middle and last token, and of a chunk of one token. `outside`:
-    whether there are tokens in no chunk.
+    """A chunk scheme: the prefixes of a chunk's first, middle, last and only token.
+
+    `outside`: whether tokens may be in no chunk.
     """
 
     begin: str
@@ -41,7 +42,7 @@ class Scheme:
 
     @property
     def closes(self) -> bool:
-        """Whether the last token of a chunk is marked."""
+        """Returns whether the last token of a chunk is marked."""
         return self.end != self.inside
 
 
@@ -57,9 +58,7 @@ SCHEMES = {
 
 
 def named(scheme: str, option: str = "scheme") -> str:
-    """The name by which `SCHEMES` knows a scheme. Raises ConfigError where there is none of that
-    name.
-    """
+    """Returns the key of a scheme in `SCHEMES`. Raises ConfigError for an unknown name."""
     name = NAMES.get(scheme.lower(), scheme.lower())
     if name not in SCHEMES:
         raise ConfigError(
@@ -69,7 +68,7 @@ def named(scheme: str, option: str = "scheme") -> str:
 
 
 def split(tag: str) -> tuple[str, str] | None:
-    """`B-PER` -> ("B", "PER"); `O` -> ("O", ""); None for what is no chunk tag."""
+    """Splits a tag: `B-PER` -> ("B", "PER"); `O` -> ("O", ""); None for what is no chunk tag."""
     if (found := _tag.fullmatch(tag)) is None or (found[1] == "O" and found[2]):
         return None
     return found[1], found[2] or ""
@@ -88,8 +87,9 @@ _PREFIXES = {
 
 
 def respelled(tag: str) -> str | None:
-    """A chunk tag as it is usually spelled: `B_PER`, `b-PER`, `B:PER`, `BEGIN-PER` and `PER-B` as
-    `B-PER`; None for what is no chunk tag in any spelling.
+    """Returns a chunk tag in its usual spelling; None for what is no chunk tag.
+
+    `B_PER`, `b-PER`, `B:PER`, `BEGIN-PER` and `PER-B` become `B-PER`.
     """
     if tag in OUTSIDE:
         return "O"
@@ -105,9 +105,7 @@ def respelled(tag: str) -> str | None:
 
 
 def problems(tags: Sequence[str], scheme: str) -> list[tuple[int, str]]:
-    """Each position, from 0, whose tag cannot stand there, and why; of a chunk that never ends, its
-    last one.
-    """
+    """Returns (position from 0, reason) of each invalid tag; for an open chunk, its last tag."""
     name, found = named(scheme), []
     kind = SCHEMES[name]
     opened: str | None = None  # the type of the chunk that the tag before leaves open
@@ -162,9 +160,11 @@ def _before(tags: Sequence[str], i: int) -> str:
 
 
 def spans(tags: Sequence[str], scheme: str, repair: bool = False) -> list[Span]:
-    """The chunks in order. With `repair`, those that the conlleval script of CoNLL-2000 finds in
-    tags that no scheme allows: a tag that goes on with a chunk of another type, or of none, opens
-    one; a chunk that does not end ends before the next tag that does not go on with it.
+    """Returns the chunks in order.
+
+    With `repair`, those that the conlleval script of CoNLL-2000 finds in tags that no scheme
+    allows: a tag that goes on with a chunk of another type, or of none, opens one; a chunk that
+    does not end ends before the next tag that does not go on with it.
 
     Raises:
       DataError: a tag cannot stand where it does (without `repair`), or is no chunk tag at all.
@@ -198,8 +198,9 @@ def spans(tags: Sequence[str], scheme: str, repair: bool = False) -> list[Span]:
 
 
 def allowed(before: str | None, after: str | None, scheme: str) -> bool:
-    """Whether one tag may stand directly behind another; None is the edge of a text. Tags are valid
-    where all neighbours are.
+    """Returns whether one tag may follow another directly; None is the edge of a text.
+
+    Tags are valid where all neighbours are.
     """
     name = named(scheme)
     kind = SCHEMES[name]
@@ -213,8 +214,7 @@ def allowed(before: str | None, after: str | None, scheme: str) -> bool:
 
 
 def strict(tags: Sequence[str], scheme: str) -> list[Span]:
-    """The chunks in tags that need not be valid, with none repaired: those that are written from
-    their first to their last token as the scheme says.
+    """Returns the chunks that are written exactly as the scheme demands, without repair.
 
     Equal to the strict mode of seqeval, iob1 included, where B behind another type or behind no
     chunk opens none.
@@ -248,7 +248,7 @@ def strict(tags: Sequence[str], scheme: str) -> list[Span]:
 
 
 def _opens(prefix: str, type_: str, before: tuple[str, str], name: str) -> bool:
-    """Whether a tag opens a chunk in the strict reading."""
+    """Returns whether a tag opens a chunk in the strict reading."""
     kind = SCHEMES[name]
     if name != "iob1":
         return prefix in (kind.begin, kind.single)
@@ -258,7 +258,7 @@ def _opens(prefix: str, type_: str, before: tuple[str, str], name: str) -> bool:
 
 
 def tags(spans: Iterable[Span], length: int, scheme: str) -> list[str]:
-    """The tags of `length` tokens. Spans may come in any order.
+    """Returns the tags of `length` tokens. Spans may come in any order.
 
     Raises:
       DataError: a span is empty, leaves the tokens or overlaps another; a token is in none, and the
@@ -294,21 +294,20 @@ def tags(spans: Iterable[Span], length: int, scheme: str) -> list[str]:
 
 
 def convert(tags_: Sequence[str], source: str, target: str, repair: bool = False) -> list[str]:
-    """Tags of one scheme as those of another. Raises DataError as `spans` and `tags` do."""
+    """Converts tags of one scheme to another. Raises DataError as `spans` and `tags` do."""
     return tags(spans(tags_, source, repair), len(tags_), target)
 
 
 def repaired(tags_: Sequence[str], scheme: str) -> tuple[list[str], int]:
-    """The tags as conlleval understands them, spelled as the scheme demands, and how many of them
-    changed.
-    """
+    """Returns the tags as conlleval reads them, in valid spelling, and how many changed."""
     good = convert(tags_, scheme, scheme, repair=True)
     return good, sum(a != b for a, b in zip(tags_, good, strict=True))
 
 
 def detect(sentences: Iterable[Sequence[str]]) -> str | None:
-    """The scheme of some sentences' tags: the one with the fewest tags that cannot stand where they
-    do, so that a few mistakes do not hide it.
+    """Detects the scheme of the sentences: the one with the fewest invalid tags.
+
+    So a few mistakes do not hide it.
 
     None where a tag is no chunk tag, or all are O. Where several fit alike: iob2, iob1, iobes,
     bilou, bmeso in this order, but bmes before them where no tag is O.
@@ -330,8 +329,9 @@ def detect(sentences: Iterable[Sequence[str]]) -> str | None:
 
 
 def of_labels(labels: Iterable[str]) -> str | None:
-    """The scheme of a vocabulary of tags, where no sentence shows it: the first that has all their
-    prefixes. None where one is no chunk tag, or all are O. Those of iob1 and iob2 are the same; it
+    """Returns the scheme of a vocabulary of tags: the first that has all their prefixes.
+
+    None where one is no chunk tag, or all are O. The prefixes of iob1 and iob2 are the same; it
     is iob2 that is written today.
     """
     parts = [split(tag) for tag in labels]
@@ -348,9 +348,7 @@ def of_labels(labels: Iterable[str]) -> str | None:
 
 
 def counts(sentences: Iterable[Sequence[str]], scheme: str) -> dict[str, int]:
-    """How many sentences, tags and spans (as conlleval finds them) there are, how many tags cannot
-    stand where they do, in how many sentences.
-    """
+    """Counts sentences, tags, spans (as conlleval finds them), invalid tags and their sentences."""
     total = dict.fromkeys(("sentences", "tags", "spans", "invalid_tags", "invalid_sentences"), 0)
     for sentence in sentences:
         bad = len({position for position, _ in problems(sentence, scheme)})

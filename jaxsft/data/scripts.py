@@ -1,5 +1,6 @@
-"""What is a word in any script, for counting and comparing texts: no punctuation, one character
-each in scripts that are written without spaces.
+"""Words in any script, for counting and comparing texts.
+
+They have no punctuation, and are one character each in scripts without spaces.
 """
 
 from __future__ import annotations
@@ -30,21 +31,22 @@ _words = re.compile(f"[{UNSPACED}]|{_word}(?:['’\u200c\u200d-]{_word})*")
 
 
 def words(text: str) -> list[str]:
-    """The words of a text, without punctuation; each character is one in scripts that are written
-    without spaces (Han, kana, Thai ...).
+    """Returns the words of a text, without punctuation.
+
+    Each character is one in scripts that are written without spaces (Han, kana, Thai ...).
     """
     return _words.findall(text)
 
 
 def is_unspaced(text: str) -> bool:
-    """Whether more than a third of the letters belong to a script that is written without
-    spaces."""
+    """Returns whether more than a third of the letters are of a script without spaces."""
     return 3 * len(_unspaced.findall(text)) > sum(map(str.isalpha, text))
 
 
 def lines_of(path: str, option: str) -> list[str]:
-    """The lines of a file, stripped, without empty ones. Raises ConfigError where there are none,
-    DataError where it cannot be read.
+    """Returns the stripped, non-empty lines of a file.
+
+    Raises ConfigError where there are none, DataError where it cannot be read.
     """
     found = []
     for line in Source(path, Path(path)).lines("utf-8"):

@@ -1,5 +1,6 @@
-"""How many rows, or how much weight, each class shall have: arrays `[C]` of counts in, arrays `[C]`
-out.
+"""Class balancing: how many rows, or how much weight, each class shall have.
+
+Counts go in as arrays `[C]`, and sizes come out as arrays `[C]`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ def mass(
     ratio: float,
     shrink: bool = False,
 ) -> np.ndarray:
-    """What the classes shall relate as.
+    """Returns the relative size that each class shall have, `[C]`.
 
     equal: 1; sqrt: `n^(1/2)` (Mahajan et al. 2018); temperature: `n^(1/T)` (Conneau et al. 2020,
     whose alpha is 1/T); effective: `n / E(n)`, `E(n) = (1 - beta^n) / (1 - beta)` the effective
@@ -32,21 +33,23 @@ def mass(
 
 
 def grown(counts: np.ndarray, mass: np.ndarray, copies: int | None) -> np.ndarray:
-    """The smallest sizes in these relations that take no row away; at most `copies` times what
-    there is.
+    """Returns the smallest sizes in these proportions that drop no row.
+
+    At most `copies` times the rows there are.
     """
     sizes = np.rint(mass * (counts / mass).max()).astype(np.int64)
     return np.maximum(counts, sizes if copies is None else np.minimum(sizes, counts * copies))
 
 
 def shrunk(counts: np.ndarray, mass: np.ndarray) -> np.ndarray:
-    """The largest sizes in these relations that repeat no row; no class is lost."""
+    """Returns the largest sizes in these proportions that repeat no row; no class is lost."""
     return np.clip(np.rint(mass * (counts / mass).min()).astype(np.int64), 1, counts)
 
 
 def shared(total: int, mass: np.ndarray) -> np.ndarray:
-    """`total` rows in these relations, by largest remainders (Hamilton); each class has one at
-    least where there are enough.
+    """Divides `total` rows in these proportions, by largest remainders (Hamilton).
+
+    Each class has at least one where there are enough.
     """
     exact = total * mass / mass.sum()
     sizes = np.floor(exact).astype(np.int64)

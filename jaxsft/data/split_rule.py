@@ -1,5 +1,6 @@
-"""Split one file into training, validation and test rows by content: no order, no seed of the
-machine, and no leak of equal rows.
+"""Splits one file into training, validation and test rows by content.
+
+It depends on no order and no seed of the machine, and equal rows never leak.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from jaxsft.errors import ConfigError
 
 
 def canonical(row: Row) -> str:
-    """The fields as JSON with sorted keys: equal for rows with equal content, wherever they
-    stand."""
+    """Returns the fields as JSON with sorted keys: equal for rows with equal content."""
     return json.dumps(row.fields, sort_keys=True, separators=(",", ":"))
 
 
 def normalise(
     text: str, case: bool = True, space: bool = True, punctuation: re.Pattern[str] | None = None
 ) -> str:
-    """The text in NFC, without what should not count: case, the amount of white space, and what
-    `punctuation` finds.
+    """Returns the text in NFC, without what should not count.
+
+    That is case, the amount of white space, and what `punctuation` matches.
     """
     text = unicodedata.normalize("NFC", text)
     if case:
@@ -63,7 +64,7 @@ def split_rows(
     stratify: Callable[[Row], str] | None = None,
     key: Callable[[Row], str] | None = None,
 ) -> tuple[list[Row], list[Row], list[Row]]:
-    """Split rows into (train, validation, test), each in the order of the file.
+    """Splits rows into (train, validation, test), each in the order of the file.
 
     Within a stratum the distinct contents are sorted by the hash of content and seed and cut at the
     quantiles, so the parts do not depend on the order of the rows, and rows of equal content share
@@ -174,8 +175,9 @@ def _hash(content: str, seed: int) -> bytes:
 
 
 def _sizes(count: int, shares: list[float]) -> list[int]:
-    """How many of `count` contents each part gets: rounded quantiles, then one from the largest
-    part for each empty part, while it has two.
+    """Returns how many of `count` contents each part gets.
+
+    Rounded quantiles, then one from the largest part for each empty part, while it has two.
     """
     first, second = round(count * shares[0]), round(count * (shares[0] + shares[1]))
     sizes = [first, second - first, count - second]

@@ -1,5 +1,6 @@
-"""The demo's instruction data: eight small skills in English and in Chinese, made from a seed, with
-prompts that never repeat.
+"""The demo's instruction data: eight small skills in English and Chinese, made from a seed.
+
+Prompts never repeat.
 
 Every prompt is put together from small word lists, and the list of all prompts of a skill is far
 longer than its words: a row that was held out is a new combination of parts that were all seen. A
@@ -258,8 +259,9 @@ LANGUAGES = ("en", "zh")
 
 
 def generate(seed: int, rows: int) -> list[dict]:
-    """Return `rows` rows `{"prompt", "completion", "skill", "language"}` in an order drawn from
-    `seed`; no prompt occurs twice.
+    """Returns `rows` rows `{"prompt", "completion", "skill", "language"}`; no prompt occurs twice.
+
+    Their order is drawn from `seed`.
 
     Skills and languages take equal shares for as long as their prompts last. The first rows are not
     the easy ones: the order is random, so any cut of the list is a fair split into training and
@@ -288,7 +290,7 @@ def generate(seed: int, rows: int) -> list[dict]:
 
 
 def write(path: str | Path, seed: int, rows: int) -> Path:
-    """Write `generate(seed, rows)` to `path`, one JSON object per line, and return the path.
+    """Writes `generate(seed, rows)` to `path`, one JSON object per line, and returns the path.
 
     Raises:
         ConfigError: see `generate`.

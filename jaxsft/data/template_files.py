@@ -1,5 +1,6 @@
-"""Which chat templates a folder has, by name: in tokenizer_config.json, in files of their own, and
-in a folder of further ones.
+"""Finds the chat templates of a folder, by name.
+
+They stand in tokenizer_config.json, in files of their own, and in a folder of further ones.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ FURTHER = "additional_chat_templates"  # a folder of NAME.jinja
 
 
 def templates_of(folder: Path, of_config: Any) -> Any:
-    """The chat template of a folder, or a list of named ones; a file of its own has the last word
-    over the config, as in transformers. Raises ConfigError.
+    """Returns the chat template of a folder, or a list of named ones.
+
+    A template file takes precedence over the config, as in transformers. Raises ConfigError.
     """
     found = of_config
     if (folder / "chat_template.json").exists():
@@ -33,8 +35,9 @@ def templates_of(folder: Path, of_config: Any) -> Any:
 
 
 def named_templates(found: Any) -> dict[str, str]:
-    """The chat templates of `chat_template` by name; a single one is `default`. Raises ConfigError
-    where it is none of these.
+    """Returns the chat templates of `chat_template` by name; a single one is `default`.
+
+    Raises ConfigError for a value of another form.
     """
     if found is None:
         return {}

@@ -1,9 +1,11 @@
-"""Word vectors from files: word2vec (text and binary, Mikolov et al. 2013) and GloVe (Pennington et
-al. 2014), read as streams, also from .gz.
+"""Word vectors from files, read as streams, also from .gz: word2vec and GloVe.
 
-| format | file | |---|---| | word2vec | a first line `words dimensions`, then a line `word x1 ...
-xD` each | | word2vec_binary | the same first line, then each word, a space, D little-endian float32
-and perhaps a line end | | glove | lines `word x1 ... xD` only |
+word2vec is text or binary (Mikolov et al. 2013); GloVe: Pennington et al. 2014.
+
+- word2vec: a first line `words dimensions`, then a line `word x1 ... xD` each
+- word2vec_binary: the same first line, then each word, a space, D little-endian float32 and perhaps
+  a line end
+- glove: lines `word x1 ... xD` only
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ LONGEST = 4096  # bytes of a word
 
 @dataclasses.dataclass(frozen=True)
 class Vectors:
-    """`vectors` `[W, D]` float32 of `words`."""
+    """The vectors `[W, D]`, float32, of `words`."""
 
     words: list[str]
     vectors: np.ndarray
@@ -42,7 +44,7 @@ def read(
     most: int | None = None,
     repeated: str = "error",
 ) -> Vectors:
-    """The vectors of a file, in its order.
+    """Returns the vectors of a file, in its order.
 
     Args:
       path: one file, as `formats.stream` takes it.
@@ -87,7 +89,7 @@ def stream(
     vocabulary: Container[str] | None = None,
     most: int | None = None,
 ) -> Iterator[tuple[str, str, np.ndarray]]:
-    """(where, word, `[D]` float32) of the words wanted. Raises as `read`."""
+    """Yields (where, word, `[D]` float32) of the requested words. Raises as `read`."""
     files = sources(path)
     if len(files) != 1:
         raise DataError(f"{path}: {len(files)} files, expected one file of vectors")
@@ -118,7 +120,7 @@ def _detect(source: Source) -> str:
 
 
 def _header(line: bytes | str) -> tuple[int, int] | None:
-    """(words, dimensions) of the first line of word2vec."""
+    """Returns (words, dimensions) of a first line of word2vec; None if it is none."""
     parts = line.split()
     if len(parts) != 2 or not all(part.isdigit() for part in parts) or int(parts[1]) < 1:
         return None
@@ -208,7 +210,7 @@ def _binary(
 
 
 class _Buffer:
-    """Bytes of a file by length and by end mark."""
+    """A buffer that reads a file by length and by end mark."""
 
     def __init__(self, file: IO[bytes]):
         self.file, self.held = file, b""
@@ -246,7 +248,7 @@ class _Buffer:
 def matrix(
     vectors: Vectors, vocabulary: Sequence[str], *, lower: bool = False, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A table to start an embedding from.
+    """Builds an initial embedding table from word vectors.
 
     Args:
       lower: a word that is not there is looked up in lower case.
@@ -280,8 +282,10 @@ def matrix(
 
 
 class Rows(NamedTuple):
-    """Which rows of an embedding have a vector, `[n]`, these vectors, `[n, D]` float32, and how
-    many of the rows stand for a word at all.
+    """The rows of an embedding that have a word vector.
+
+    Their numbers `[n]`, the vectors `[n, D]` float32, and how many rows stand for a word at
+    all.
     """
 
     rows: np.ndarray
@@ -290,8 +294,9 @@ class Rows(NamedTuple):
 
 
 def rows_of(path: str | Path, words: Sequence[str | None]) -> Rows:
-    """The vectors of the rows of an embedding; a word that the file has not is looked up in lower
-    case.
+    """Returns the vectors for the rows of an embedding.
+
+    A word that the file lacks is looked up in lower case.
 
     Args:
       words: of each row; None where it stands for none.
@@ -309,8 +314,9 @@ def rows_of(path: str | Path, words: Sequence[str | None]) -> Rows:
 
 
 def pooled(vectors: Vectors, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The mean vector of the words of each text, as `words_of` cuts them, `[N, D]` float32, and how
-    many had one, `[N]`; zeros where none had.
+    """Returns the mean word vector of each text, `[N, D]`, and how many words had one, `[N]`.
+
+    Words are cut by `words_of`; the float32 mean is zeros where none had a vector.
     """
     index = vectors.index
     out, count = (
@@ -326,5 +332,5 @@ def pooled(vectors: Vectors, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarr
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text in lower case, punctuation at their ends taken off."""
+    """Returns the words of a text in lower case, without punctuation at their ends."""
     return [word for part in text.lower().split() if (word := part.strip(".,;:!?\"'()[]{}<>"))]

@@ -1,5 +1,6 @@
-"""Columns that say whether a row may be used: the verdict of an annotator, a mark that a row is to
-be skipped, the split that a row belongs to.
+"""Columns that say whether a row may be used.
+
+The verdict of an annotator, a mark that a row is to be skipped, or the split that a row belongs to.
 
 A column that nothing reads would change nothing in silence, so such a column is obeyed where its
 tool leaves no doubt (`answer` of Prodigy, `skipped` and `was_cancelled` of Label Studio), and is an
@@ -14,6 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxsft import plugins
 from jaxsft.data.formats import SPLITS as FILES
 from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
@@ -170,10 +172,12 @@ def _obeyed(
 
 
 def _negative(rows: Sequence[Row], columns: Any, task: str) -> dict[str, Any] | None:
-    """The fields of a rejected row of an export with one class; None: what was rejected says
-    nothing that could be learnt.
+    """Returns the fields of a rejected row of an export with one class.
+
+    None where a rejection says nothing that could be learned.
     """
-    if task not in ("classify", "multilabel"):
+    output = plugins.table("tasks")[task].output
+    if output not in ("label", "labels"):
         return None
     name = columns.label or next((n for n in ("label", "labels") if n in rows[0].fields), "label")
     found = {
@@ -182,14 +186,16 @@ def _negative(rows: Sequence[Row], columns: Any, task: str) -> dict[str, Any] | 
     }
     if len(found) != 1 or None in found:
         return None
-    return {name: f"not {next(iter(found))}" if task == "classify" else []}
+    return {name: f"not {next(iter(found))}" if output == "label" else []}
 
 
 # --- refused until data.keep decides
 # --------------------------------------------------------------------------------------------------
 def _doubtless(rows: Sequence[Row], name: str, split: str) -> Sequence[Row]:
-    """The rows as they are. Raises DataError where the column has something to say about their
-    use."""
+    """Returns the rows as they are.
+
+    Raises DataError where the column may say whether they are to be used.
+    """
     kind = re.sub(r"[^a-z]", "", name.lower())
     kind = "status" if kind.endswith("status") else kind
     kind = next(
@@ -244,9 +250,7 @@ _KNOWN = OUT | IN | GOLD | VERDICTS | SPLIT | FOLD
 
 
 def _against(kind: str, found: Sequence[tuple[Row, Any]]) -> list[tuple[Row, Any]] | None:
-    """The rows whose value speaks against them; None: the column says nothing about the use of
-    rows.
-    """
+    """Returns the rows whose value speaks against them; None where the column says nothing."""
     if kind in SPLIT:
         parts = [PART_OF.get(re.sub("[^a-z]", "", str(value).lower())) for _, value in found]
         return (
@@ -279,7 +283,7 @@ def _flag(value: Any) -> bool | None:
 
 
 def _spellings(found: Sequence[tuple[Row, Any]]) -> dict[str, Any]:
-    """By split, how the column calls it."""
+    """Returns the column's name for each split."""
     out: dict[str, Any] = {}
     for _, value in found:
         out.setdefault(PART_OF[re.sub("[^a-z]", "", str(value).lower())], value)

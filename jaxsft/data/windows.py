@@ -1,6 +1,4 @@
-"""A text that is longer than a row, as overlapping windows of it: where they lie, and which of them
-answers for which word.
-"""
+"""Windows of texts that are longer than a row: where they lie, and which owns each word."""
 
 from __future__ import annotations
 
@@ -18,8 +16,9 @@ Window = tuple[int, int]  # begin and end, the end outside
 
 
 def windows(length: int, limit: int, stride: int) -> list[Window]:
-    """Windows of `limit` units over `length` of them, one every `stride`; the last one ends with
-    the text, so that each of them is full.
+    """Returns windows of `limit` units over `length` of them, one every `stride`.
+
+    The last one ends with the text, so that each of them is full.
 
     windows(10, 4, 3)    [(0, 4), (3, 7), (6, 10)]
 
@@ -30,8 +29,9 @@ def windows(length: int, limit: int, stride: int) -> list[Window]:
 
 
 def word_windows(offsets: np.ndarray, limit: int, stride: int) -> list[Window]:
-    """`windows` in words that have several pieces: no word is cut, and no window has more than
-    `limit` pieces.
+    """Returns windows over words of several pieces, each of at most `limit` pieces.
+
+    No word is cut.
 
     Args:
       offsets: `[words + 1]`, how many pieces stand before each word.
@@ -61,8 +61,9 @@ def word_windows(offsets: np.ndarray, limit: int, stride: int) -> list[Window]:
 
 
 def owners(found: Sequence[Window], length: int) -> np.ndarray:
-    """Of each unit the number of the window that shows most of what surrounds it, `[length]` int64:
-    the nearer end of the window is farthest from it.
+    """Returns the number of the window with the most context around each unit, `[length]` int64.
+
+    Its nearer end is the farthest from the unit.
 
     The ends of the text are no ends of a window. Of windows that are alike, the first. What a
     window answers for is one stretch.
@@ -79,15 +80,17 @@ def owners(found: Sequence[Window], length: int) -> np.ndarray:
 
 
 def sentences(text: str) -> list[int]:
-    """The characters at which a sentence begins, after the first: behind a stop with its closing
-    quotes, or a line break. Abbreviations cut too.
+    """Returns the characters at which a sentence begins, after the first.
+
+    A sentence ends with a stop and its closing quotes, or a line break. Abbreviations cut too.
     """
     return [found.end() for found in SENTENCE.finditer(text) if found.end() < len(text)]
 
 
 def sentence_windows(breaks: Sequence[int], length: int, limit: int) -> list[Window]:
-    """Consecutive windows of as many whole sentences as fit into `limit` units; a sentence that is
-    longer is cut.
+    """Returns consecutive windows of as many whole sentences as fit into `limit` units.
+
+    A sentence that is longer is cut.
 
     sentence_windows([3, 5, 9], 12, 6)    [(0, 5), (5, 9), (9, 12)]
 
@@ -106,8 +109,9 @@ def sentence_windows(breaks: Sequence[int], length: int, limit: int) -> list[Win
 
 
 def cut_places(length: int, bodies: Sequence[Window], excess: int, how: str) -> np.ndarray:
-    """Which of `length` places stay, in order, where `excess` of those in one or two `bodies` go:
-    always from the longer one.
+    """Returns which of `length` positions stay when `excess` of those in `bodies` are cut.
+
+    They are in order; the longer body is always cut first.
 
     Args:
       how: truncate_left takes from its beginning, head_tail from its middle (`HEAD`), any other

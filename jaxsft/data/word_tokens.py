@@ -1,6 +1,4 @@
-"""Texts that are given as words, as token ids word by word: each word is encoded as it stands in
-its text, and none is lost.
-"""
+"""Encodes texts that are given as words: each as it stands in its text, and none is lost."""
 
 from __future__ import annotations
 
@@ -14,14 +12,16 @@ from jaxsft.errors import DataError
 
 
 def frame(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """The ids at the beginning and at the end of a text."""
+    """Returns the special ids at the beginning and at the end of a text."""
     whole = tokenizer.wrap([])
     return list(whole.ids[: whole.head]), list(whole.ids[len(whole.ids) - whole.tail :])
 
 
 def spelled_with_space(tokenizer: Tokenizer) -> bool:
-    """Whether a word behind a space is spelled with it, as in byte-level BPE; a tokenizer that
-    marks the beginning of a word by itself is told by what it makes of two words.
+    """Returns whether a word after a space is encoded with the space, as in byte-level BPE.
+
+    It is decided by how the tokenizer encodes two words, which covers those that mark word
+    beginnings.
     """
     one, behind, both = (tokenizer.encode(text) for text in ("a", " b", "a b"))
     return one + behind == both
@@ -33,7 +33,8 @@ def encode_words(
     glued: Sequence[Sequence[int]],
     where: Sequence[str],
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per text its ids `[n]`, framed, and `[words + 1]` offsets: where each word begins in them.
+    """Returns for each text its ids `[n]` with special tokens, and word offsets `[words + 1]`.
+
     Every word has at least one id.
 
     Args:
@@ -77,8 +78,9 @@ def encoded(
     values: dict[str, np.ndarray],
     segment: dict[str, float] | None = None,
 ) -> Encoded:
-    """A text of `encode_words`, with `values` `[words]` by name; without a `weight` among them the
-    loss of each word has the weight 1.
+    """Builds an `Encoded` from a text of `encode_words`, with `values` `[words]` by name.
+
+    Without a `weight` among them the loss of each word has the weight 1.
     """
     words = Words(offsets, {"weight": np.ones(len(offsets) - 1, np.float32), **values})
     return Encoded(

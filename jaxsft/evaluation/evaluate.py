@@ -1,6 +1,4 @@
-"""Evaluation of a split: one jitted pass for the loss, the metric states and the columns; generated
-answers after it.
-"""
+"""Evaluation of a split: one jitted pass, then generated answers."""
 
 from __future__ import annotations
 
@@ -19,14 +17,16 @@ from jaxsft.data import pipeline
 from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.errors import ConfigError
 from jaxsft.generation.decoding import generate
-from jaxsft.metrics import states
+from jaxsft.metrics import row_metrics, states
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.tasks.base import Task
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """Numbers by name, columns `[examples, ...]` (`word.NAME`: `[words, ...]`), and generated
+    """The result of an evaluation.
+
+    Numbers by name, columns `[examples, ...]` (`word.NAME`: `[words, ...]`), and generated
     answers by row (None: none were asked for).
     """
 
@@ -40,7 +40,8 @@ def run_pass(
     batches: Batches,
     decoded: Callable[[dict], dict] = lambda columns: columns,
 ) -> tuple[Any, dict[str, np.ndarray]]:
-    """Merged (terms, totals, states) and columns of a split, each example and word exactly once.
+    """Returns (terms, totals, states) and columns of a split, each example and word exactly once.
+
     The device is read one batch late.
 
     Args:
@@ -79,7 +80,7 @@ def evaluate(
     objective: Callable[[Any, Any], float],
     tune: bool = False,
 ) -> Evaluation:
-    """Loss and metrics of a split.
+    """Computes loss and metrics of a split.
 
     Args:
       run: the compiled evaluation of a batch.
@@ -90,13 +91,26 @@ def evaluate(
     if tune:
         task.tune(batches.split, columns)
     numbers = {"loss": objective(terms, totals), **task.summarise(batches.split, merged, columns)}
+    numbers |= _further(task, batches.split, columns)
     return Evaluation(
         numbers | (merged["experts"].compute() if "experts" in merged else {}), columns
     )
 
 
+def _further(task: Task, split: Split, columns: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Returns the numbers of `evaluation.metrics`, of the predictions without generated answers."""
+    if not (wanted := task.config.evaluation.metrics):
+        return {}
+    lines = list(task.predictions(split, columns, None))
+    return {
+        name: value
+        for one in wanted
+        for name, value in row_metrics.numbers(row_metrics.take(one, task.spec), lines).items()
+    }
+
+
 def rows_to_answer(split: Split, rows: int | None) -> list[int]:
-    """The first `rows` kept rows; None: all of them."""
+    """Returns the first `rows` rows that were not dropped; None for all of them."""
     return [row for row in range(len(split.records)) if row not in split.dropped][:rows]
 
 
@@ -118,8 +132,7 @@ def check_prompts(lengths: Sequence[int], config: Config, where: Sequence[str]) 
 
 
 def answer_limit(task: Task, split: Split, config: Config) -> tuple[int, int]:
-    """(new tokens that are generated for the rows of a split, how many of their references need
-    more).
+    """Returns (new tokens generated per row, number of references that need more).
 
     Raises:
       ConfigError: a reference needs more than `generate.max_new_tokens`, so that it could not match
@@ -163,8 +176,9 @@ def generate_answers(
     limit: int,
     mesh: Mesh,
 ) -> tuple[list[str], list[bool]]:
-    """The generated last turn of each record, of at most `limit` tokens, and whether it ended with
-    a stop token.
+    """Returns the generated last turn of each record and whether it ended with a stop token.
+
+    Each has at most `limit` tokens.
     """
     prompts = [task.prompt(record, place) for record, place in zip(records, where, strict=True)]
     # Special tokens inside an answer are part of it: only the stop token, which is gone by now, is
@@ -205,7 +219,7 @@ def answer(
 
 
 def write_predictions(path: Any, task: Task, split: Split, result: Evaluation) -> None:
-    """One line per input row, in order; a dropped row says why."""
+    """Writes one line per input row, in order; a dropped row says why."""
     lines = {line["row"]: line for line in task.predictions(split, result.columns, result.answers)}
     with rundir.atomic_lines(path) as file:
         for row in range(len(split.records)):
@@ -214,9 +228,7 @@ def write_predictions(path: Any, task: Task, split: Split, result: Evaluation) -
 
 
 def write_results(run_dir: Any, task: Task, split: Split, result: Evaluation) -> None:
-    """`predictions/<split>.jsonl`, the tables of the task, and the confusion matrix where it has
-    one.
-    """
+    """Writes `predictions/<split>.jsonl`, the task's tables, and its confusion matrix if any."""
     write_predictions(run_dir / "predictions" / f"{split.name}.jsonl", task, split, result)
     for name, (heads, rows) in task.tables(split, result.columns).items():
         rundir.write_json(

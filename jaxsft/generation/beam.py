@@ -1,5 +1,4 @@
-"""Beam search: of each prompt the `n` likeliest beginnings of an answer are followed, and the best
-finished answer is taken.
+"""Beam search: the `n` most likely partial answers of each prompt, and the best finished one.
 
 Scores, the candidates of a step and the rule to stop are those of transformers with
 `early_stopping=False`: an answer's score is its log-probability divided by its length to the power
@@ -40,7 +39,7 @@ NEVER = -1e9  # the score of what cannot be
 
 
 class Search(NamedTuple):
-    """What is known of each prompt beside its rows.
+    """The beam scores and finished answers of each prompt.
 
     Attributes:
       score: the log-probability of running beams.
@@ -55,8 +54,9 @@ class Search(NamedTuple):
 
 
 class Found(NamedTuple):
-    """The candidates of a step, best first: which beam goes on with which token, what it then is,
-    and whether it ends there.
+    """The candidates of a step, best first.
+
+    Which beam is extended by which token, its answer so far, and whether it ends there.
     """
 
     score: Float[Array, "prompts candidates"]
@@ -67,8 +67,9 @@ class Found(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """The options as arrays of the program, so that another value is no other program. `stop_ids`
-    holds -1 where there is none.
+    """The options of beam search as traced arrays, so that another value needs no other program.
+
+    `stop_ids` is padded with -1.
     """
 
     length_penalty: Float[Array, ""]
@@ -89,7 +90,7 @@ def begun(
     dtype: Any,
     mesh: Mesh | None,
 ) -> Search:
-    """The search of prompts that are `taken` begins, from one beam."""
+    """Starts the search of the prompts that are `taken`, from one beam each."""
     never = jnp.full((prompts, beams), NEVER, at_least_fp32(dtype))
     fresh = Search(
         never.at[:, 0].set(0),
@@ -187,7 +188,7 @@ def advance(
     rule: Rule,
     mesh: Mesh | None,
 ) -> tuple[State, Search]:
-    """The second half; `ended`: by a stop string."""
+    """Completes a step, after the host found which candidates `ended` with a stop string."""
     state, search = _advance(state, search, found._replace(ends=found.ends | ended), rule)
     return spread(state, mesh), _whole(search, mesh)
 
@@ -221,7 +222,9 @@ def _candidates(
 
 
 def _advance(s: State, search: Search, found: Found, rule: Rule) -> tuple[State, Search]:
-    """One more token: the best candidates run on, those among the best `n` that end are kept as
+    """Extends the beams by one token.
+
+    The best candidates that do not end run on; those among the best `n` that end are kept as
     answers.
     """
     p, n = search.score.shape
@@ -268,12 +271,12 @@ def _advance(s: State, search: Search, found: Found, rule: Rule) -> tuple[State,
 
 
 def _take(x: Array, index: Int[Array, "prompts taken"]) -> Array:
-    """`x[p, index[p, i]]`."""
+    """Returns `x[p, index[p, i]]`, `[P, taken, ...]`."""
     return jax.vmap(lambda row, at: jnp.take(row, at, axis=0))(x, index)
 
 
 def _whole(tree: Any, mesh: Mesh | None) -> Any:
-    """On each device."""
+    """Replicates a tree on all devices of the mesh."""
     return tree if mesh is None else lax.with_sharding_constraint(tree, meshes.replicated(mesh))
 
 
@@ -281,7 +284,7 @@ def _whole(tree: Any, mesh: Mesh | None) -> Any:
 # --------------------------------------------------------------------------------------------------
 @dataclasses.dataclass
 class Beams(Rows):
-    """Rows of beams; the search of each prompt begins when it comes into a row."""
+    """The rows of beams; the search of a prompt begins when it is filled into its rows."""
 
     search: Search | None = None
 
@@ -301,8 +304,7 @@ class Beams(Rows):
     def draw(
         self, rule: Rule, ends: Callable[[Sequence[int]], bool] | None, last: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(done, best answer with -1 after it, its score) of each prompt, when enough of them are
-        done.
+        """Returns (done, best answer padded with -1, its score) per prompt, once enough are done.
 
         Args:
           ends: whether an answer ends with its last token, beside what the stop tokens say; None:
@@ -352,8 +354,10 @@ def answers(
     start: Sequence[int] = (),
     pieces: stops.Pieces | None = None,
 ) -> list[tuple[list[int], float]]:
-    """(new ids with the stop token, or with the token that completes a stop string, and score) of
-    each prompt, in their order. A batch holds `options.batch_size` beams.
+    """Returns (new ids, score) of each prompt, in order.
+
+    The ids end with the stop token or the token that completes a stop string. A batch holds
+    `options.batch_size` beams.
     """
     rows = Beams(
         model,

@@ -1,5 +1,6 @@
-"""Rows of answers that grow on the device: those that finish make room for the next prompts, in
-programs of fixed shapes.
+"""Decoding slots: rows of answers on the device; finished ones make room for new prompts.
+
+The programs have fixed shapes.
 
 All rows write to the same slot of the cache, whose slots are a ring: a prompt is laid where it ends
 at the slot that is written next. Who sees whom is told by the position that each slot keeps, so
@@ -43,7 +44,7 @@ REFILL = 8  # rows are filled when a part of `1 / REFILL` of them is free
 
 
 class State(NamedTuple):
-    """Rows of answers on the device.
+    """The answers that grow on the device, one per row.
 
     Attributes:
       kv: keys and values of each layer, `[B, K, T, N]`.
@@ -70,8 +71,10 @@ class State(NamedTuple):
 
 
 class Prompts(NamedTuple):
-    """What a refill writes: all tokens but the last lie at the end of `ids` `[R, W]`, `held` of
-    them; `token` is the last. `source`: `kv.encoded`.
+    """The prompts of a refill.
+
+    All tokens but the last lie at the end of `ids` `[R, W]`, `held` of them; `token` is the
+    last. `source`: `kv.encoded`.
     """
 
     ids: Int[Array, "refill width"]
@@ -95,7 +98,7 @@ def empty(
     mesh: Mesh | None,
     width: int = 0,
 ) -> State:
-    """Free rows, and `width` tokens of sources."""
+    """Returns rows that are all free, with room for `width` source tokens."""
     zeros = lambda *shape: jnp.zeros(shape, jnp.int32)
     where = Tokens(zeros(rows, slots), zeros(rows, slots))
     number, done, seen = (
@@ -131,7 +134,7 @@ def refill(
     source: Int[Array, batch],
     mesh: Mesh | None,
 ) -> State:
-    """Row `b` becomes prompt `source[b]`; -1: it stays."""
+    """Fills row `b` with prompt `source[b]`; -1 leaves it as it is."""
     r, width = prompts.ids.shape
     slots = state.where.positions.shape[1]
     index, begin = jnp.arange(width)[None, :], (width - prompts.held)[:, None]
@@ -191,9 +194,7 @@ def refill(
 def forward(
     model: Transformer, params: Params, state: State
 ) -> tuple[Float[Array, "batch vocab"], State]:
-    """The logits of what follows the last token of each row, and the state with that token in the
-    cache.
-    """
+    """Computes the logits after the last token of each row, and caches that token."""
     b, slots = state.where.positions.shape
     write = lambda old, new: lax.dynamic_update_slice_in_dim(old, new[:, None], state.slot, axis=1)
     where = Tokens(
@@ -211,8 +212,9 @@ def forward(
 
 
 def is_last(model: Transformer, state: State) -> Bool[Array, batch]:
-    """No token can follow the next one: the answer is as long as it may be, or a learned table has
-    no place for more.
+    """Returns whether the next token of a row must be the last.
+
+    The answer is as long as it may be, or a learned position table ends.
     """
     last = state.new + 1 >= state.out.shape[1]
     if model.config.positions == "learned":
@@ -222,9 +224,7 @@ def is_last(model: Transformer, state: State) -> Bool[Array, batch]:
 
 @functools.partial(jax.jit, static_argnames=("slots", "mesh"))
 def grow(state: State, slots: int, mesh: Mesh | None) -> State:
-    """The same rows with more slots in the ring: it is cut at the slot that is written next, and
-    free ones come in there.
-    """
+    """Adds slots to the ring of the cache: it is cut at the slot that is written next."""
 
     def longer(x: Array, axis: int) -> Array:
         return jnp.pad(
@@ -242,8 +242,9 @@ def grow(state: State, slots: int, mesh: Mesh | None) -> State:
 
 
 def spread(state: State, mesh: Mesh | None) -> State:
-    """Rows over the devices, key heads as their weights; what the host reads is whole on each of
-    its processes.
+    """Shards rows over the devices, and key heads as their weights.
+
+    What the host reads is replicated on each of its processes.
     """
     if mesh is None:
         return state
@@ -275,7 +276,7 @@ def spread(state: State, mesh: Mesh | None) -> State:
 # --------------------------------------------------------------------------------------------------
 @dataclasses.dataclass
 class Rows:
-    """The rows of a batch, and which prompt is in each: None where it is free.
+    """The rows of a batch and the prompt in each; None where a row is free.
 
     Attributes:
       prompts: what answers go on from; with `start`, what an encoder-decoder model reads, whose
@@ -315,12 +316,12 @@ class Rows:
 
     @property
     def busy(self) -> bool:
-        """Whether an answer is still to come."""
+        """Returns whether an answer is still unfinished."""
         return bool(self.waiting) or len(self.free) < self.size
 
     @property
     def until(self) -> int:
-        """How many prompts shall be done before the next are filled in."""
+        """Returns how many prompts shall be done before the next are filled in."""
         return min(self.together, len(self.waiting)) if self.waiting else self.size
 
     def fill(self) -> None:

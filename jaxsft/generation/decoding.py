@@ -1,4 +1,4 @@
-"""Generation with a KV cache: greedy or sampled here, in beams in `beam`.
+"""Generation with a KV cache, greedy or sampled; beam search is in `beam`.
 
     rows.refill   writes prompts into free rows; one program for each width of prompts
     decode        draws tokens in all rows, one after another on the device; one program
@@ -32,9 +32,11 @@ CHECK = 16  # tokens between two looks for stop strings
 
 
 class Answer(NamedTuple):
-    """Attributes: ids: the new tokens, without the stop token; with a stop string, up to the token
-    that completes it. stopped: by a stop token or a stop string, not for want of room. text: of the
-    ids, cut at the stop string; None where nothing was given to decode them.
+    """One generated answer.
+
+    Attributes: ids: the new tokens, without the stop token; with a stop string, up to the token
+    that completes it. stopped: by a stop token or a stop string, not for want of room. text: of
+    the ids, cut at the stop string; None without a decoder.
     """
 
     ids: list[int]
@@ -85,7 +87,7 @@ def decode(
 # --------------------------------------------------------------------------------------------------
 @dataclasses.dataclass
 class Drawing(Rows):
-    """Rows whose tokens are drawn one by one."""
+    """The rows whose tokens are drawn one by one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -99,8 +101,9 @@ class Drawing(Rows):
     def draw(
         self, sampling: Sampling, stop_ids: Sequence[int], steps: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(done, number of new tokens, the new tokens) of each row, after `steps` tokens or when
-        enough rows are done.
+        """Returns (done, number of new tokens, new tokens) of each row.
+
+        It stops after `steps` tokens or when enough rows are done.
         """
         stop = np.array(list(stop_ids) or [-1], np.int32)
         numbers = np.int32(steps), np.int32(self.until)
@@ -124,8 +127,9 @@ def continuations(
     start: Sequence[int] = (),
     every: int | None = None,
 ) -> Iterator[tuple[int, Answer, bool]]:
-    """(number of a prompt, its answer so far, whether it is complete) after `every` tokens; None:
-    complete answers only. Raises as `generate`.
+    """Yields (prompt number, answer so far, whether it is complete) every `every` tokens.
+
+    None: complete answers only. Raises as `generate`.
     """
     check(model, prompts, options, read)
     sampling, known = Sampling.of(options, seed), collections.Counter()
@@ -200,7 +204,7 @@ def generate(
     start: Sequence[int] = (),
     pieces: stops.Pieces | None = None,
 ) -> list[Answer]:
-    """Continuations of prompts, in their order.
+    """Generates continuations of prompts, in their order.
 
     A greedy answer does not depend on the other prompts, the size of the batch or the padding; a
     sample is a function of (seed, its prompt's number).

@@ -1,6 +1,4 @@
-"""What greedy decoding, sampling and beam search share: empty caches, their dtype, the layout of
-weights, the widths of prompts.
-"""
+"""The common part of sampling and beam search: empty caches, weight layout, prompt widths."""
 
 from __future__ import annotations
 
@@ -22,14 +20,14 @@ KV = tuple[tuple[Array, Array], ...]  # keys and values of each layer
 
 
 def empty_kv(model: Transformer, rows: int, slots: int, dtype: Any) -> KV:
-    """Of every layer."""
+    """Returns an empty K/V cache for each layer."""
     c = model.config
     zeros = jnp.zeros((rows, c.kv_heads, slots, c.head_dim), dtype)
     return ((zeros, zeros),) * (c.decoder_layers or c.layers)
 
 
 def empty_sources(model: Transformer, rows: int, width: int, dtype: Any) -> Sources | None:
-    """Of an encoder-decoder model; None of another."""
+    """Returns an empty cache of the sources of an encoder-decoder model; None for other models."""
     c = model.config
     if not c.decoder_layers:
         return None
@@ -40,8 +38,9 @@ def empty_sources(model: Transformer, rows: int, width: int, dtype: Any) -> Sour
 def encoded(
     model: Transformer, params: Params, source: tuple[Array, Array] | None, dtype: Any
 ) -> Sources | None:
-    """What a decoder keeps of sources `[R, W]`, which stand at the beginning of their rows;
-    `source` is (ids, lengths).
+    """Encodes sources `[R, W]`, given as (ids, lengths), for the decoder.
+
+    They stand at the beginning of their rows.
     """
     if source is None:
         return None
@@ -53,7 +52,7 @@ def encoded(
 
 
 def laid_sources(sources: Sequence[Sequence[int]], rows: int) -> tuple[np.ndarray, np.ndarray]:
-    """(ids, lengths) of `encoded`; further rows are filler."""
+    """Returns (ids, lengths) of padded sources for `encoded`; further rows are filler."""
     ids, length = (
         np.zeros((rows, width_of(max(map(len, sources)))), np.int32),
         np.zeros(rows, np.int32),
@@ -66,7 +65,7 @@ def laid_sources(sources: Sequence[Sequence[int]], rows: int) -> tuple[np.ndarra
 def caches_at(
     kv: KV, where: Tokens, slot: Array, sources: Sources | None = None
 ) -> tuple[Cache | CrossCache, ...]:
-    """Caches whose slots hold the tokens of `where` once those from `slot` on are written."""
+    """Returns caches whose slots hold the tokens of `where` once those from `slot` on exist."""
     if sources is None:
         return tuple(Cache(k, v, where, slot) for k, v in kv)
     return tuple(
@@ -116,8 +115,9 @@ def _layer(stack: Array, i: int) -> Array:
 
 
 def stacked(params: Params, depths: Mapping[int, int]) -> Params:
-    """The reverse of `unstacked`, with segments of these depths by their first layer; `params` is
-    used up.
+    """Stacks layers back into segments of these depths: the reverse of `unstacked`.
+
+    `depths` is keyed by a segment's first layer; `params` is consumed.
     """
     if "decoder" in params:
         return {**params, "decoder": stacked(params["decoder"], depths)}
@@ -138,13 +138,11 @@ def stacked(params: Params, depths: Mapping[int, int]) -> Params:
 
 
 def depths_of(params: Params) -> dict[int, int]:
-    """By the first layer of each segment (of the decoder, where there is one), how many layers it
-    has.
-    """
+    """Returns the number of layers of each segment (of the decoder, if any), by its first layer."""
     found = params.get("decoder", params).get("layers", {})
     return {start: jax.tree.leaves(stack)[0].shape[0] for start, stack in segments(found)}
 
 
 def width_of(longest: int) -> int:
-    """Prompt widths are powers of two, so that few programs are compiled."""
+    """Rounds a prompt length up to a power of two, so that few programs are compiled."""
     return max(16, 1 << (longest - 1).bit_length())

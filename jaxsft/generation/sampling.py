@@ -1,5 +1,6 @@
-"""What is drawn from logits: repetition penalty, temperature, top-k, top-p and min-p, in the order
-of transformers. All options are traced.
+"""Sampling from logits: repetition penalty, temperature, top-k, top-p and min-p.
+
+They apply in the order of transformers, and all options are traced.
 
 Letters: B batch, V vocab.
 """
@@ -18,7 +19,7 @@ from jaxsft.config.schema import GenerateConfig
 
 
 class Sampling(NamedTuple):
-    """The options as scalars of the program, so that another value is no other program.
+    """The sampling options as traced scalars, so that another value needs no other program.
 
     Attributes:
       temperature: 0 takes the largest logit.
@@ -51,8 +52,9 @@ def choose(
     step: Int[Array, batch],
     sampling: Sampling,
 ) -> Int[Array, batch]:
-    """One id a row: the largest logit, or a sample of `softmax` over what the filters leave, by the
-    Gumbel-max trick.
+    """Draws one id per row: the largest logit, or a sample of the filtered softmax.
+
+    Sampling uses the Gumbel-max trick.
 
     Args:
       seen: the tokens of the prompt and of the answer so far.
@@ -78,8 +80,9 @@ def choose(
 def penalised(
     scores: Float[Array, "batch vocab"], seen: Bool[Array, "batch vocab"], penalty: Float[Array, ""]
 ) -> Float[Array, "batch vocab"]:
-    """Scores of seen tokens divided by the penalty where positive, multiplied where negative
-    (Keskar et al., 2019; as transformers).
+    """Divides positive scores of seen tokens by the penalty and multiplies negative ones by it.
+
+    Keskar et al., 2019; as transformers.
     """
     penalty = penalty.astype(scores.dtype)
     return jnp.where(seen, jnp.where(scores < 0, scores * penalty, scores / penalty), scores)
@@ -91,9 +94,11 @@ def filtered(
     top_p: Float[Array, ""],
     min_p: Float[Array, ""],
 ) -> Float[Array, "batch vocab"]:
-    """Float32 logits with -inf for what is not drawn: outside the k largest, then outside the
-    nucleus of mass p of those (Holtzman et al., 2020), then of a probability below `min_p` times
-    the largest (Nguyen et al., 2024). Tokens of equal logits stay or go together.
+    """Returns float32 logits with -inf for tokens that cannot be drawn.
+
+    Dropped are those outside the k largest, then outside the nucleus of mass p of those
+    (Holtzman et al., 2020), then of a probability below `min_p` times the largest (Nguyen et
+    al., 2024). Tokens of equal logits stay or go together.
     """
     top = logits.max(-1, keepdims=True)
 
@@ -111,8 +116,10 @@ def filtered(
 def _threshold(
     x: Float[Array, "batch vocab"], weight: Float[Array, "batch vocab"], bound: Array
 ) -> Float[Array, "batch 1"]:
-    """The smallest float32 `v` with `sum of weight where x > v` < bound, by bisection over the bits
-    of floats: exact, and 32 passes cost a tenth of a sort of a large vocabulary on CPU.
+    """Returns the smallest float32 `v` with `sum of weight where x > v` < bound, per row.
+
+    It bisects over the bits of floats: exact, and 32 passes cost a tenth of a sort of a large
+    vocabulary on CPU.
     """
     sign = jnp.int32(np.iinfo(np.int32).min)
 

@@ -1,6 +1,4 @@
-"""Where a text ends: stop strings, and what of a text that grows token by token can be shown
-already.
-"""
+"""Stop strings, and the part of a growing text that can be shown already."""
 
 from __future__ import annotations
 
@@ -16,13 +14,14 @@ Pieces = Callable[[], Sequence[bytes] | None]
 
 
 def find(text: str, stops: Sequence[str]) -> int | None:
-    """Where the first stop string begins."""
+    """Returns where the first stop string begins; None without one."""
     return min((at for at in map(text.find, stops) if at >= 0), default=None)
 
 
 def completing(pieces: Sequence[bytes] | None, stops: Sequence[str], size: int) -> np.ndarray:
-    """Which ids, `[size]` bool, may be the last token of a stop string: of no other id the text
-    needs to be looked at.
+    """Returns which ids may end a stop string, `[size]` bool.
+
+    After any other id the text needs no search.
 
     Args:
       pieces: the bytes that each id adds to a text, and adds whatever stands before it; None: not
@@ -40,8 +39,10 @@ def completing(pieces: Sequence[bytes] | None, stops: Sequence[str], size: int) 
 
 
 def shown(text: str, stops: Sequence[str]) -> str:
-    """The part of an unfinished text that no further token changes: without a character of which
-    bytes are missing, and without what may be the beginning of a stop string.
+    """Returns the part of an unfinished text that no further token changes.
+
+    Without a character of which bytes are missing, and without a possible beginning of a stop
+    string.
     """
     text = text.rstrip(UNKNOWN)
     held = max(
@@ -53,8 +54,9 @@ def shown(text: str, stops: Sequence[str]) -> str:
 def ended(
     ids: Sequence[int], old: int, decode: Decode, stops: Sequence[str]
 ) -> tuple[list[int], str] | None:
-    """The ids up to the token that completes a stop string, and the text before the string; None
-    where there is none.
+    """Returns the ids up to the token that completes a stop string, and the text before it.
+
+    None where there is no stop string.
 
     Args:
       old: so many of `ids` are known to hold none.

@@ -1,6 +1,7 @@
-"""generation_config.json of a folder: its stop tokens are read; what else it asks for is not
-followed, for an answer is greedy unless an option says otherwise, and is told with the options that
-follow it.
+"""generation_config.json of a folder: its stop tokens are read, its other options are reported.
+
+An answer is greedy unless an option says otherwise; what the file asks for beyond that is told with
+the options that follow it.
 """
 
 from __future__ import annotations
@@ -77,8 +78,9 @@ INERT = frozenset(_INERT.split())
 
 
 def read(folder: Path, model: Mapping[str, Any]) -> dict[str, Any]:
-    """What a folder says; without the file, what older ones say in config.json (`model`). Raises
-    ConfigError.
+    """Returns a folder's generation config; without the file, its keys in config.json (`model`).
+
+    Older folders have them there. Raises ConfigError.
     """
     if (file := folder / NAME).is_file():
         return documents.read_json(file, ConfigError, dict)
@@ -90,7 +92,7 @@ def read(folder: Path, model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stop_ids(folder: Path) -> Sequence[int]:
-    """The stop tokens of generation_config.json. Raises ConfigError for what is no id."""
+    """Returns the stop tokens of generation_config.json. Raises ConfigError for what is no id."""
     found = read(folder, {}).get("eos_token_id")
     ids = [] if found is None else found if isinstance(found, list) else [found]
     if not all(ID.fits(one) for one in ids):
@@ -104,7 +106,7 @@ def stop_ids(folder: Path) -> Sequence[int]:
 def note(
     values: Mapping[str, Any], options: GenerateConfig, start: Sequence[int] = ()
 ) -> str | None:
-    """What is asked for and not followed, in a line; None: nothing is.
+    """Returns one line on what is asked for and not followed; None if nothing is.
 
     Args:
       values: of `read`.

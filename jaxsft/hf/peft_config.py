@@ -1,5 +1,6 @@
-"""What adapter_config.json of the library PEFT says: every key of it is used, without effect on
-what a trained adapter computes, or an error.
+"""Checks adapter_config.json of the library PEFT.
+
+Every key of it is used, without effect on what a trained adapter computes, or an error.
 """
 
 from __future__ import annotations
@@ -120,8 +121,10 @@ def _check_types(config: Path, values: Mapping[str, Any]) -> None:
 
 
 def _check_start(config: Path, start: Any, ours: str) -> None:
-    """Where the adapter started from a part of the base, PEFT has taken that part out of the base.
-    Raises ConfigError.
+    """Checks how the adapter was initialised.
+
+    Where it started from a part of the base, PEFT has taken that part out of the base. Raises
+    ConfigError.
     """
     if start == "pissa":
         if ours != "pissa":
@@ -155,9 +158,10 @@ def check_start(config: Path, values: Mapping[str, Any], module: str, plain: boo
 
 
 def matches(key: str, module: str) -> bool:
-    """Whether a key of `rank_pattern` or `alpha_pattern` is the name of a module, or the end of it
-    from a dot on, as a regular expression. Raises ConfigError: it is none, or one whose matching
-    could take long.
+    """Returns whether a key of `rank_pattern` or `alpha_pattern` matches a module's name.
+
+    The regular expression must match the name, or the end of it from a dot on. Raises
+    ConfigError for an invalid one, or one whose matching could take long.
     """
     loose = re.sub(r"\\.|\[[^\]]*\]", "x", key)
     if len(re.findall(r"[*+]|\{\d*,\d*\}", loose)) > MOST or re.search(r"\)\s*[*+{]", loose):

@@ -1,4 +1,4 @@
-"""Adapters out of the format of the library PEFT: the other direction of `peft.py`.
+"""Reads adapters in the format of the library PEFT: the reverse of `peft.py`.
 
 What is one fused layer there are several here. A folder that `peft.write` wrote has the ranks of
 all parts, and a block of the second factor for each; one that PEFT trained has one first factor for
@@ -50,8 +50,10 @@ class Source(NamedTuple):
     tensors: Mapping[str, np.ndarray]
 
     def of(self, pattern: str, module: str, default: str) -> Any:
-        """The value of a module in `rank_pattern` or `alpha_pattern`: that of the first key which
-        is its name or the end of it, as a regular expression; else the value for all.
+        """Returns the value of a module in `rank_pattern` or `alpha_pattern`.
+
+        It is that of the first key which matches its name or the end of it, as a regular
+        expression; else the value for all.
         """
         given = self.values.get(pattern) or {}
         return next(
@@ -69,7 +71,7 @@ def read(
     family: Family,
     head: Head | None = None,
 ) -> Flat:
-    """The weights of `adapters/` of a model, from a folder of PEFT.
+    """Reads the weights of `adapters/` of a model from a folder of PEFT.
 
     Args:
       options: which must be those that the folder was trained with.
@@ -187,7 +189,7 @@ def _modules(
     weights: Flat,
     output: str | None,
 ) -> Wanted:
-    """By the name of each tensor there, its shape, and from it to (path, leaf, array) of ours."""
+    """Returns for each tensor its shape and a function to (path, leaf, array) of our weights."""
     out: Wanted = {}
     for theirs, (module, parts) in found.items():
         if isinstance(options, IA3):
@@ -222,9 +224,10 @@ def _modules(
 
 
 def _rank(source: Source, module: Module, parts: Parts, options: LowRank) -> tuple[int, float]:
-    """The rank of a module there, and by what its second factor is multiplied here, where one scale
-    holds for all modules: 1 where theirs is that. Raises ConfigError for ranks that its parts
-    cannot have.
+    """Returns the rank of a PEFT module and the factor of its second matrix in our weights.
+
+    Here one scale holds for all modules; the factor is 1 where theirs is that. Raises
+    ConfigError for ranks that its parts cannot have.
     """
     rank, alpha = (
         source.of("rank_pattern", module.theirs, "r"),
@@ -293,8 +296,9 @@ def _low_rank(
 def _slices(
     source: Source, module: Module, parts: Parts, rows: Mapping[str, slice], x: np.ndarray
 ) -> list[tuple[str, str, np.ndarray]]:
-    """The second factor [O, R] of a fused layer, part by part. Raises ConfigError where a part
-    would lose something.
+    """Splits the second factor [O, R] of a fused layer into its parts.
+
+    Raises ConfigError where a part would lose something.
     """
     specs = [
         WeightSpec((x.shape[1], *out.shape), out.dtype, ("rank", *out.axes), 1)
@@ -320,8 +324,9 @@ def _slices(
 
 
 def _twins(source: Source, module: Module, output: str, options: LowRank) -> Wanted:
-    """The other side of a tied embedding, whose adapter is here the same. Raises ConfigError where
-    it is another or none.
+    """Checks the other side of a tied embedding, whose adapter must be the same here.
+
+    Raises ConfigError where it is another or none.
     """
     if options.name == "dora":
         raise tied_lengths(module.theirs, output)
@@ -378,7 +383,7 @@ def _ia3(source: Source, module: Module, parts: Parts) -> Wanted:
 
 
 def _outputs(module: Module) -> list[WeightSpec]:
-    """The outputs of each part; of an embedding its vectors."""
+    """Returns the output spec of each part; of an embedding that of its vectors."""
     return [
         WeightSpec(spec.shape[spec.inputs or 1 :], spec.dtype, spec.axes[spec.inputs or 1 :])
         for _, spec in module.parts
@@ -393,8 +398,9 @@ def _by_part(
     other: Callable[[str], Any],
     x: np.ndarray,
 ) -> list[tuple[str, str, np.ndarray]]:
-    """One value for each output, part by part. Raises ConfigError where a part without an adapter
-    has others than `other(path)`.
+    """Splits one value per output into parts.
+
+    Raises ConfigError where a part without an adapter has others than `other(path)`.
     """
     if len(module.parts) == 1:
         ((path, leaves),) = parts.items()
@@ -414,7 +420,7 @@ def _by_part(
 
 
 def _put(out: Flat, path: str, leaf: str, value: np.ndarray) -> None:
-    """Into the stack that holds the layer."""
+    """Writes a value into the stack that holds its layer."""
     keys = path.split("/")
     if "layers" not in keys:
         out[f"adapters/{path}/{leaf}"] = value.astype(out[f"adapters/{path}/{leaf}"].dtype)

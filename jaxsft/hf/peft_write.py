@@ -1,5 +1,6 @@
-"""Adapters in the format of the library PEFT: adapter_config.json and adapter_model.safetensors, by
-the names of a family of Hugging Face.
+"""Writes adapters in the format of the library PEFT, with the names of a Hugging Face family.
+
+The files are adapter_config.json and adapter_model.safetensors.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ TYPES = {"lm": "CAUSAL_LM", "text": "SEQ_CLS", "tag": "TOKEN_CLS", "span": "QUES
 
 
 class Module(NamedTuple):
-    """A linear layer or an embedding: its name there, and the layers of weights that it is here,
-    several where it is fused there.
+    """A linear layer or an embedding of PEFT, and the layers of weights that it is here.
+
+    They are several where it is fused there.
 
     Attributes:
       parts: path of the module, `layers/3/attention/q`, and the spec of one layer, of each.
@@ -48,9 +50,7 @@ class Module(NamedTuple):
 def modules(
     family: Family, head: Head | None, specs: Mapping[str, WeightSpec]
 ) -> dict[str, Module]:
-    """By path of ours with the layer's number, every module; those that are fused there share
-    theirs.
-    """
+    """Returns every module by our path with the layer's number; fused layers share one."""
     base = {
         path: spec for path, spec in specs.items() if not path.startswith(("adapters/", "head/"))
     }
@@ -71,7 +71,7 @@ def modules(
 
 
 def _numbered(slot: Slot) -> str:
-    """The path of a module, with the number of its layer."""
+    """Returns the path of a module, with the number of its layer."""
     keys = slot.path.removesuffix("/w").split("/")
     if "layers" in keys:
         at = keys.index("layers") + 1
@@ -134,7 +134,7 @@ def write(
 
 
 def sites(weights: Flat) -> dict[str, dict[str, np.ndarray]]:
-    """The leaves of each site by the path of its module, layer by layer."""
+    """Returns the leaves of each site by the path of its module, layer by layer."""
     out: dict[str, dict[str, np.ndarray]] = {}
     for path, value in weights.items():
         if path.startswith("adapters/"):
@@ -161,9 +161,7 @@ def module_of(known: Mapping[str, Module], path: str) -> Module:
 def by_module(
     weights: Flat, known: Mapping[str, Module]
 ) -> dict[str, tuple[Module, dict[str, dict[str, np.ndarray]]]]:
-    """By name of theirs, each module that has adapters, and the leaves of its parts that have one,
-    by path.
-    """
+    """Returns each module that has adapters, by its PEFT name, with its parts' leaves by path."""
     out: dict[str, tuple[Module, dict[str, dict[str, np.ndarray]]]] = {}
     for path, leaves in sites(weights).items():
         module = module_of(known, path)
@@ -174,8 +172,9 @@ def by_module(
 def _of_outputs(
     module: Module, values: Mapping[str, np.ndarray], other: Callable[[str], Any]
 ) -> np.ndarray:
-    """One value for each output of a module, from those of its parts; `other(path)` gives those of
-    a part without an adapter.
+    """Returns one value for each output of a module, from those of its parts.
+
+    `other(path)` gives the values of a part without an adapter.
     """
     if len(module.parts) == 1:
         return values[module.parts[0][0]].reshape(-1)
@@ -194,8 +193,9 @@ def _of_outputs(
 def _stacked(
     module: Module, factors: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`a` [I, R] and `b` [R, O] of a module out of those of its parts: their columns of a side by
-    side, and in b a block for each part.
+    """Returns `a` [I, R] and `b` [R, O] of a fused module.
+
+    The columns of a lie side by side, and b has a block for each part.
     """
     if len(module.parts) == 1:
         return factors[module.parts[0][0]]
@@ -221,7 +221,9 @@ def _low_rank(
     model: ModelConfig,
     head: Head | None,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """A fused layer has the ranks of all of its parts, and the scale of each: `rank_pattern` and
+    """Returns config and tensors of low-rank adapters.
+
+    A fused layer has the ranks of all of its parts, and the scale of each: `rank_pattern` and
     `alpha_pattern` say so.
     """
     tensors, targets, twice, conv = {}, [], getattr(options, "init", "zero") == "pissa", set()
@@ -270,7 +272,7 @@ def _low_rank(
 
 
 def tied_lengths(theirs: str, output: str) -> ConfigError:
-    """Why DoRA of a tied embedding has no form in PEFT."""
+    """Returns the error that DoRA of a tied embedding has no form in PEFT."""
     return ConfigError(
         f"adapters/{theirs}: is tied to {output}: DoRA has one length here for each dimension of"
         f" the vectors, on both sides, and PEFT has one for each word in {output}, so no adapter of"
@@ -282,8 +284,10 @@ def tied_lengths(theirs: str, output: str) -> ConfigError:
 def _factors(
     leaves: Mapping[str, np.ndarray], rank: int, twice: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`a` [I, R] and `b` [R, O] of a site; `twice`: `a b - a0 b0` is a product of twice the
-    rank."""
+    """Returns `a` [I, R] and `b` [R, O] of a site.
+
+    `twice`: `a b - a0 b0` is a product of twice the rank.
+    """
     a, b = (
         np.asarray(leaves["a"], np.float32).reshape(-1, rank),
         np.asarray(leaves["b"], np.float32).reshape(rank, -1),
@@ -296,7 +300,7 @@ def _factors(
 
 
 def tied(model: ModelConfig, head: Head | None) -> str | None:
-    """The output matrix that an embedding is tied to, where the class has one."""
+    """Returns the name of the output matrix that an embedding is tied to; None without one."""
     names = [
         entry.theirs.removesuffix(".weight")
         for entry in (head.table if head else ())
@@ -306,9 +310,7 @@ def tied(model: ModelConfig, head: Head | None) -> str | None:
 
 
 def lengths(weights: Flat, path: str) -> np.ndarray:
-    """Of the columns of a weight of the base: what DoRA calls the magnitude of one that has no
-    adapter.
-    """
+    """Computes the column lengths of a base weight: DoRA's magnitude where there is no adapter."""
     keys = path.split("/")
     layer = int(keys[keys.index("layers") + 1])
     stack = "/".join(
@@ -423,8 +425,9 @@ PREFIXED, ONLY = "the decoder's attention to itself", """'["decoder/layers/.*/at
 
 
 def prefixes(model: ModelConfig) -> tuple[list[str], list[int]]:
-    """The modules that have a prefix in PEFT, and which of its `2 L` vectors a token are the keys
-    of each; the values are the next.
+    """Returns the modules that have a prefix in PEFT, and the index of each one's keys.
+
+    A token has `2 L` vectors; the values follow the keys.
 
     In an encoder-decoder model PEFT 0.21 lays the vectors down twice and gives each of L layers
     four, of which the first two are read (`PeftModel.get_prompt`): layer i has number `4 i mod 2
@@ -441,8 +444,9 @@ def prefixes(model: ModelConfig) -> tuple[list[str], list[int]]:
 def _heads(
     head: Head | None, weights: Flat, specs: Mapping[str, WeightSpec], kind: str | None
 ) -> dict[str, np.ndarray]:
-    """The trained head of a task, by the names of its class; an output matrix over the vocabulary
-    belongs to the base.
+    """Returns the trained head of a task, by the names of its class.
+
+    An output matrix over the vocabulary belongs to the base.
     """
     own = {
         path: spec

@@ -1,5 +1,6 @@
-"""Weights from a folder in the layout of Hugging Face: config.json and model.safetensors, whole or
-in shards. Read as data; no code of it ever runs.
+"""Reads weights from a Hugging Face folder: config.json and model.safetensors, whole or in shards.
+
+They are read as data; no code of it ever runs.
 
 Tensors are taken one after the other: read from the file, turned, and written into their place in
 our weights, which lie on the mesh from the start. A file is mapped, not read: of a tensor a host
@@ -24,7 +25,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
-from jaxsft import documents
+from jaxsft import documents, halves
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import CheckpointError, ConfigError, first_line
 from jaxsft.hf import families, trained_heads
@@ -37,26 +38,14 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 JSON_BYTES = 1 << 26  # of config.json and of an index: far more than the largest has
 VOCABULARY = ("embed/tokens/w", "head/w", "head/b")  # grow with the tokenizer
 OWN = ("head", "adapters")  # the roots of weights that a body has not
-KINDS = {
-    "lm": "lm",
-    "chat": "lm",
-    "seq2seq": "lm",
-    "span_corruption": "lm",
-    "mlm": "mlm",
-    "classify": "text",
-    "multilabel": "text",
-    "regress": "text",
-    "pair": "text",
-    "tag": "tag",
-    "span": "span",
-}  # the head of each task
 
 
 # --- files
 # --------------------------------------------------------------------------------------------------
 class Tensors:
-    """The tensors of a folder, by name; each is read when it is asked for. Raises CheckpointError
-    where there are none, or a file is damaged.
+    """The tensors of a folder, by name; each is read when it is asked for.
+
+    Raises CheckpointError where there are none, or a file is damaged.
     """
 
     def __init__(self, folder: Path):
@@ -97,21 +86,20 @@ class Tensors:
         return tuple(self._slices[name].get_shape())
 
     def dtype(self, name: str) -> str:
-        """As safetensors says it: F32, BF16, F16."""
+        """Returns the dtype as safetensors spells it: F32, BF16, F16."""
         return self._slices[name].get_dtype()
 
     def read(self, name: str) -> np.ndarray:
-        """A tensor of floats as a view of its file. What is not used of it is not read: a process
-        reads the parts of its own devices.
+        """Returns a tensor of floats as a view of its file.
+
+        What is not used of it is not read: a process reads the parts of its own devices.
         """
         header, data = self._mapped(self._files[name])
         begin, end = header[name]["data_offsets"]
         return data[begin:end].view(FLOATS[self.dtype(name)]).reshape(self.shape(name))
 
     def release(self, name: str) -> None:
-        """Gives the pages of a tensor that was read back to the system; they are read again where
-        they are asked for.
-        """
+        """Releases the pages of a tensor to the system; they are read again when asked for."""
         file = self._files[name]
         header, data = self._mapped(file)
         begin, end = (
@@ -127,8 +115,9 @@ class Tensors:
             pages.madvise(mmap.MADV_DONTNEED, first, end - first)
 
     def _mapped(self, file: Path) -> tuple[dict[str, Any], np.ndarray]:
-        """The header of a file that was opened before, so that it is sound, and the bytes behind
-        it: its length in eight bytes, JSON, data.
+        """Returns header and data of a file that was opened before, so that it is sound.
+
+        A file is the header's length in eight bytes, JSON, data.
         """
         if file not in self._maps:
             whole = self._whole[file] = np.memmap(file, np.uint8, "r")
@@ -151,8 +140,9 @@ def _open(file: Path) -> Any:
 
 
 def _listed(index: Path) -> dict[str, str]:
-    """The file of each tensor. Raises CheckpointError where an index does not say it, or names a
-    file elsewhere.
+    """Returns the file of each tensor in an index.
+
+    Raises CheckpointError where an index does not say it, or names a file elsewhere.
     """
     found = documents.read_json(index, CheckpointError, dict, JSON_BYTES).get("weight_map")
     if not isinstance(found, dict) or not found:
@@ -174,14 +164,14 @@ def _listed(index: Path) -> dict[str, str]:
 # --------------------------------------------------------------------------------------------------
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A folder with a pretrained model."""
+    """A folder with a pretrained model: its config.json and its family."""
 
     folder: Path
     values: Mapping[str, Any]  # of its config.json
     family: Family
 
     def model(self, context: int | None = None) -> ModelConfig:
-        """Its architecture in our options. Raises ConfigError for what we cannot follow."""
+        """Returns its architecture in our options. Raises ConfigError for what we cannot follow."""
         found = self.family.model(self.values, str(self.folder / "config.json"), context)
         if (self.folder / WEIGHTS).is_file() or (self.folder / INDEX).is_file():
             self._check_layers(found)
@@ -229,15 +219,17 @@ class Source:
 
 
 def is_source(folder: str | Path) -> bool:
-    """Whether a folder is one of these, and no run directory."""
+    """Returns whether a folder has the layout of Hugging Face and is no run directory."""
     return os.path.isfile(Path(folder, "config.json")) and not os.path.isfile(
         Path(folder, "config.yaml")
     )
 
 
 def open_source(folder: str | Path, part: str = "all") -> Source:
-    """`part` is `model.part`. Raises ConfigError: no config.json, one of a family that is not
-    known, or that has no such part.
+    """Opens a folder; `part` is `model.part`.
+
+    Raises ConfigError: no config.json, one of a family that is not known, or that has no such
+    part.
     """
     values = documents.read_json(Path(folder) / "config.json", ConfigError, dict, JSON_BYTES)
     return Source(
@@ -247,7 +239,7 @@ def open_source(folder: str | Path, part: str = "all") -> Source:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Which tensor goes where.
+    """The plan of which tensor goes where.
 
     Attributes:
       moves: with the names that the files have.
@@ -266,10 +258,10 @@ class Plan:
 def plan(
     source: Source, specs: Mapping[str, WeightSpec], kind: str | None, asked: Asked | None = None
 ) -> Plan:
-    """What becomes of every tensor and every weight (a flat dict of specs).
+    """Plans what becomes of every tensor and every weight (a flat dict of specs).
 
     Args:
-      kind: of the head, of `KINDS`.
+      kind: of the head, as `TaskSpec.head`.
       asked: what the head must be, to be taken from the files where it is none over the vocabulary;
         None: it starts anew.
 
@@ -332,8 +324,9 @@ def plan(
 
 
 def _names(source: Source) -> dict[str, str]:
-    """By today's name, the name in the files. Raises CheckpointError where two that are one today
-    differ.
+    """Returns the name in the files by today's name.
+
+    Raises CheckpointError where two that are one today differ.
     """
     out: dict[str, str] = {}
     for name in source.tensors:
@@ -357,7 +350,8 @@ def _modern(family: Family, name: str) -> str:
 def _over_vocabulary(
     source: Source, names: Mapping[str, str], head: Mapping[str, WeightSpec], kind: str | None
 ) -> list[Move]:
-    """The moves of the head of a language model, all of which must be in the files, but for a bias.
+    """Returns the moves of a language model's head; all must be in the files, but for a bias.
+
     Raises CheckpointError.
     """
     if not head or kind != "lm" or kind not in source.family.heads:
@@ -375,8 +369,9 @@ def _check_twins(
     copies: Sequence[str],
     kind: str | None,
 ) -> None:
-    """A tensor that is not taken because it is another one, such as an output that is tied to the
-    embedding, must be that. Raises CheckpointError.
+    """Checks tensors that are copies of others, such as an output tied to the embedding.
+
+    They are not taken. Raises CheckpointError where one differs.
     """
     heads = source.family.heads
     twins = (
@@ -439,11 +434,12 @@ def load(
     keep: Mapping[str, np.ndarray] | None = None,
     rounded: Collection[str] = (),
 ) -> Flat:
-    """`weights` (arrays by path, which are used up) with the values of the files.
+    """Returns `weights` (arrays by path, which are used up) with the values of the files.
 
     Args:
       keep: by path, which layers (`[L]`, or a single value) keep what they have.
-      rounded: paths of weights that are rounded to bfloat16, and held in their own dtype.
+      rounded: paths of weights that are rounded to bfloat16, and held in their own dtype; where
+        that is uint16, as bits (`halves`).
 
     Raises:
       CheckpointError: a value is NaN or infinite.
@@ -474,8 +470,9 @@ def load(
 
 
 def read_by_products(specs: Mapping[str, WeightSpec]) -> set[str]:
-    """The matrices of a body that only `layers.Linear` reads, in the precision of the model: not
-    the router of experts, nor their own.
+    """Returns the matrices of a body that only `layers.Linear` reads, in the model's precision.
+
+    The router of experts and their own matrices are not among them.
     """
     apart = {"experts", "experts_out"}
     return {
@@ -486,8 +483,9 @@ def read_by_products(specs: Mapping[str, WeightSpec]) -> set[str]:
 
 
 def _finite(value: np.ndarray, what: str) -> np.ndarray:
-    """The same. Raises CheckpointError where a number of it is NaN or infinite, by the exponents:
-    all of their bits are set.
+    """Returns `value`. Raises CheckpointError where a number of it is NaN or infinite.
+
+    It looks at the exponents: all of their bits are set.
     """
     bits, ones = {
         2: (np.uint16, 0x7F80 if value.dtype == FLOATS["BF16"] else 0x7C00),
@@ -504,8 +502,9 @@ def _finite(value: np.ndarray, what: str) -> np.ndarray:
 
 
 def _grown(tensor: np.ndarray, move: Move) -> np.ndarray:
-    """The rows of added tokens start at the mean of the others (Hewitt, 2021,
-    https://nlp.stanford.edu/~johnhew/vocab-expansion.html).
+    """Adds rows for added tokens, which start at the mean of the others.
+
+    Hewitt, 2021, https://nlp.stanford.edu/~johnhew/vocab-expansion.html.
     """
     more = move.shape[0] - len(tensor) if move.slots[0].path in VOCABULARY else 0
     if not more:
@@ -517,16 +516,22 @@ def _grown(tensor: np.ndarray, move: Move) -> np.ndarray:
 def _put(
     weight: jax.Array, value: np.ndarray, index: Sequence[int], what: str, rounded: bool
 ) -> jax.Array:
-    """`weight[index] = value`, in place, each device its own part; `what` names it in an error."""
+    """Computes `weight[index] = value` in place, each device its own part.
+
+    `what` names the weight in an error.
+    """
     place, dtype = _part(weight.sharding, len(index)), FLOATS["BF16"] if rounded else value.dtype
     # a copy: a file may change
-    own = lambda where: _finite(np.array(value[where], order="C"), what).astype(dtype, copy=False)
+    bits = np.uint16 if halves.are(weight) else dtype
+    own = lambda where: (
+        _finite(np.array(value[where], order="C"), what).astype(dtype, copy=False).view(bits)
+    )
     part = jax.make_array_from_callback(value.shape, place, own)
     return _write(weight.sharding)(weight, part, np.array(index, np.int32))
 
 
 def _part(place: Sharding, depth: int) -> Sharding:
-    """Where the value for one layer of a stack lies."""
+    """Returns the sharding of the value for one layer of a stack."""
     return (
         NamedSharding(place.mesh, PartitionSpec(*place.spec[depth:]))
         if isinstance(place, NamedSharding)

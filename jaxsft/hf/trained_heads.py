@@ -1,5 +1,4 @@
-"""The head that a checkpoint was trained with, such as a classifier: whether it is the one of this
-task, and in which order its outputs lie.
+"""Decides whether a checkpoint's trained head is the task's, and in which order its outputs lie.
 
 It is taken where transformers computes with it what the task computes, and where it tells the same
 labels apart. The head of the task starts anew where it is of another task or has other labels, and
@@ -24,11 +23,6 @@ from jaxsft.hf.families.decoders import ACTIVATIONS as ACTIVATION_NAMES
 from jaxsft.hf.families.family import OF_MODEL, Family, Head, Move, moves
 from jaxsft.sharding.weights import WeightSpec
 
-PROBLEMS = {
-    "classify": "single_label_classification",
-    "multilabel": "multi_label_classification",
-    "regress": "regression",
-}
 RESET = "train.init_fresh=['head/.*'] starts with a new head"
 MOST_LABELS = 2**20
 BESIDE = "head/features/"  # of columns beside the text, which no checkpoint has
@@ -42,10 +36,10 @@ DEFAULTS = {
 
 
 class Asked(NamedTuple):
-    """What the task wants of a head.
+    """The head that the task asks for.
 
     Attributes:
-      kind: of head, of `pretrained.KINDS`.
+      kind: of head, as `TaskSpec.head`.
       task: its options.
       names: of the outputs, in their order; None: they have none.
     """
@@ -56,8 +50,9 @@ class Asked(NamedTuple):
 
 
 def names_of(values: Mapping[str, Any]) -> list[str]:
-    """The labels of a config.json, in the order of its outputs; without any, as transformers calls
-    them. Raises ConfigError.
+    """Returns the labels of a config.json, in the order of its outputs.
+
+    Without any, as transformers calls them. Raises ConfigError.
     """
     found = values.get("id2label") or {}
     if not found:
@@ -77,8 +72,9 @@ def names_of(values: Mapping[str, Any]) -> list[str]:
 
 
 def head_of(family: Family, values: Mapping[str, Any]) -> tuple[str, Head] | None:
-    """(kind, head) of the class that a config.json names, where it is one for texts or their
-    tokens.
+    """Returns (kind, head) of the class that a config.json names; None where it has no such head.
+
+    Heads are those for texts or their tokens.
     """
     classes = values.get("architectures") or []
     fits = lambda kind, head: (
@@ -88,8 +84,9 @@ def head_of(family: Family, values: Mapping[str, Any]) -> tuple[str, Head] | Non
 
 
 def options_of(head: Head, values: Mapping[str, Any], kind: type) -> dict[str, Any]:
-    """The options of a task (of this class) that compute what a config.json says of its head; where
-    none do, the first that the class has.
+    """Returns the task options that compute what a config.json says of its head.
+
+    Where none do, the first that the class has.
     """
     fields = {field.name for field in dataclasses.fields(kind)}
     choices = {
@@ -111,9 +108,7 @@ def options_of(head: Head, values: Mapping[str, Any], kind: type) -> dict[str, A
 
 
 def nearest_options(head: Head, task: Any) -> dict[str, Any]:
-    """The options of a task that a class computes with, which stay as they are where it has the
-    choice.
-    """
+    """Returns the task options nearest to those given that a class computes with."""
     out = {"activation": "gelu"} if head.options.get("head", "linear") != "linear" else {}
     for name, fits in head.options.items():
         fits = fits if isinstance(fits, tuple) else (fits,)
@@ -122,9 +117,7 @@ def nearest_options(head: Head, task: Any) -> dict[str, Any]:
 
 
 def of_masked(family: Family, values: Mapping[str, Any], task: Any) -> dict[str, Any]:
-    """The options of task=mlm that compute what a config.json says of its head over hidden words;
-    empty where none do.
-    """
+    """Returns the options of task=mlm that match a config.json; empty where none do."""
     fits = [
         name
         for name in ("gelu", *ACTIVATIONS)
@@ -140,8 +133,9 @@ def taken(
     specs: Mapping[str, WeightSpec],
     asked: Asked,
 ) -> tuple[list[Move], str | None]:
-    """(the tensors of the head, why its outputs are not among them). Not a word where the
-    checkpoint has none.
+    """Returns (the tensors of the head, why its outputs are not among them).
+
+    There is no reason where the checkpoint has no head.
 
     Args:
       values: its config.json.
@@ -219,7 +213,7 @@ def taken(
 
 
 def is_bias(move: Move) -> bool:
-    """Whether it is a bias of a head, which is zero where the files have none, as a new one is."""
+    """Returns whether it is a bias of a head, which is zero where the files have none."""
     return move.slots[0].path.startswith("head/") and move.slots[0].path.endswith("/b")
 
 
@@ -230,8 +224,10 @@ def masked(
     specs: Mapping[str, WeightSpec],
     task: Any = None,
 ) -> tuple[list[Move], str | None]:
-    """As `taken`, of the head over hidden words; `task` None: its activation is not looked at.
-    Raises ConfigError where the files have a part of the head only, or one that computes otherwise.
+    """Returns the masked-LM head as `taken` does; with `task` None, whatever its activation.
+
+    Raises ConfigError where the files have a part of the head only, or one that computes
+    otherwise.
     """
     if (head := family.heads.get("mlm")) is None:
         return [], None
@@ -264,7 +260,7 @@ def masked(
 
 
 def _of_both_halves(family: Family, values: Mapping[str, Any]) -> str | None:
-    """Of an encoder alone: why it does not have the head of the class that the files are of."""
+    """Returns why an encoder alone lacks the head of the files' class; None if it does not."""
     names = (
         f"{family.architecture}For{what}"
         for what in ("SequenceClassification", "QuestionAnswering")
@@ -279,13 +275,13 @@ def _of_both_halves(family: Family, values: Mapping[str, Any]) -> str | None:
 
 
 def _there(move: Move, family: Family, shapes: Mapping[str, Any]) -> Move:
-    """By the name that it has in a file of the body alone, where that is one."""
+    """Returns the move with the name that the tensor has in a file of the body alone, if any."""
     bare = move.theirs.removeprefix(family.prefix)
     return move._replace(theirs=bare) if move.theirs not in shapes and bare in shapes else move
 
 
 def _other_option(head: Head, task: Any, names: Sequence[str]) -> str | None:
-    """The first option of the task that is not what the class computes with, and what that is."""
+    """Describes the first option of the task that differs from the class; None without one."""
     for name in names:
         wanted = head.options.get(name)
         fits = wanted if isinstance(wanted, tuple) else (wanted,)
@@ -300,7 +296,7 @@ def _other_option(head: Head, task: Any, names: Sequence[str]) -> str | None:
 
 
 def _other_word(head: Head, task: Any, values: Mapping[str, Any]) -> str | None:
-    """The first key of config.json by which the class computes otherwise."""
+    """Describes the first key of config.json by which the class computes otherwise, if any."""
     ours_of = lambda word: ACTIVATION_NAMES.get(word, word) if isinstance(word, str) else word
     for key, ours in head.words(task).items():
         if key in DEFAULTS and ours_of(theirs := values.get(key, DEFAULTS[key])) != ours_of(ours):
@@ -309,9 +305,7 @@ def _other_word(head: Head, task: Any, values: Mapping[str, Any]) -> str | None:
 
 
 def other_activation(family: Family, values: Mapping[str, Any], task: Any) -> str | None:
-    """Why the head over hidden words of a checkpoint computes otherwise than that of the task, if
-    it does.
-    """
+    """Returns why a checkpoint's masked-LM head computes otherwise than the task's; None if not."""
     head, name = family.heads["mlm"], f"{family.architecture}{family.heads['mlm'].suffix}"
     theirs = head.options.get("activation", task.activation)
     theirs = family.model(values).activation if theirs is OF_MODEL else theirs
@@ -325,11 +319,12 @@ def other_activation(family: Family, values: Mapping[str, Any], task: Any) -> st
 
 def _other_task(asked: Asked, values: Mapping[str, Any]) -> str | None:
     task, problem = asked.task, values.get("problem_type")
-    if problem is not None and PROBLEMS.get(task.name, problem) != problem:
-        return f"problem_type={problem}, and task={task.name} is {PROBLEMS[task.name]}"
+    problems = task.spec.problems
+    if problem is not None and len(problems) == 1 and problem not in problems:
+        return f"problem_type={problem}, and task={task.name} is {problems[0]}"
     if getattr(task, "encoder", "cross") != "cross":
         return f"task.encoder={task.encoder} is task.encoder=cross there"
-    if task.name == "pair" and asked.names is None:
+    if task.spec.output == "comparison" and asked.names is None:
         return "scores are scaled by task=pair, and are as they are there"
     return None
 
@@ -346,8 +341,9 @@ def _other_scale(asked: Asked) -> str | None:
 def _order(
     asked: Asked, values: Mapping[str, Any], shapes: Mapping[str, Any], out: Sequence[Move]
 ) -> tuple[tuple[int, ...], str | None]:
-    """(which output of theirs each of ours is, why there is no answer); empty where they have no
-    names.
+    """Returns (which output of theirs each of ours is, why there is no answer).
+
+    The order is empty where the outputs have no names.
     """
     theirs, ours = names_of(values), asked.names
     if ours is None:
@@ -360,7 +356,7 @@ def _order(
         )
     if len(theirs) == rows and set(theirs) == set(ours):
         return tuple(theirs.index(name) for name in ours), None
-    if asked.task.name == "regress" and rows == 1:
+    if asked.task.spec.output == "numbers" and rows == 1:
         return (), None
     # whose names are numbers
     if all(re.fullmatch(r"LABEL_\d+", name) for name in theirs) and set(ours) == {

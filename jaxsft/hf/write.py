@@ -1,6 +1,4 @@
-"""A model of ours as a folder that transformers loads: the reverse of `pretrained.py`, from the
-same tables.
-"""
+"""Writes a model as a folder that transformers loads, from the tables of `pretrained.py`."""
 
 from __future__ import annotations
 
@@ -31,9 +29,10 @@ TORCH = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 def fitting(
     model: ModelConfig, rows: int, name: str | None, kind: str | None = None, task: Any = None
 ) -> tuple[Family, dict[str, Any]]:
-    """The family that has all of these options, and its config.json; `name` None: the first that
-    has, of those that have the head of the task too if there is one. Raises ConfigError that says
-    what differs.
+    """Returns the family that has all of these options, and its config.json.
+
+    `name` None: the first that has, of those that have the head of the task too if there is
+    one. Raises ConfigError that says what differs.
     """
     if model.kind != "transformer":
         raise ConfigError(
@@ -72,7 +71,7 @@ PRESET = "model=encoder"
 
 
 def _would(other: Mapping[str, tuple[Any, Any]]) -> str:
-    """Options of a family where a model has others, a few of them."""
+    """Describes up to four options that a family has otherwise."""
     some = [
         f"model.{name}={found} and not {wanted}"
         for name, (found, wanted) in itertools.islice(other.items(), 4)
@@ -81,9 +80,7 @@ def _would(other: Mapping[str, tuple[Any, Any]]) -> str:
 
 
 def class_of(model: ModelConfig, kind: str | None) -> Head | None:
-    """The head of this kind of the first family that has all options of a model from nothing, and
-    one; None: there is none.
-    """
+    """Returns the head of this kind of the first family with all the model's options; else None."""
     for family in (family.of_model(model) for family in families.FAMILIES.values()):
         if family.write is not None and kind in family.heads:
             try:
@@ -103,8 +100,9 @@ def _has_head(family: Family, kind: str | None, task: Any, model: ModelConfig) -
 
 
 def head_of(family: Family, kind: str | None, task: Any, model: ModelConfig) -> Head:
-    """The class of a task, whose options must be those that the class has. Raises ConfigError that
-    names the one to change.
+    """Returns the class of a task, whose options must be those that the class has.
+
+    Raises ConfigError that names the one to change.
     """
     what = f"task={task.name}"
     if kind not in family.heads:
@@ -146,8 +144,9 @@ APART = (
 def all_moves(
     family: Family, head: Head | None, specs: Mapping[str, WeightSpec], what: str
 ) -> list[Move]:
-    """Every tensor of the class, by today's name; without a head, of the body. Raises
-    CheckpointError where a weight has no place in it.
+    """Returns every tensor of the class, by today's name; without a head, of the body.
+
+    Raises CheckpointError where a weight has no place in it.
     """
     body = {path: spec for path, spec in specs.items() if path.split("/")[0] not in OWN}
     if head is None:
@@ -161,9 +160,7 @@ def all_moves(
 def with_biases(
     head: Head, weights: Flat, specs: Mapping[str, WeightSpec]
 ) -> tuple[Flat, dict[str, WeightSpec]]:
-    """With a bias of zeros for each layer of the head that has none of its own, but has one in the
-    class.
-    """
+    """Adds zero biases to layers of the head that have a bias in the class only."""
     weights, specs = dict(weights), dict(specs)
     for path in (entry.ours for entry in head.table if entry.ours.endswith("/b")):
         matrix = specs.get(path.removesuffix("b") + "w")
@@ -177,8 +174,9 @@ def with_biases(
 
 
 def rescaled(weights: Flat, head: Head, mean: np.ndarray, deviation: np.ndarray, what: str) -> Flat:
-    """A head that learnt `(y - mean) / deviation`, so that it says `y`: `w d` and `b d + m`, of
-    each output. Raises ConfigError without a bias.
+    """Returns a head that outputs `y` where it learned `(y - mean) / deviation`.
+
+    `w d` and `b d + m`, of each output. Raises ConfigError without a bias.
     """
     if np.any(mean) and "head/out/b" not in weights:
         raise ConfigError(
@@ -193,7 +191,10 @@ def rescaled(weights: Flat, head: Head, mean: np.ndarray, deviation: np.ndarray,
 
 
 def tensor(move: Move, weights: Flat, dtype: str) -> np.ndarray:
-    """A tensor of theirs, on this host. Raises ConfigError where a value is beyond float16."""
+    """Returns a tensor in its exported form, on this host.
+
+    Raises ConfigError where a value is beyond float16.
+    """
     ours = [
         np.asarray(weights[slot.path][slot.index] if slot.index else weights[slot.path])
         for slot in move.slots
@@ -212,8 +213,9 @@ def write(
     dtypes: Mapping[str, str],
     shard: int,
 ) -> None:
-    """model.safetensors, or shards of at most `shard` bytes with their index. A host holds one
-    shard at a time.
+    """Writes model.safetensors, or shards of at most `shard` bytes with their index.
+
+    A host holds one shard at a time.
     """
     parts, names, total = list(_shards(found, dtypes, shard)), {}, 0
     for i, part in enumerate(parts, start=1):
@@ -233,7 +235,7 @@ def write(
 
 
 def save(tensors: Mapping[str, np.ndarray], file: Path) -> None:
-    """A file of safetensors that others may read too, as far as the umask lets them."""
+    """Writes a safetensors file that others may read too, as far as the umask lets them."""
     import safetensors.numpy
 
     safetensors.numpy.save_file(dict(tensors), file, metadata={"format": "pt"})
@@ -254,8 +256,9 @@ def _shards(found: Sequence[Move], dtypes: Mapping[str, str], limit: int) -> Ite
 def dtypes_of(
     family: Family, found: Sequence[Move], before: Mapping[str, Sequence[Any]], given: str | None
 ) -> dict[str, str]:
-    """The dtype of every tensor: the given one, else that which it had, else the most common one
-    there, else float32.
+    """Returns the dtype of every tensor.
+
+    The given one, else that which it had, else the most common one there, else float32.
 
     Args:
       before: [dtype, shape] by name, as the files had them that the model was loaded from.

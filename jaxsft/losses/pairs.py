@@ -10,13 +10,13 @@ from jaxtyping import Array, Bool, Float
 
 
 def normalise(x: Float[Array, "... embed"]) -> Float[Array, "... embed"]:
-    """Vectors of length 1; that of zeros stays, with a gradient of zeros."""
+    """Scales vectors to length 1; that of zeros stays, with a gradient of zeros."""
     square = jnp.square(x).sum(-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.where(square > 0, square, 1))
 
 
 def cosine(x: Float[Array, "... 2 embed"]) -> Float[Array, ...]:
-    """Between the two vectors."""
+    """Computes the cosine of the two vectors of each pair."""
     unit = normalise(x)
     return (unit[..., 0, :] * unit[..., 1, :]).sum(-1)
 
@@ -24,8 +24,9 @@ def cosine(x: Float[Array, "... 2 embed"]) -> Float[Array, ...]:
 def cosine_embedding(
     cosine: Float[Array, ...], together: Bool[Array, ...], margin
 ) -> Float[Array, ...]:
-    """`1 - cos` of texts that belong together, `max(0, cos - margin)` of others (Hadsell et al.,
-    2006, with cosines in place of distances).
+    """Computes `1 - cos` of pairs that belong together, `max(0, cos - margin)` of others.
+
+    Hadsell et al., 2006, with cosines in place of distances.
     """
     return jnp.where(together, 1 - cosine, jnp.maximum(cosine - margin, 0))
 
@@ -36,10 +37,11 @@ def contrastive(
     present: Bool[Array, "batch texts"],
     temperature,
 ):
-    """InfoNCE with the other pairs of the whole batch as negatives (van den Oord et al., 2018,
-    arXiv:1807.03748), the mean of both directions as in CLIP (Radford et al., 2021): `-log
-    softmax_j(u_i v_j / t)[i]` and the same with u and v changed. It does not add over
-    micro-batches.
+    """Computes InfoNCE with all other pairs of the batch as negatives, the mean of both directions.
+
+    van den Oord et al., 2018, arXiv:1807.03748; both directions as in CLIP (Radford et al.,
+    2021): `-log softmax_j(u_i v_j / t)[i]` and the same with u and v exchanged. It does not add
+    over micro-batches.
 
     Args:
       u, v: unit vectors; absent pairs are no negatives.

@@ -19,8 +19,9 @@ KINDS = {"l1": jnp.abs, "l2": jnp.square}
 
 
 def masks(penalties: Sequence[Penalty], specs: Any) -> list[Any]:
-    """Per penalty, a tree of factors 0 or 1 (per layer of a stack where they differ). A pattern
-    that matches nothing is a ConfigError.
+    """Returns for each penalty a tree of factors 0 or 1, per layer of a stack where they differ.
+
+    Raises ConfigError where a pattern matches nothing.
     """
     for penalty in penalties:
         if penalty.kind not in KINDS:
@@ -31,7 +32,7 @@ def masks(penalties: Sequence[Penalty], specs: Any) -> list[Any]:
 
 
 def penalty(kind: str, params: Any, mask: Any) -> Array:
-    """`sum |w|` (l1) or `sum w^2` (l2, no factor 1/2) over the matching parameters."""
+    """Computes `sum |w|` (l1) or `sum w^2` (l2, no factor 1/2) over the matching parameters."""
 
     def one(w, m):
         factor = (

@@ -19,7 +19,7 @@ CHUNK_LOGITS = 2**23
 
 
 class TokenStats(NamedTuple):
-    """Per token, `[...]`: what losses and metrics over a vocabulary are made of."""
+    """Statistics of each token, `[...]`, from which losses and metrics are computed."""
 
     nll: Float[Array, ...]  # -log p(target)
     log_z: Float[Array, ...]  # log of the softmax's denominator
@@ -35,7 +35,7 @@ def from_logits(logits: Float[Array, "... vocab"], targets: Int[Array, ...]) -> 
 
 
 def chunk_rows(chunk: Any, tokens: int, vocab: int) -> int | None:
-    """How many tokens' logits are held at once; None: all of them."""
+    """Returns how many tokens' logits are held at once; None for all of them."""
     if chunk == "none" or (chunk == "auto" and tokens * vocab <= PLAIN_LOGITS):
         return None
     rows = max(CHUNK_LOGITS // vocab, 128) if chunk == "auto" else int(chunk)
@@ -52,8 +52,9 @@ def token_stats(
     shards: int = 1,
     finish: Callable[[Array], Array] = lambda logits: logits,
 ) -> TokenStats:
-    """`from_logits(finish(hidden @ w), targets)`, chunk by chunk where the logits are many; a chunk
-    is recomputed in the backward pass.
+    """Computes `from_logits(finish(hidden @ w), targets)`, in chunks where the logits are many.
+
+    A chunk is recomputed in the backward pass.
 
     Args:
       chunk: tokens of a device whose logits are held at once, rounded to whole columns of its rows:
@@ -85,12 +86,13 @@ def token_stats(
 
 
 def smoothed(stats: TokenStats, label_smoothing) -> Float[Array, ...]:
-    """Cross-entropy against `(1 - e) onehot + e / vocab` (Szegedy et al., 2016, eq. 9)."""
+    """Computes cross-entropy against `(1 - e) onehot + e / vocab` (Szegedy et al., 2016, eq. 9)."""
     return (1.0 - label_smoothing) * stats.nll + label_smoothing * stats.uniform
 
 
 def z_loss(stats: TokenStats) -> Float[Array, ...]:
-    """`log(Z)^2`, which keeps the softmax's denominator near 1 (Chowdhery et al., PaLM, 2022,
-    section 5).
+    """Computes `log(Z)^2`, which keeps the softmax's denominator near 1.
+
+    Chowdhery et al., PaLM, 2022, section 5.
     """
     return jnp.square(stats.log_z)

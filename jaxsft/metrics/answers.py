@@ -1,5 +1,6 @@
-"""How well an extracted answer matches a reader's: exact match and F1 of words, as in SQuAD
-(Rajpurkar et al., 2016, arXiv:1606.05250).
+"""Agreement of an extracted answer with reference answers.
+
+Exact match and F1 of words, as in SQuAD (Rajpurkar et al., 2016, arXiv:1606.05250).
 """
 
 from __future__ import annotations
@@ -13,9 +14,7 @@ PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalised(text: str) -> str:
-    """In lower case, without punctuation, without the articles a, an and the, and with single
-    spaces.
-    """
+    """Returns the text in lower case, without punctuation and articles, with single spaces."""
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text.lower().translate(PUNCTUATION)).split())
 
 
@@ -24,8 +23,9 @@ def exact(answer: str, reference: str) -> float:
 
 
 def f1(answer: str, reference: str) -> float:
-    """Harmonic mean of precision and recall of the words, each as often as it stands; of an answer
-    without words, whether both have none.
+    """Computes the harmonic mean of precision and recall of the words, with their counts.
+
+    Where one of the two has no words: 1 if neither has, else 0.
     """
     a, b = normalised(answer).split(), normalised(reference).split()
     if not a or not b:
@@ -35,5 +35,8 @@ def f1(answer: str, reference: str) -> float:
 
 
 def best(score, answer: str, references: Sequence[str]) -> float:
-    """Against the reference that it matches best; without references the right answer is none."""
+    """Returns the score against the best-matching reference.
+
+    Without references the right answer is the empty one.
+    """
     return max(score(answer, reference) for reference in references or ("",))

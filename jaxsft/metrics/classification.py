@@ -1,5 +1,6 @@
-"""Scores of texts with any number of labels, as scikit-learn defines them (0/0 is 0), and the
-thresholds from which labels are given.
+"""Scores of multi-label classification and the choice of thresholds.
+
+Definitions are scikit-learn's (0/0 is 0).
 """
 
 from __future__ import annotations
@@ -11,19 +12,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsft.metrics.names import LABEL_SETS as NAMES
 from jaxsft.metrics.states import State
-
-AVERAGES = ("macro", "micro", "weighted", "samples")
-NAMES = (
-    *(f"{m}_{a}" for m in ("precision", "recall", "f1") for a in AVERAGES),
-    "subset_accuracy",
-    "hamming_loss",
-    "rows",
-)
 
 
 class LabelCounts(State):
-    """Per label, how often it was given rightly, wrongly, and missed: `[L]` each."""
+    """The counts of true positives, false positives and false negatives of each label, `[L]`."""
 
     hit: Any
     wrong: Any
@@ -31,7 +25,7 @@ class LabelCounts(State):
 
     @classmethod
     def update(cls, gold, given, present) -> LabelCounts:
-        """gold, given: `[..., L]` bool; present: `[...]` bool."""
+        """Counts a batch. gold, given: `[..., L]` bool; present: `[...]` bool."""
         axes, there = tuple(range(gold.ndim - 1)), present[..., None]
         count = lambda x: (x & there).sum(axes, dtype=jnp.int32)
         return cls(count(gold & given), count(~gold & given), count(gold & ~given))
@@ -54,8 +48,9 @@ def _scores(hit, given, gold) -> dict[str, Any]:
 
 
 def scores(gold: np.ndarray, given: np.ndarray) -> dict[str, float]:
-    """The numbers of `NAMES`. subset_accuracy: rows whose labels are all right; hamming_loss: the
-    share of wrong cells.
+    """Computes the scores of `NAMES`.
+
+    subset_accuracy: rows whose labels are all right; hamming_loss: the share of wrong cells.
 
     Args:
       gold, given: `[rows, L]` bool.
@@ -84,7 +79,7 @@ def scores(gold: np.ndarray, given: np.ndarray) -> dict[str, float]:
 def per_label(
     labels: Sequence[str], gold: np.ndarray, given: np.ndarray, thresholds: np.ndarray
 ) -> list[list[Any]]:
-    """Of each label: name, support, times given, threshold, precision, recall and F1."""
+    """Returns for each label: name, support, times given, threshold, precision, recall and F1."""
     support, times = gold.sum(0), given.sum(0)
     found = _scores(
         (gold & given).sum(0).astype(np.float64),
@@ -96,9 +91,11 @@ def per_label(
 
 
 def best_thresholds(gold: np.ndarray, probability: np.ndarray, default: float = 0.5) -> np.ndarray:
-    """Of each label, the threshold with the highest F1: halfway between the two probabilities that
-    it parts; among equals, the one that gives the label least often. A label that no row has, or
-    every row, keeps the default: the rows say nothing of it.
+    """Returns the threshold of each label with the highest F1.
+
+    It lies halfway between the two probabilities that it separates; among equals, it is the one
+    that gives the label least often. A label that no row has, or every row, keeps the default,
+    for the rows do not determine it.
 
     Args:
       gold: `[rows, L]` bool; probability: `[rows, L]`.

@@ -1,5 +1,4 @@
-"""What routers do with the tokens: the loss that balances them, and how uneven their experts are
-used.
+"""Router metrics: the balance loss and how unevenly the experts are used.
 
 Letters: B batch, S sequence, E experts, C chosen per token, L layers.
 """
@@ -19,7 +18,7 @@ from jaxsft.metrics.states import State
 
 
 class Routing(State):
-    """Sums over the tokens that are there, `[L, ...]` of a stack of layers.
+    """Sums of the router over real tokens, `[L, ...]` of a stack of layers.
 
     Attributes:
       chosen: `[L, E]`, how many tokens chose each expert.
@@ -40,7 +39,7 @@ class Routing(State):
         chosen: Int[Array, "batch seq chosen"],
         there: Bool[Array, "batch seq"],
     ) -> Routing:
-        """Of one layer."""
+        """Computes the sums of one layer."""
         uses = (
             jax.nn.one_hot(chosen, scores.shape[-1], dtype=jnp.int32) * there[..., None, None]
         ).sum((0, 1, 2))
@@ -49,7 +48,9 @@ class Routing(State):
         return cls(uses, probability, square, there.sum(dtype=jnp.int32))
 
     def compute(self) -> dict[str, float]:
-        """`expert_load`: how many tokens the expert of most use has, against the mean of its layer,
+        """Computes the losses and `expert_load`.
+
+        The load is how many tokens the most used expert has, against the mean of its layer,
         in the layer where that is most; 1 is even.
         """
         tokens = float(np.sum(self.tokens))

@@ -1,5 +1,6 @@
-"""Scores of numbers, as scikit-learn and scipy define them. Targets that are missing (NaN) count
-nowhere.
+"""Regression scores as scikit-learn and scipy define them.
+
+Missing targets (NaN) are not counted.
 """
 
 from __future__ import annotations
@@ -11,21 +12,19 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsft.metrics.names import NUMBERS as NAMES
 from jaxsft.metrics.states import State
-
-NAMES = ("mse", "rmse", "mae", "r2", "pearson", "spearman")
-ERRORS = ("mse", "rmse", "mae")  # of which less is better
 
 
 class SquaredErrors(State):
-    """The mean squared error over all targets that are there, in the units of the loss."""
+    """The mean squared error over all targets that are not missing, in the units of the loss."""
 
     total: Any
     count: Any
 
     @classmethod
     def update(cls, predicted, targets, mask) -> SquaredErrors:
-        """predicted, targets, mask: any equal shape."""
+        """Sums a batch. predicted, targets, mask: any equal shape."""
         return cls(
             jnp.where(mask, jnp.square(predicted - targets), 0).sum(), mask.sum(dtype=jnp.int32)
         )
@@ -35,15 +34,16 @@ class SquaredErrors(State):
 
 
 def ranks(x: np.ndarray) -> np.ndarray:
-    """From 1; equal values share the mean of their ranks."""
+    """Returns the ranks from 1; equal values share the mean of their ranks."""
     values, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return ((last - counts + 1 + last) / 2)[inverse] if len(values) else x
 
 
 def pearson(x: np.ndarray, y: np.ndarray) -> float:
-    """The correlation of two samples (Pearson, 1895); NaN where one does not vary or there are
-    fewer than two.
+    """Computes the correlation of two samples (Pearson, 1895).
+
+    NaN where one of them is constant or there are fewer than two.
     """
     if len(x) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan
@@ -52,13 +52,14 @@ def pearson(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """The correlation of the ranks (Spearman, 1904)."""
+    """Computes the correlation of the ranks (Spearman, 1904)."""
     return pearson(ranks(x), ranks(y))
 
 
 def scores(gold: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """The numbers of `NAMES` of one target, over the rows that have it. r2 is 1 - the squared error
-    / that of the mean; NaN where gold does not vary.
+    """Computes the scores of `NAMES` for one target, over the rows that have it.
+
+    r2 is 1 - the squared error / that of the mean; NaN where gold is constant.
 
     Args:
       gold, predicted: `[rows]`.
@@ -75,7 +76,7 @@ def scores(gold: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
 
 
 def table(names: Sequence[str], gold: np.ndarray, predicted: np.ndarray) -> list[list[Any]]:
-    """Of each target: its name, the rows that have it, and the numbers of `NAMES`."""
+    """Returns for each target its name, its number of rows, and the scores of `NAMES`."""
     return [
         [name, int(np.isfinite(gold[:, i]).sum()), *scores(gold[:, i], predicted[:, i]).values()]
         for i, name in enumerate(names)

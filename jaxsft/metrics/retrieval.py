@@ -1,5 +1,6 @@
-"""How well a text finds its partner among those of a whole split, by cosine. It does not depend on
-the batch size.
+"""Retrieval scores: how well a text ranks its partner among those of the whole split, by cosine.
+
+They do not depend on the batch size.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ NAMES = ("mrr", *(f"recall_at_{k}" for k in AT), "rows")
 
 
 def ranks(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
-    """The rank, from 1, of candidate i for query i; equal scores stand before it, so that vectors
-    that are all alike find nothing.
+    """Returns the rank, from 1, of candidate i for query i.
+
+    Equal scores rank before it, so that vectors that are all alike retrieve nothing.
 
     Args:
       queries, candidates: `[rows, D]`, unit vectors.
@@ -31,9 +33,7 @@ def ranks(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
 
 
 def scores(queries: np.ndarray, candidates: np.ndarray) -> dict[str, float]:
-    """Mean reciprocal rank (Voorhees, 1999), and the share of queries whose partner is among the
-    first k.
-    """
+    """Computes the mean reciprocal rank (Voorhees, 1999) and the recall among the first k."""
     if not len(queries):
         return {name: math.nan for name in NAMES if name != "rows"} | {"rows": 0}
     found = ranks(queries, candidates)

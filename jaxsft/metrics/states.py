@@ -18,7 +18,7 @@ from flax import struct
 
 
 class State(struct.PyTreeNode):
-    """A pytree of sums."""
+    """A metric state: a pytree of sums."""
 
     def merge(self, other: State) -> State:
         return jax.tree.map(lambda a, b: a + b, self, other)
@@ -27,12 +27,12 @@ class State(struct.PyTreeNode):
         raise TypeError(f"{type(self).__name__} has no numbers of its own")
 
     def brief(self) -> dict[str, float]:
-        """What a log line during training has room for."""
+        """Returns the numbers of a log line during training."""
         return self.compute()
 
 
 def widen(tree: Any) -> Any:
-    """Device sums on the host, in float64 and int64, ready to be merged."""
+    """Moves sums from the device to the host, in float64 and int64, ready to be merged."""
     wide = lambda x: np.asarray(
         x, np.int64 if np.issubdtype(np.asarray(x).dtype, np.integer) else np.float64
     )
@@ -53,7 +53,7 @@ class Tokens(State):
 
     @classmethod
     def update(cls, nll, correct, mask) -> Tokens:
-        """nll, correct, mask: `[B, S]`."""
+        """Sums a batch. nll, correct, mask: `[B, S]`."""
         count = mask.sum(dtype=jnp.int32)
         return cls(jnp.where(mask, nll, 0).sum(), (correct & mask).sum(dtype=jnp.int32), count)
 
@@ -70,7 +70,7 @@ class Tokens(State):
 
 
 class Hits(State):
-    """How many of the words that are there are right. `name` is that of the share."""
+    """The share of right items, under the name `name`."""
 
     correct: Any
     count: Any
@@ -78,7 +78,7 @@ class Hits(State):
 
     @classmethod
     def update(cls, correct, mask, name: str = "accuracy") -> Hits:
-        """correct, mask: any equal shape."""
+        """Counts a batch. correct, mask: any equal shape."""
         return cls((correct & mask).sum(dtype=jnp.int32), mask.sum(dtype=jnp.int32), name)
 
     def compute(self) -> dict[str, float]:
@@ -86,20 +86,21 @@ class Hits(State):
 
 
 class Confusion(State):
-    """Counts `[gold, predicted]`."""
+    """A confusion matrix of counts `[gold, predicted]`."""
 
     matrix: Any
 
     @classmethod
     def update(cls, gold, predicted, mask, classes: int) -> Confusion:
-        """gold, predicted, mask: any equal shape; classes: C."""
+        """Counts a batch. gold, predicted, mask: any equal shape; classes: C."""
         cell = jnp.where(mask, gold * classes + predicted, classes * classes).reshape(-1)
         counts = jnp.zeros(classes * classes + 1, jnp.int32).at[cell].add(1)
         return cls(counts[:-1].reshape(classes, classes))
 
     def compute(self) -> dict[str, float]:
-        """Accuracy; precision, recall and F1: macro (over classes that occur), micro, weighted by
-        support. 0/0 is 0, as in scikit-learn.
+        """Computes accuracy, and precision, recall and F1: macro, micro, weighted by support.
+
+        Macro averages over the classes that occur. 0/0 is 0, as in scikit-learn.
         """
         m = np.asarray(self.matrix, np.float64)
         total, hit, gold, predicted = m.sum(), np.diag(m), m.sum(1), m.sum(0)

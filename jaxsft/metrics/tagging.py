@@ -1,5 +1,6 @@
-"""Scores of what was said of words, on the host: by class or by chunk, and of trees. Every gold
-word counts, predicted or not.
+"""Scores of tagged words on the host, by class or by chunk, and of trees.
+
+Every gold word counts, predicted or not.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ AVERAGES = ("micro", "macro", "weighted")
 
 @dataclasses.dataclass
 class Counts:
-    """By name: how often it is there, how often it was said, and how often it was said rightly."""
+    """Counts by class: gold items, predicted items, and items predicted rightly."""
 
     gold: Counter[str] = dataclasses.field(default_factory=Counter)
     predicted: Counter[str] = dataclasses.field(default_factory=Counter)
@@ -26,8 +27,9 @@ class Counts:
     def add(
         self, gold: Iterable[Any], predicted: Iterable[Any], name: Any = lambda item: item
     ) -> None:
-        """Items of one text, which are equal where a prediction is right; `name` is the class of an
-        item.
+        """Counts the items of one text; a prediction is right where it equals a gold item.
+
+        `name` gives the class of an item.
         """
         gold, predicted = Counter(gold), Counter(predicted)
         for counter, items in (
@@ -43,8 +45,10 @@ class Counts:
         return sorted(self.gold.keys() | self.predicted.keys())
 
     def scores(self) -> dict[str, float]:
-        """Precision, recall and F1: micro (of all items together), macro (the mean of the classes
-        that occur), weighted by support; 0/0 is 0.
+        """Computes precision, recall and F1: micro, macro and weighted by support.
+
+        Micro is over all items together, macro the mean of the classes that occur; 0/0 is
+        0.
         """
         lines, support = (
             [self._of([name]) for name in self.names],
@@ -68,7 +72,7 @@ class Counts:
         return precision, recall, 2 * hit / (gold + predicted) if gold + predicted else 0.0
 
     def table(self, what: str) -> tuple[list[str], list[list[Any]]]:
-        """The names of columns, and a row for each class, the most frequent first."""
+        """Returns the column names and a row for each class, the most frequent first."""
         names = sorted(self.names, key=lambda name: (-self.gold[name], name))
         lines = [
             [name or "(none)", self.gold[name], self.predicted[name], *self._of([name])]
@@ -78,7 +82,7 @@ class Counts:
 
 
 def of_classes(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str] | None]) -> Counts:
-    """Words by class; None is a text of which nothing was predicted."""
+    """Counts words by class; None is a text of which nothing was predicted."""
     counts = Counts()
     for true, guess in zip(gold, predicted, strict=True):
         counts.add(enumerate(true), enumerate(guess or ()), name=lambda item: item[1])
@@ -88,9 +92,7 @@ def of_classes(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str] 
 def of_chunks(
     gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str] | None], scheme: str
 ) -> Counts:
-    """Chunks by type, as the strict mode of seqeval counts them: right where beginning, end and
-    type are.
-    """
+    """Counts chunks by type as strict seqeval does: beginning, end and type must be right."""
     counts = Counts()
     for true, guess in zip(gold, predicted, strict=True):
         counts.add(
@@ -106,7 +108,7 @@ def accuracy(
     predicted: Sequence[Sequence[Any] | None],
     keep: Sequence[Sequence[bool]] | None = None,
 ) -> float:
-    """The share of words that are right; `keep` tells which of them count. NaN where none does."""
+    """Computes the share of right words; `keep` says which words count. NaN where none does."""
     right = total = 0
     for i, (true, guess) in enumerate(zip(gold, predicted, strict=True)):
         for j, item in enumerate(true):

@@ -1,5 +1,6 @@
-"""Scores of generated texts against references: exact match, BLEU, chrF and ROUGE-L, of a whole
-corpus. Host code; the tokenizer is always named.
+"""Corpus scores of generated texts against references: exact match, BLEU, chrF and ROUGE-L.
+
+Host code; the tokenizer is always named.
 
 BLEU and chrF are those of sacrebleu, and ROUGE-L takes its tokens, so that all three depend on
 nothing but the texts and the name of a tokenizer.
@@ -64,7 +65,7 @@ def check(names: Sequence[str]) -> None:
 def scores(
     names: Sequence[str], answers: Texts, references: Sequence[Texts], tokens: str
 ) -> dict[str, float]:
-    """The scores by name, over all answers.
+    """Computes the named scores over all answers.
 
     Args:
       names: some of SCORES.
@@ -78,7 +79,7 @@ def scores(
 
 
 def matches(answer: str, references: Texts) -> bool:
-    """Whether the answer is one of the references, but for white space at the ends."""
+    """Returns whether the answer is one of the references, white space at the ends aside."""
     return answer.strip() in {reference.strip() for reference in references}
 
 
@@ -87,8 +88,9 @@ def exact_match(answers: Texts, references: Sequence[Texts], tokens: str) -> flo
 
 
 def bleu(answers: Texts, references: Sequence[Texts], tokens: str) -> float:
-    """Corpus BLEU of up to four tokens, case kept, smoothed exponentially (Papineni et al., 2002;
-    Post, 2018).
+    """Computes corpus BLEU of up to four tokens, case kept, smoothed exponentially.
+
+    Papineni et al., 2002; Post, 2018.
     """
     from sacrebleu.metrics import BLEU
 
@@ -96,8 +98,9 @@ def bleu(answers: Texts, references: Sequence[Texts], tokens: str) -> float:
 
 
 def chrf(answers: Texts, references: Sequence[Texts], tokens: str) -> float:
-    """chrF2 of up to six characters (Popović, 2015); words play no part in it, so it suits any
-    language.
+    """Computes chrF2 of up to six characters (Popović, 2015).
+
+    Words play no part in it, so it suits any language.
     """
     from sacrebleu.metrics import CHRF
 
@@ -105,8 +108,9 @@ def chrf(answers: Texts, references: Sequence[Texts], tokens: str) -> float:
 
 
 def rouge_l(answers: Texts, references: Sequence[Texts], tokens: str) -> float:
-    """Mean over the answers of the F1 of the longest common subsequence of tokens, against the
-    reference where it is largest (Lin, 2004), in lower case.
+    """Computes the mean F1 of the longest common token subsequence, in lower case (Lin, 2004).
+
+    Each answer counts against the reference where its F1 is largest.
     """
     cut = tokenizer(tokens)
     split = lambda text: cut(text.lower()).split()
@@ -122,14 +126,14 @@ def rouge_l(answers: Texts, references: Sequence[Texts], tokens: str) -> float:
 
 @functools.cache
 def tokenizer(name: str) -> Callable[[str], str]:
-    """From a text to its tokens with a space between them."""
+    """Returns a function from a text to its tokens, joined by spaces."""
     from sacrebleu.metrics import BLEU
 
     return BLEU(tokenize=name).tokenizer
 
 
 def _streams(references: Sequence[Texts]) -> list[list[Any]]:
-    """One list per number of the reference, None where an answer has fewer."""
+    """Returns one list for each reference number, with None where an answer has fewer."""
     return [
         [r[i] if i < len(r) else None for r in references] for i in range(max(map(len, references)))
     ]
@@ -141,7 +145,7 @@ def _f1(a: Sequence[str], b: Sequence[str]) -> float:
 
 
 def _longest_common(a: Sequence[str], b: Sequence[str]) -> int:
-    """The length of the longest common subsequence."""
+    """Returns the length of the longest common subsequence."""
     row = [0] * (len(b) + 1)
     for x in a:
         diagonal = 0

@@ -26,8 +26,9 @@ LARGE = 512 * 512  # scores of a head and row
 
 
 class Tokens(NamedTuple):
-    """Where each token of a row stands. Segment 0 is padding: it attends to nothing and nothing
-    attends to it.
+    """Segment, position and type of each token of a batch of rows.
+
+    Segment 0 is padding: it attends to nothing and nothing attends to it.
     """
 
     segment_ids: Int[Array, "batch seq"]
@@ -37,7 +38,7 @@ class Tokens(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """Keys and values of the tokens so far, and the slot that the next token is written to.
+    """The keys and values of the tokens so far, and the slot that the next token is written to.
 
     Slots lie together: one token's product with them reads memory in order (measured on CPU: eight
     times faster than `[B, T, K, N]`).
@@ -50,7 +51,7 @@ class Cache(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """What is done to the scores of queries and keys.
+    """What is done to the products of queries and keys before the softmax.
 
     Attributes:
       causal: no later position is seen.
@@ -66,15 +67,17 @@ class Scores(NamedTuple):
         return scores if self.softcap is None else self.softcap * jnp.tanh(scores / self.softcap)
 
     def slope(self, capped: Array) -> Array | float:
-        """The derivative of `cap`, from its value."""
+        """Returns the derivative of `cap`, computed from the value that `cap` returned."""
         return 1.0 if self.softcap is None else 1 - jnp.square(capped / self.softcap)
 
 
 def segment_mask(
     query: Tokens, key: Tokens, causal: bool, window: Int[Array, ""] | None = None
 ) -> Bool[Array, "batch queries keys"]:
-    """Who may look at whom: same document, no padding; when causal, no later position; with a
-    window, positions nearer than it.
+    """Returns which query may attend to which key.
+
+    Both lie in the same segment and neither is padding; with `causal`, the key is not at a
+    later position; with a window, their positions differ by less than it.
     """
     same = query.segment_ids[:, :, None] == key.segment_ids[:, None, :]
     real = key.segment_ids[:, None, :] > 0
@@ -99,8 +102,9 @@ def reference(
     window: Int[Array, ""] | None = None,
     bias: Array | None = None,
 ) -> Float[Array, "batch queries heads head_dim"]:
-    """Softmax attention with the whole `[B, H, S, T]` matrix of scores (Vaswani et al., 2017);
-    grouped queries (Ainslie et al., 2023).
+    """Computes softmax attention with the full `[B, H, S, T]` score matrix (Vaswani et al., 2017).
+
+    Several query heads may share a key head (grouped queries: Ainslie et al., 2023).
 
     Args:
       q: `[B, S, H, N]`; k, v: `[B, T, K, N]`, K divides H.
@@ -138,8 +142,9 @@ def blocked(
     precision: str,
     window: Int[Array, ""] | None = None,
 ) -> Float[Array, "batch queries heads head_dim"]:
-    """The reference without its matrix: block by block, and only blocks in which somebody may look
-    at somebody. Memory linear in the length.
+    """Computes the same as `reference` block by block, without the score matrix.
+
+    Blocks in which no query may attend to any key are skipped; memory is linear in the length.
     """
 
     def mask(q_where, k_where):
@@ -164,14 +169,14 @@ PATHS = {"reference": reference, "blocked": blocked}
 
 
 def choose(name: str, queries: int, keys: int) -> str:
-    """`auto` is blocked where the matrix of scores would be large."""
+    """Returns the attention path: `auto` becomes blocked where the score matrix would be large."""
     if name != "auto":
         return name
     return "blocked" if queries * keys >= LARGE else "reference"
 
 
 class Attention(nn.Module):
-    """[B, S, D] -> [B, S, D], and the cache with the new keys and values where one was given."""
+    """Multi-head attention, [B, S, D] -> [B, S, D], and the cache with the new keys and values."""
 
     config: ModelConfig
     precision: str

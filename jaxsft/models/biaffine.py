@@ -27,7 +27,7 @@ from jaxsft.sharding.weights import declare
 
 
 class Views(NamedTuple):
-    """What scores are made of."""
+    """The scores of a parse: of arcs, of the factors of labels, and of parts of speech."""
 
     arcs: Float[Array, "batch words heads"]  # score of each head, of other sentences too
     dep: Float[Array, "batch words label1"]  # [dep; 1] of each word, for its relation
@@ -37,8 +37,10 @@ class Views(NamedTuple):
 
 
 class Biaffine(nn.Module):
-    """`[B, W, D]` -> `Views`. The root is a vector of its own; `tags` parts of speech are told from
-    the same states by a linear layer.
+    """The scorer of a parser, `[B, W, D]` -> `Views`.
+
+    The root is a learned vector; a linear layer scores `tags` parts of speech from the same
+    states.
     """
 
     embed: int
@@ -114,8 +116,7 @@ class Biaffine(nn.Module):
 
 
 def candidates(segment: Int[Array, "batch words"]) -> Array:
-    """Which heads a word may have, `[B, W, H]` bool: the root, and the other words of its
-    sentence."""
+    """Returns which heads a word may have, `[B, W, H]` bool: the root and words of its sentence."""
     words = segment.shape[1]
     same = (
         (segment[:, :, None] == segment[:, None, :])
@@ -128,22 +129,23 @@ def candidates(segment: Int[Array, "batch words"]) -> Array:
 def masked_arcs(
     views: Views, segment: Int[Array, "batch words"]
 ) -> Float[Array, "batch words heads"]:
-    """The scores of arcs, and a number below all of them where there can be none."""
+    """Returns the arc scores, with -1e9 where no arc is allowed."""
     return jnp.where(candidates(segment), views.arcs, -1e9)
 
 
 def label_logits(
     views: Views, heads: Int[Array, "batch words"], precision: str
 ) -> Float[Array, "batch words relations"]:
-    """The scores of the relations of each word to the head that is given."""
+    """Computes the scores of each relation between every word and its given head."""
     head = jnp.take_along_axis(views.head, heads[..., None], axis=1)  # [B, W, L + 1]
     left = contract("bwl,lrm->bwrm", views.dep, views.labels, precision)
     return contract("bwrm,bwm->bwr", left, head, precision)
 
 
 def best_labels(views: Views, precision: str) -> Int[Array, "batch words heads"]:
-    """The relation of the highest score for every word and every head: relation by relation, so
-    that `[B, W, H, R]` is never held.
+    """Returns the relation with the highest score for every pair of word and head.
+
+    It goes relation by relation, so that `[B, W, H, R]` is never held.
     """
 
     def one(best, relation):

@@ -24,8 +24,10 @@ _LOW = -1e30  # below any score; finite, so that a row without keys gives no NaN
 
 
 class _Row(NamedTuple):
-    """One row, cut into blocks: queries `[blocks, K, G, C, N]`, keys and values `[blocks, K, C,
-    N]`, and what the mask reads `[blocks, C]`.
+    """One row, cut into blocks of tokens.
+
+    Queries are `[blocks, K, G, C, N]`, keys and values `[blocks, K, C, N]`, the inputs of the
+    mask `[blocks, C]`.
     """
 
     q: Array
@@ -36,7 +38,7 @@ class _Row(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """What a block of scores goes through. The functions close over no traced value.
+    """The mask and the soft cap of a block of scores, as functions that close over no traced value.
 
     Attributes:
       mask: from what is known of the queries and of the keys, `[C]` each, to `[C, C]`. Padding has
@@ -54,7 +56,7 @@ class Rules(NamedTuple):
 def attend(
     q: Array, k: Array, v: Array, q_where: tuple, k_where: tuple, rules: Rules
 ) -> Float[Array, "batch queries heads head_dim"]:
-    """Softmax attention.
+    """Computes softmax attention block by block, with a backward pass of its own.
 
     Args:
       q: `[B, S, H, N]`, already scaled; k, v: `[B, T, K, N]`, K divides H.
@@ -77,7 +79,7 @@ def attend(
 
 
 def _cut(x: Array, axis: int) -> Array:
-    """`[B, ..., S, ...]` -> `[B, blocks, ..., C, ...]`, filled up with zeros."""
+    """Cuts an axis into zero-padded blocks: `[B, ..., S, ...]` -> `[B, blocks, ..., C, ...]`."""
     pad = -x.shape[axis] % BLOCK
     x = jnp.pad(x, [(0, pad if i == axis else 0) for i in range(x.ndim)])
     x = x.reshape(*x.shape[:axis], -1, BLOCK, *x.shape[axis + 1 :])
@@ -112,7 +114,7 @@ def _at(x, i):
 
 
 def _row_forward(rules: Rules, row: _Row):
-    """out `[blocks, K, G, C, N]` and the log of the softmax's denominator `[blocks, K, G, C]`."""
+    """Returns a row's output `[blocks, K, G, C, N]` and log denominators `[blocks, K, G, C]`."""
 
     def of_queries(i):
         q, where = _at((row.q, row.q_where), i)
@@ -147,8 +149,9 @@ def _row_forward(rules: Rules, row: _Row):
 
 
 def _row_backward(rules: Rules, row: _Row, lse, delta, g):
-    """dq, dk, dv in the layout of `row`; probabilities are computed again from the saved
-    denominators.
+    """Returns dq, dk and dv of a row, laid out as `row`.
+
+    Probabilities are computed again from the saved denominators.
     """
 
     def scores_and_gradient(i, j, allowed):

@@ -25,7 +25,7 @@ from jaxsft.sharding.weights import declare
 
 
 class Chains(NamedTuple):
-    """Where the chains of a row lie, `[B, W]`."""
+    """The chain of each word, and where a text begins and ends, all `[B, W]`."""
 
     number: Int[Array, "batch words"]  # 0: no word
     first: Bool[Array, "batch words"]  # the word begins its text
@@ -41,8 +41,9 @@ class Chains(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Of a tag behind another, `[before, after]`, and of a tag at the beginning and at the end of a
-    text.
+    """The learned scores of a chain.
+
+    Of one tag after another, `[before, after]`, and of a text's first and last tag.
     """
 
     transitions: Float[Array, "classes classes"]
@@ -51,9 +52,7 @@ class Scores(NamedTuple):
 
 
 class TagHead(TokenHead):
-    """Logits of each word, `[B, W, D] -> [B, W, C]`; with `crf` it declares the scores of a chain
-    too.
-    """
+    """A head with logits of each word, `[B, W, D] -> [B, W, C]`, and chain scores with `crf`."""
 
     classes: int = 2
     crf: bool = False
@@ -77,7 +76,7 @@ def negative_log_likelihood(
     chains: Chains,
     scores: Scores,
 ) -> Array:
-    """`log Z - score(tags)` of each chain, at its last word, and 0 elsewhere: `[B, W]`.
+    """Computes `log Z - score(tags)` of each chain, `[B, W]`: at its last word, and 0 elsewhere.
 
     `score(t) = start[t_1] + sum_i logits[i, t_i] + sum_i transitions[t_i, t_i+1] + end[t_n]`, and Z
     sums `exp score` over all tags.
@@ -111,7 +110,10 @@ def negative_log_likelihood(
 def viterbi(
     logits: Float[Array, "batch words classes"], chains: Chains, scores: Scores
 ) -> Int[Array, "batch words"]:
-    """The tags of the highest score in each chain (Viterbi, 1967); 0 where there is no word."""
+    """Returns the tags with the highest score in each chain; 0 where there is no word.
+
+    The algorithm is that of Viterbi, 1967.
+    """
     logits = logits.astype(at_least_fp32(logits.dtype))
 
     def forward(best, word):

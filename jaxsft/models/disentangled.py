@@ -21,8 +21,10 @@ from jaxsft.sharding.weights import declare
 
 
 def bucket_of_distance(buckets: int, longest: int) -> np.ndarray:
-    """The bucket of each distance `[longest + 1]`: its own up to half of the buckets, beyond that
-    by its logarithm; `buckets` for all from `longest` on. In float32, as the published weights were
+    """Returns the bucket of each distance, `[longest + 1]`.
+
+    Distances up to half of the buckets have one each; beyond that the bucket grows with the
+    logarithm, and is `buckets` from `longest` on. In float32, as the published weights were
     trained.
     """
     half, distance = buckets // 2, np.arange(longest + 1, dtype=np.float32)
@@ -34,17 +36,16 @@ def bucket_of_distance(buckets: int, longest: int) -> np.ndarray:
 
 
 def row_of(behind: Int[Array, ...], buckets: int, longest: int) -> Int[Array, ...]:
-    """The row of the table for keys that stand so far behind their query: the middle is the token
-    itself.
-    """
+    """Returns the table row of a key `behind` positions behind its query."""
     table = jnp.asarray(bucket_of_distance(buckets, longest))
     bucket = jnp.sign(behind) * table[jnp.minimum(jnp.abs(behind), longest)]
     return jnp.clip(bucket + buckets, 0, 2 * buckets - 1)
 
 
 class Disentangled(nn.Module):
-    """The table of relative positions `[R, D]`, normed, which all layers share, and its row for
-    each query and key `[B, S, T]`.
+    """The normed table of relative positions `[R, D]`, which all layers share.
+
+    It also gives its row for each query and key, `[B, S, T]`.
     """
 
     config: ModelConfig
@@ -71,9 +72,7 @@ def bias(
     rows: Int[Array, "batch queries keys"],
     precision: str,
 ) -> Float[Array, "batch heads queries keys"]:
-    """Content of the query with the position of the key, and content of the key with that of the
-    query.
-    """
+    """Computes the content-to-position plus position-to-content scores, `[B, H, S, T]`."""
     to_position = contract("bshn,rhn->bhsr", q, position_k, precision)
     from_position = contract("bthn,rhn->bhtr", k, position_q, precision)
     there = jnp.take_along_axis(to_position, rows[:, None], axis=3)
@@ -82,5 +81,5 @@ def bias(
 
 
 def scale(head_dim: int) -> float:
-    """Three products are summed, so that scores are divided by sqrt(3 N)."""
+    """Returns `1 / sqrt(3 N)`, since three products are summed into each score."""
     return 1 / math.sqrt(3 * head_dim)

@@ -32,9 +32,7 @@ DECODER = 2**20  # its dropout is apart from the encoder's
 
 
 class Memory(NamedTuple):
-    """What a decoder sees of its source: the encoder's states, or the keys and values that a layer
-    made of them.
-    """
+    """The source as a decoder sees it: encoder states, or a layer's keys and values of them."""
 
     tokens: Tokens
     states: Float[Array, "batch source embed"] | None = None
@@ -43,9 +41,7 @@ class Memory(NamedTuple):
 
 
 class Sources(NamedTuple):
-    """What the layers of a decoder keep of the sources while they write: 0 where a row has no
-    token, and the keys and values of each layer.
-    """
+    """The keys and values of the sources for every decoder layer; segment 0 is padding."""
 
     segment_ids: Int[Array, "batch source"]
     kv: tuple[tuple[Array, Array], ...]  # [B, T, K, N]
@@ -57,7 +53,7 @@ class Sources(NamedTuple):
 
 
 class CrossCache(NamedTuple):
-    """A layer's `Cache`, and its keys and values of the source."""
+    """A decoder layer's cache of the target, and its keys and values of the source."""
 
     k: Float[Array, "batch kv_heads slots head_dim"]
     v: Float[Array, "batch kv_heads slots head_dim"]
@@ -67,7 +63,7 @@ class CrossCache(NamedTuple):
 
 
 class CrossAttention(nn.Module):
-    """Queries of the target over keys and values of the source. [B, S, D] -> [B, S, D]."""
+    """Attention of the target to keys and values of the source. [B, S, D] -> [B, S, D]."""
 
     config: ModelConfig
     precision: str
@@ -124,7 +120,7 @@ def _projection(
 
 
 class DecoderBlock(Block):
-    """`Block` with attention over the source between the other two."""
+    """A block with attention to the source between self-attention and the MLP."""
 
     @nn.compact
     def __call__(
@@ -162,7 +158,7 @@ class DecoderBlock(Block):
 
 @dataclasses.dataclass(frozen=True)
 class Decoder(Transformer):
-    """The half that writes. Its states are of the target, given the memory of the source."""
+    """The decoder: its states are those of the target, given the memory of the source."""
 
     def block(self) -> DecoderBlock:
         return DecoderBlock(self.config, self.precision)
@@ -175,7 +171,7 @@ class Decoder(Transformer):
         memory: Memory,
         noise: Dropout | None,
     ) -> Array:
-        """`Transformer.hidden`, with a source."""
+        """Runs the decoder layers on target tokens, which attend to `memory`; returns [B, S, D]."""
         x = self._embed(params, tokens, where, noise)
         tables = self._positions(params, where, where, x.dtype)
 
@@ -208,7 +204,7 @@ class Decoder(Transformer):
         return self._norm(params, x)
 
     def sources(self, params: Params, memory: Memory, dtype: Any) -> Sources:
-        """Every layer's keys and values of the source."""
+        """Returns the keys and values of the source for every decoder layer, cast to `dtype`."""
         project, out = (
             _projection(self.config, self.precision, self.config.kv_heads, "kv_heads"),
             [],
@@ -228,9 +224,7 @@ class Decoder(Transformer):
 
 @dataclasses.dataclass(frozen=True)
 class EncoderDecoder(Transformer):
-    """The static half of a model whose config has `decoder_layers`; as `Transformer`, but for a
-    source.
-    """
+    """The static part of an encoder-decoder model: `Transformer`'s interface, with a source."""
 
     @functools.cached_property
     def encoder(self) -> Transformer:
@@ -259,9 +253,7 @@ class EncoderDecoder(Transformer):
         )
 
     def _prefixed(self, half: str, layers: int) -> bool:
-        """Whether the tokens of a half stand behind a prefix: one of its layers has one among the
-        keys of its own tokens.
-        """
+        """Returns whether some layer of a half has a prefix before the keys of its own tokens."""
         targets = getattr(self.adapter, "target", ())
         return any(
             re.fullmatch(target, f"{half}/layers/{i}/attention")
@@ -271,11 +263,11 @@ class EncoderDecoder(Transformer):
 
     @property
     def shift(self) -> int:
-        """The larger one of its halves."""
+        """Returns the position of the first token: the larger of both halves."""
         return max(self.encoder.shift, self.decoder.shift)
 
     def init(self, key: Array) -> Params:
-        """The boxed parameters, those of both halves from keys of their own."""
+        """Returns the boxed parameters; encoder, decoder and head are drawn from separate keys."""
         encoder_key, decoder_key, head_key = jax.random.split(key, 3)
         bare = lambda half: dataclasses.replace(half, adapter=NONE)
         encoder, decoder = (
@@ -307,7 +299,7 @@ class EncoderDecoder(Transformer):
         *,
         source: tuple[Array, Tokens],
     ) -> Float[Array, "batch seq embed"]:
-        """The last hidden state of every token of the target.
+        """Computes the last hidden state of every target token, [B, S, D].
 
         Args:
           source: its tokens `[B, T]`, and where they stand; segment i is that of the target's
@@ -320,27 +312,25 @@ class EncoderDecoder(Transformer):
         return x * self.config.output_scale
 
     def start(self, params: Params, source: tuple[Array, Tokens], dtype: Any) -> Sources:
-        """What decoding needs of the source: it is encoded once, and every layer keeps its keys and
-        values.
-        """
+        """Encodes the source once and returns each decoder layer's keys and values of it."""
         memory = Memory(source[1], self.encoder.hidden(half(params, "encoder"), *source))
         return self.decoder.sources(half(params, "decoder"), memory, dtype)
 
     def decode(
         self, params: Params, tokens: Array, where: Tokens, caches: tuple[CrossCache, ...]
     ) -> tuple[Array, tuple[CrossCache, ...]]:
-        """`hidden` of new tokens of the target, with caches that hold what `start` gave."""
+        """Computes `hidden` of new target tokens, with caches that hold the output of `start`."""
         x, caches = self.decoder.decode(half(params, "decoder"), tokens, where, caches)
         return x * self.config.output_scale, caches
 
 
 def encoder_of(config: ModelConfig) -> ModelConfig:
-    """The options of its encoder alone."""
+    """Returns the config of the encoder alone."""
     return dataclasses.replace(config, decoder_layers=0, output_scale=1.0)
 
 
 def half(params: Params, name: str) -> Params:
-    """The parameters of a half, as those of a `Transformer`; without a head."""
+    """Returns the parameters of one half, laid out as those of a `Transformer` without a head."""
     of_half, beside = params[name], params.get(adapters.NAME, {})
     own = beside.get(name, {})
     own = {**own, "embed": {**beside.get("embed", {}), **own.get("embed", {})}}

@@ -26,10 +26,11 @@ ROUTING = "routing"  # the collection of what routers said, kept where it is mut
 
 
 class Experts(nn.Module):
-    """Mixtral's layer (Jiang et al., 2024, arXiv:2401.04088, section 2.1): a softmax over all
-    experts, the largest `experts_per_token` of it, and the sum of these experts by their weights.
-    [B, S, D] -> [B, S, D]. Tokens do not compete for places, so that a text does not depend on its
-    batch.
+    """Mixtral's sparse MLP layer, [B, S, D] -> [B, S, D].
+
+    A softmax over all experts, the `experts_per_token` largest of it, and the sum of these
+    experts by their weights (Jiang et al., 2024, arXiv:2401.04088, section 2.1). No expert has
+    a capacity, so a text does not depend on its batch.
     """
 
     config: ModelConfig
@@ -77,12 +78,12 @@ class Experts(nn.Module):
 
 
 def routing(found: Mapping[str, Any], there: Bool[Array, "batch seq"]) -> Routing | None:
-    """The sums of a block's router, from the collection `ROUTING`; None where it has none."""
+    """Returns a block's router sums from the collection `ROUTING`; None where it has no router."""
     return Routing.update(*found[ROUTING]["mlp"]["scores"][0], there) if ROUTING in found else None
 
 
 class Matrices(nn.Module):
-    """`w` `[E, inputs, outputs]`: a matrix of each expert."""
+    """One matrix for each expert: `w` `[E, inputs, outputs]`."""
 
     experts: int
     shape: tuple[int, int]
@@ -103,8 +104,10 @@ class Matrices(nn.Module):
 def gather(
     x: Float[Array, "tokens embed"], chosen: Int[Array, "tokens chosen"], experts: int
 ) -> tuple[Float[Array, "uses embed"], Int[Array, uses], Int[Array, experts]]:
-    """The tokens once for each expert that they chose, sorted by expert; the use that each came
-    from; and how many each expert has.
+    """Copies each token once for every expert it chose, and sorts the copies by expert.
+
+    Returns the copies, the index of the use each came from, and the number of uses of each
+    expert.
     """
     flat = chosen.reshape(-1)
     order = jnp.argsort(flat, stable=True)
@@ -117,7 +120,7 @@ def grouped(
     sizes: Int[Array, experts],
     precision: str,
 ) -> Array:
-    """`x @ w[e]` for the rows of each expert `e`, as `contract` computes products."""
+    """Computes `x @ w[e]` for the rows of each expert `e`, in the precision of `contract`."""
     if precision != "fp32":
         return lax.ragged_dot(
             x.astype(jnp.bfloat16),

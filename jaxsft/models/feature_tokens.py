@@ -1,6 +1,4 @@
-"""Numbers and classes beside a text as soft tokens: vectors that stand where a few tokens of the
-text would.
-"""
+"""Soft tokens: vectors of the numbers and classes beside a text, which take the place of tokens."""
 
 from __future__ import annotations
 
@@ -17,15 +15,16 @@ from jaxsft.sharding.weights import declare
 
 
 class Soft(NamedTuple):
-    """Vectors in place of the embeddings of some tokens."""
+    """Vectors in place of the embeddings of the tokens where `mask` is true."""
 
     mask: Bool[Array, "batch seq"]
     vectors: Float[Array, "batch seq embed"]
 
 
 class Features(nn.Module):
-    """A vector for each column: `columns[i] + number * numbers[i] + table[class]`. Rows of unit
-    length at the start, as those of tokens.
+    """The vectors of columns: `columns[i] + number * numbers[i] + table[class]`.
+
+    Rows have unit length at the start, as those of tokens.
 
     Row 0 of a column in the table, that of classes which training did not have, begins at 0 and
     stays there unless values are missing in training.
@@ -64,7 +63,7 @@ class Features(nn.Module):
 
 
 def place(vectors: Float[Array, "batch texts columns embed"], where: Tokens, start: int) -> Soft:
-    """The vectors of each text at its positions `start`, `start + 1`, ..."""
+    """Places the vectors of each text at its positions `start`, `start + 1`, ..."""
     b, _, columns, embed = vectors.shape
     at = where.positions - start
     mask = (where.segment_ids > 0) & (at >= 0) & (at < columns)

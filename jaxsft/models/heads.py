@@ -27,8 +27,9 @@ from jaxsft.sharding.weights import declare
 
 
 class VocabHead(nn.Module):
-    """What a model has of its own for logits over the vocabulary: the untied matrix `[D, V]`, a
-    bias `[V]`, or both.
+    """The part of the vocabulary logits that the embeddings do not give.
+
+    An untied matrix `[D, V]`, a bias `[V]`, or both.
 
     Chunked losses and generation read the weights themselves, so `__call__` serves initialisation
     and small logits.
@@ -58,7 +59,7 @@ class VocabHead(nn.Module):
 # --- whole texts
 # --------------------------------------------------------------------------------------------------
 def members(segment_ids: Int[Array, "batch seq"], texts: int) -> Bool[Array, "batch texts seq"]:
-    """Which tokens are those of which text."""
+    """Returns which token belongs to which text, `[B, G, S]` bool."""
     return segment_ids[:, None, :] == jnp.arange(1, texts + 1)[None, :, None]
 
 
@@ -69,8 +70,9 @@ def pool(
     texts: int,
     how: str,
 ) -> Float[Array, "batch texts embed"]:
-    """One vector per packed text, chosen by segment and position, never by token id: mean, max,
-    first or last token. Absent texts give zeros.
+    """Pools the tokens of each packed text into one vector: mean, max, first or last token.
+
+    Tokens are chosen by segment and position, never by id. Absent texts give zeros.
     """
     # [B, G, S]; what stands before a text is not of it
     member = members(segment_ids, texts) & (positions >= 0)[:, None, :]
@@ -92,7 +94,10 @@ def pool(
 def _max(
     x: Float[Array, "batch seq embed"], member: Bool[Array, "batch texts seq"]
 ) -> Float[Array, "batch texts embed"]:
-    """The largest value of each channel, text after text: all at once would hold `[B, G, S, D]`."""
+    """Computes the largest value of each channel per text.
+
+    One text at a time: all at once would hold `[B, G, S, D]`.
+    """
     low = jnp.finfo(x.dtype).min
 
     def one(mine):  # [B, S]
@@ -107,9 +112,10 @@ def attend(
     texts: int,
     query: Float[Array, embed],
 ) -> Float[Array, "batch texts embed"]:
-    """The mean of each text's tokens by the softmax of their product with a learnt query, scaled as
-    in attention (Vaswani et al., 2017): the attention of Lin et al., 2017 (arXiv:1703.03130), with
-    one hop and without its hidden layer. Absent texts give zeros.
+    """Pools each text's tokens by the softmax of their scaled product with a learned query.
+
+    It is the attention of Lin et al., 2017 (arXiv:1703.03130), with one hop and without its
+    hidden layer; the scale is that of Vaswani et al., 2017. Absent texts give zeros.
     """
     member = members(segment_ids, texts)
     scores = contract("bsd,d->bs", x, query, "fp32") * x.shape[-1] ** -0.5
@@ -119,8 +125,9 @@ def attend(
 
 
 class TextHead(nn.Module):
-    """Numbers of each packed text. [B, S, D] -> [B, G, C]; or, of texts that are pooled, [B, G, D]
-    -> [B, G, C].
+    """A head with C outputs for each packed text, [B, S, D] -> [B, G, C].
+
+    Of texts that are already pooled: [B, G, D] -> [B, G, C].
 
     Attributes:
       pool: mean | max | first | last | attention, see `pool` and `attend`.
@@ -164,8 +171,9 @@ class TextHead(nn.Module):
     def vectors(
         self, x: Array, where: Tokens | None, texts: int
     ) -> Float[Array, "batch texts embed"]:
-        """The pooled texts, through the dense layer where there is one. Without `where`, x are the
-        vectors of texts, `[B, G, D]`.
+        """Returns the pooled vectors, through the dense layer where there is one.
+
+        With `where=None`, `x` are the vectors of texts already, `[B, G, D]`.
         """
         with jax.named_scope("pool"):
             if self.pool == "attention":
@@ -186,7 +194,10 @@ class TextHead(nn.Module):
 
 
 class TokenHead(nn.Module):
-    """What the heads over tokens (or words) share; `form` and `norm` as of `TextHead`."""
+    """The shared layers of heads over tokens or words.
+
+    `form` and `norm` are as in `TextHead`.
+    """
 
     embed: int
     precision: str
@@ -197,7 +208,7 @@ class TokenHead(nn.Module):
     def logits(
         self, x: Float[Array, "batch seq embed"], classes: int, noise: Dropout | None
     ) -> Float[Array, "batch seq classes"]:
-        """By the layers that `form` names. Inside a compact method."""
+        """Computes the logits with the layers that `form` names. Call it in a compact method."""
         x = dropout(x, noise, 0)
         if self.form != "linear":
             x = ACTIVATIONS[self.activation](self._linear("dense", self.embed)(x))
@@ -215,9 +226,7 @@ class TokenHead(nn.Module):
 
 
 class SpanHead(TokenHead):
-    """Two logits of each token: to be the first, and the last, of a stretch. [B, S, D] -> [B, S,
-    2].
-    """
+    """A head with the logits of a span's start and end for each token. [B, S, D] -> [B, S, 2]."""
 
     @nn.compact
     def __call__(
@@ -227,7 +236,7 @@ class SpanHead(TokenHead):
 
 
 def layers_of(task: Any, model: ModelConfig) -> dict[str, Any]:
-    """`form`, `activation` and `norm` of a head, as the options of a task say."""
+    """Returns `form`, `activation` and `norm` of a head from the options of a task."""
     return {
         "form": task.head,
         "activation": task.activation,
@@ -236,9 +245,10 @@ def layers_of(task: Any, model: ModelConfig) -> dict[str, Any]:
 
 
 class PairHead(TextHead):
-    """Of neighbouring texts u and v, which were read apart. [B, S, D] -> [B, G, D] without outputs:
-    vectors; else [B, G / 2, C] from (u, v, |u - v|) (Sentence-BERT: Reimers and Gurevych, 2019,
-    arXiv:1908.10084, section 3).
+    """A head over neighbouring texts u and v that were encoded separately.
+
+    Without outputs it returns vectors, [B, S, D] -> [B, G, D]; else scores [B, G / 2, C] from
+    (u, v, |u - v|) (Sentence-BERT: Reimers and Gurevych, 2019, arXiv:1908.10084, section 3).
     """
 
     @nn.compact
@@ -257,5 +267,5 @@ class PairHead(TextHead):
 
     @property
     def weightless(self) -> bool:
-        """Whether there is nothing to learn in it."""
+        """Returns whether the head has no weights at all."""
         return not self.outputs and self.pool != "attention" and self.form == "linear"

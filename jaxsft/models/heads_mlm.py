@@ -17,8 +17,10 @@ from jaxsft.sharding.weights import declare
 
 
 class MaskedHead(nn.Module):
-    """`norm(activation(dense(x)))`, whose product with the embeddings (or a matrix of its own) and
-    bias are the logits (Devlin et al., 2019).
+    """The masked-LM head of BERT (Devlin et al., 2019): `norm(activation(dense(x)))`.
+
+    Its product with the embeddings (or with a matrix of its own), plus a bias, gives the
+    logits.
 
     The loss reads `w` and `b` itself; `__call__` serves initialisation and small logits of a model
     that is not tied.

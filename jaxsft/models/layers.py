@@ -16,6 +16,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jaxsft import halves
 from jaxsft.config.model import ModelConfig
 from jaxsft.products import ROUNDED, at_least_fp32, contract
 from jaxsft.sharding.weights import declare
@@ -45,8 +46,9 @@ ACTIVATIONS = {
 # --- dropout
 # --------------------------------------------------------------------------------------------------
 class Dropout(NamedTuple):
-    """A traced rate and one key per row, so that a row's mask depends neither on its micro-batch
-    nor on its device.
+    """A traced dropout rate and one key per row.
+
+    A row's mask depends neither on its micro-batch nor on its device.
     """
 
     rate: Float[Array, ""]
@@ -65,8 +67,9 @@ class Dropout(NamedTuple):
 def dropout(
     x: Float[Array, "batch ..."], noise: Dropout | None, site: int
 ) -> Float[Array, "batch ..."]:
-    """Inverted dropout (Srivastava et al., 2014). 16 random bits an element: the rate is exact to
-    1/65536, and 0 is the identity.
+    """Applies inverted dropout (Srivastava et al., 2014); the identity without noise or at rate 0.
+
+    Each element draws 16 random bits, so the rate is exact to 1/65536.
     """
     if noise is None:
         return x
@@ -79,8 +82,9 @@ def dropout(
 def neftune(
     x: Float[Array, "batch seq embed"], noise: Dropout | None, segment_ids: Int[Array, "batch seq"]
 ) -> Float[Array, "batch seq embed"]:
-    """Embeddings of training with noise from `[-1, 1] alpha / sqrt(length of the text x D)` (Jain
-    et al., 2023, arXiv:2310.05914, algorithm 1).
+    """Adds noise from `[-1, 1] alpha / sqrt(length of the text x D)` to embeddings in training.
+
+    Jain et al., 2023, arXiv:2310.05914, algorithm 1.
     """
     if noise is None or noise.neftune is None:
         return x
@@ -97,8 +101,9 @@ def neftune(
 # --- linear layers and norms
 # --------------------------------------------------------------------------------------------------
 def fan_in_normal(inputs: int, scale: float = 1.0):
-    """Truncated normal with standard deviation `scale / sqrt(fan in)` (LeCun et al., 1998; the
-    layout is `inputs` leading axes).
+    """Returns a truncated normal initialiser with standard deviation `scale / sqrt(fan in)`.
+
+    The fan-in is the product of the first `inputs` axes (LeCun et al., 1998).
     """
 
     def init(key, shape, dtype):
@@ -114,8 +119,10 @@ def fan_in_normal(inputs: int, scale: float = 1.0):
 
 
 class Linear(nn.Module):
-    """A product written as an equation; fan-in, sharding and the matrix that an optimizer sees
-    follow from `shape`, `axes` and `inputs`.
+    """A linear layer written as an equation.
+
+    Fan-in, sharding and the matrix that an optimizer sees follow from `shape`, `axes` and
+    `inputs`.
     """
 
     equation: str
@@ -144,7 +151,9 @@ class Linear(nn.Module):
             return self.get_variable("adapters", "adapter").linear(
                 x, w, b, self.equation, functools.partial(contract, precision=self.precision)
             )
-        if self.precision == ROUNDED:
+        if halves.are(w):
+            y = halves.linear(x, w, self.inputs)
+        elif self.precision == ROUNDED:
             y = contract(self.equation, x.astype(jnp.bfloat16).astype(jnp.float32), w, "fp32")
         else:
             y = contract(self.equation, x, w, self.precision)
@@ -164,7 +173,7 @@ class Norm(nn.Module):
 
     @classmethod
     def of(cls, config: ModelConfig, **options) -> Norm:
-        """The norm that a model has everywhere."""
+        """Builds the norm that the config names, which is the same everywhere in a model."""
         return cls(
             config.norm, config.norm_epsilon, config.norm_bias, config.norm_plus_one, **options
         )
@@ -188,8 +197,9 @@ class Norm(nn.Module):
 
 
 class MLP(nn.Module):
-    """`down(act(up(x)))`, or gated `down(act(gate(x)) * up(x))` (Shazeer, 2020). [B, S, D] -> [B,
-    S, D].
+    """The MLP of a block, [B, S, D] -> [B, S, D].
+
+    `down(act(up(x)))`, or gated `down(act(gate(x)) * up(x))` (Shazeer, 2020).
     """
 
     hidden: int

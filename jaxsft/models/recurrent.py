@@ -38,7 +38,7 @@ GATES = {"lstm": 4, "gru": 3}
 
 
 class Cell(nn.Module):
-    """One direction of one layer. [B, S, D] -> [B, S, U].
+    """One direction of one recurrent layer. [B, S, D] -> [B, S, U].
 
     lstm (Hochreiter & Schmidhuber, 1997, with the forget gate of Gers et al., 2000), gates in the
     order i, f, g, o of `x w + h u + b`:
@@ -53,8 +53,9 @@ class Cell(nn.Module):
     precision: str
 
     def _product(self, name: str, equation: str, x: Array, w: Array) -> Array:
-        """With the adapter of the matrix, where it has one. Its dropout of states has one mask for
-        all steps (Gal & Ghahramani, 2016).
+        """Computes the product with a matrix, through its adapter where it has one.
+
+        The adapter's dropout has one mask for all steps (Gal & Ghahramani, 2016).
         """
         product = functools.partial(contract, precision=self.precision)
         if beside := self.get_variable(adapters.NAME, name, {}):
@@ -111,7 +112,7 @@ def _bias(kind: str, key: Array, shape: tuple[int, ...], dtype: Any) -> Array:
 
 
 class RecurrentLayer(nn.Module):
-    """[B, S, D] -> [B, S, D]: one direction of D units, or two of D / 2."""
+    """A recurrent layer, [B, S, D] -> [B, S, D]: one direction of D units, or two of D / 2."""
 
     config: ModelConfig
     precision: str
@@ -135,7 +136,7 @@ class RecurrentLayer(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Recurrent(Model):
-    """The static half of a model, as `Transformer`."""
+    """The static part of a recurrent model, with the interface of `Transformer`."""
 
     config: ModelConfig
     vocab: int
@@ -147,8 +148,9 @@ class Recurrent(Model):
     supports_packing = True  # states begin anew at the first token of a text
 
     def init(self, key: Array) -> Params:
-        """The boxed parameters, every layer from a key of its own; under `jax.eval_shape`, the
-        declarations.
+        """Returns the boxed parameters, each layer drawn from its own key.
+
+        Under `jax.eval_shape`, the declarations.
         """
         embed_key, layer_key, head_key = jax.random.split(key, 3)
         ids, x = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1, self.config.embed))
@@ -173,8 +175,10 @@ class Recurrent(Model):
         noise: Dropout | None = None,
         soft: Soft | None = None,
     ) -> Float[Array, "batch seq embed"]:
-        """The state after every token of the highest layer. Dropout between layers, only where
-        `noise` is given (Zaremba et al., 2014); `soft` stands in place of some embeddings.
+        """Computes the state of the top layer after every token, [B, S, D].
+
+        Dropout stands between layers and only where it is passed (Zaremba et al., 2014);
+        `soft` replaces some embeddings.
         """
         own = self._adapters(params.get(adapters.NAME, {}).get("embed", {}), noise)
         x = self._embedding().apply({"params": params["embed"]} | own, tokens, where)

@@ -18,8 +18,9 @@ KINDS: dict[str, Any] = {"transformer": Transformer, "lstm": Recurrent, "gru": R
 
 
 def adapting(kind: Any, config: Any) -> dict[str, Any]:
-    """The adapter as an option of a model's class; nothing where there is none. Raises ConfigError
-    where the class has no place for one.
+    """Returns the keyword argument `adapter` of a model class; empty without an adapter.
+
+    Raises ConfigError where the class cannot have this adapter.
     """
     name = config.adapter.name
     if name == "none":
@@ -43,8 +44,9 @@ def adapting(kind: Any, config: Any) -> dict[str, Any]:
 
 
 def get(config: ModelConfig, packing: bool) -> Any:
-    """The class of a model. Raises ConfigError where texts that share a row would leak into each
-    other in it.
+    """Returns the class of a model.
+
+    Raises ConfigError where texts that share a row would leak into each other in it.
     """
     found = EncoderDecoder if config.decoder_layers else KINDS[config.kind]
     if packing and not found.supports_packing:

@@ -18,9 +18,10 @@ from jaxsft.sharding.weights import declare
 
 
 def bucket_of_distance(buckets: int, longest: int) -> np.ndarray:
-    """The bucket of each distance `[longest + 1]`: the first half of them hold one distance each,
-    the others grow with its logarithm up to `longest`. In float32, as the published weights were
-    trained.
+    """Returns the bucket of each distance, `[longest + 1]`.
+
+    The first half of the buckets hold one distance each, the others grow with its logarithm up
+    to `longest`. In float32, as the published weights were trained.
     """
     exact = buckets // 2
     distance = np.arange(longest + 1)
@@ -32,8 +33,9 @@ def bucket_of_distance(buckets: int, longest: int) -> np.ndarray:
 
 
 def bucket(ahead: Int[Array, ...], buckets: int, longest: int, causal: bool) -> Int[Array, ...]:
-    """Of keys that stand so far ahead of their query. Without `causal`, half of the buckets are for
-    the keys that come later.
+    """Returns the bucket of keys that stand `ahead` positions after their query.
+
+    Without `causal`, half of the buckets are for keys that come later.
     """
     each = buckets if causal else buckets // 2
     table = jnp.asarray(bucket_of_distance(each, longest))
@@ -43,7 +45,7 @@ def bucket(ahead: Int[Array, ...], buckets: int, longest: int, causal: bool) -> 
 
 
 class Relative(nn.Module):
-    """What is added to the scores of queries and keys, `[B, H, S, T]`, of `w` `[buckets, H]`."""
+    """The bias of the scores of queries and keys, `[B, H, S, T]`, from `w` `[buckets, H]`."""
 
     config: ModelConfig
 

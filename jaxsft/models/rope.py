@@ -1,5 +1,4 @@
-"""Rotary positions (Su et al., 2021, arXiv:2104.09864) and what makes them reach farther than they
-were trained.
+"""Rotary positions (Su et al., 2021, arXiv:2104.09864) and the scalings that extend their range.
 
 Letters: B batch, S sequence, R rotated half of a head's dimensions.
 """
@@ -16,15 +15,14 @@ from jaxsft.config.model import ModelConfig, RopeScaling
 
 
 def rotated(config: ModelConfig) -> int:
-    """How many dimensions of a head are rotated."""
+    """Returns how many dimensions of a head are rotated."""
     return int(config.head_dim * config.rope_fraction)
 
 
 def frequencies(
     base: float, dims: int, scaling: RopeScaling, dtype=np.float32
 ) -> tuple[np.ndarray, float]:
-    """Angle per position of each pair of dimensions `[R]`, and what cosines and sines are
-    multiplied by.
+    """Returns each dimension pair's angle per position `[R]`, and the factor of cos and sin.
 
     linear: position interpolation (Chen et al., 2023, arXiv:2306.15595). ntk: the base grows so
     that the slowest frequency is interpolated and the fastest kept (bloc97, 2023). llama3: the
@@ -75,8 +73,9 @@ def _yarn(plain: np.ndarray, base: float, dims: int, s: RopeScaling) -> np.ndarr
 def table(
     config: ModelConfig, positions: Int[Array, "batch seq"], dtype, base: float | None = None
 ) -> tuple[Float[Array, "batch seq 1 half"], Float[Array, "batch seq 1 half"]]:
-    """Cosines and sines of every position. With a `base` of its own, that of layers with a window,
-    without scaling.
+    """Computes cosines and sines of every position.
+
+    With a separate `base`, those of layers with a window, without scaling.
     """
     scaling = config.rope_scaling if base is None else RopeScaling()
     frequency, high = frequencies(
@@ -89,9 +88,7 @@ def table(
 def rotate(
     x: Float[Array, "batch seq heads head_dim"], cos_sin: tuple[Array, Array]
 ) -> Float[Array, "batch seq heads head_dim"]:
-    """The first 2R dimensions of each head turned, halves against each other as in the Llama
-    reference of Hugging Face.
-    """
+    """Rotates the first 2R dimensions of each head, paired by halves as in Hugging Face's Llama."""
     cos, sin = cos_sin
     half = cos.shape[-1]
     a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]

@@ -1,5 +1,4 @@
-"""A pretrained Transformer of another depth or width: plain functions on its options and its
-weights.
+"""Changes of the depth and width of a pretrained Transformer: functions on its config and weights.
 
     keep_layers, repeat_layers   some of the layers, and each of them several times in a row
     keep_decoder_layers          some of those of a decoder, where keep_layers is of its encoder;
@@ -43,13 +42,14 @@ def asked(model: ModelConfig) -> bool:
 
 
 def without(model: ModelConfig) -> ModelConfig:
-    """The model with none of these options."""
+    """Returns the config with all structure-changing options at their defaults."""
     return dataclasses.replace(model, **NONE)
 
 
 def resized(found: ModelConfig) -> ModelConfig:
-    """The architecture that these options make of the pretrained one (all other fields). Raises
-    ConfigError.
+    """Returns the architecture that the structure options make of the pretrained one.
+
+    Raises ConfigError where they cannot change this model.
     """
     m = found
     if not asked(m):
@@ -106,14 +106,19 @@ def _first(m: ModelConfig) -> str:
 
 
 def layers(m: ModelConfig) -> list[int]:
-    """Which layer of the pretrained model (of an encoder-decoder: of its encoder) each layer starts
-    from. Raises ConfigError.
+    """Returns the pretrained layer that each layer starts from, in an encoder-decoder the
+    encoder's.
+
+    Raises ConfigError for an impossible order.
     """
     return _order(m, "keep_layers", m.layers)
 
 
 def decoder_layers(m: ModelConfig) -> list[int]:
-    """The same of the decoder of an encoder-decoder. Raises ConfigError."""
+    """Returns the pretrained layer that each decoder layer starts from; empty without a decoder.
+
+    Raises ConfigError for an impossible order.
+    """
     return _order(m, "keep_decoder_layers", m.decoder_layers) if m.decoder_layers else []
 
 
@@ -125,7 +130,7 @@ def _order(m: ModelConfig, option: str, depth: int) -> list[int]:
 
 
 def apply(params: Params, old: ModelConfig, wanted: ModelConfig, seed: int) -> Params:
-    """Weights of the architecture `old` for `resized` of it.
+    """Converts weights of the architecture `old` to those of `resized(wanted)`.
 
     Args:
       params: with one stack of layers, or one of each half.
@@ -154,7 +159,7 @@ def apply(params: Params, old: ModelConfig, wanted: ModelConfig, seed: int) -> P
 def _stack(
     half: Params, old: ModelConfig, wanted: ModelConfig, order: list[int], seed: int
 ) -> Params:
-    """A model of one stack, or a half of one of two."""
+    """Changes the layers of one stack: a whole model, or one half of an encoder-decoder."""
     stack, out = jax.tree.map(lambda w: w[np.array(order)], half["layers"]["0"]), dict(half)
     if wanted.resize_mlp and wanted.resize_mlp != old.mlp:
         stack = {**stack, "mlp": resize_mlp(stack["mlp"], wanted.resize_mlp, seed)}
@@ -172,7 +177,7 @@ def _stack(
 
 
 def resize_mlp(mlp: Params, units: int, seed: int) -> Params:
-    """A stack of MLPs with so many hidden units. `up/w` [L, D, F], `down/w` [L, F, D]."""
+    """Resizes a stack of MLPs to `units` hidden units. `up/w` is [L, D, F], `down/w` [L, F, D]."""
     into, down = [name for name in ("up", "gate") if name in mlp], mlp["down"]["w"]
     importance = _norm(down, 2)
     for name in into:
@@ -191,8 +196,9 @@ def resize_mlp(mlp: Params, units: int, seed: int) -> Params:
 def resize_heads(
     attention: Params, groups: int, seed: int, alike: bool = False
 ) -> tuple[Params, np.ndarray]:
-    """A stack of attentions with so many groups of heads that share keys and values, and which
-    heads they are, `[L, H]`.
+    """Resizes a stack of attentions to `groups` groups of heads; returns also the heads `[L, H]`.
+
+    A group is the heads that share keys and values.
 
     Args:
       attention: `q/w` [L, D, H, N], `k/w` [L, D, K, N], `o/w` [L, H, N, D].
@@ -218,7 +224,7 @@ def resize_heads(
 
 
 def choose(importance: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which units each layer has, `[L, count]`, and by what their outgoing weights are multiplied.
+    """Returns the units of each layer, `[L, count]`, and the factors of their outgoing weights.
 
     Fewer: the most important ones, in their order, unchanged. More: all, and copies of some that
     are drawn evenly; the shares of a unit and its copies add to 1.
@@ -251,5 +257,5 @@ def _norm(w: Any, axes: int | tuple[int, ...]) -> Any:
 
 
 def _take(w: Any, index: np.ndarray, axis: int) -> Any:
-    """`w[l, ..., index[l], ...]` for each layer l."""
+    """Returns `w[l, ..., index[l], ...]` for each layer l."""
     return jax.vmap(lambda a, i: jnp.take(a, i, axis=axis - 1))(w, jnp.asarray(index))

@@ -1,5 +1,4 @@
-"""One Transformer. Blocks declare their weights with Linen; the functions here initialise a stack
-of them and run it.
+"""The Transformer: blocks that declare their weights, and functions that run a stack of them.
 
     params = {"embed": {"tokens": {"w"}, ...}, "layers": {"0": one stack of blocks}, "norm":
     {"scale"}, "head": ...}
@@ -21,6 +20,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxsft import halves
 from jaxsft.config.adapters import AdapterConfig, NoAdapter
 from jaxsft.config.model import ModelConfig
 from jaxsft.metrics.expert_load import Routing
@@ -32,7 +32,7 @@ from jaxsft.models.experts import Experts
 from jaxsft.models.feature_tokens import Soft
 from jaxsft.models.layers import MLP, Dropout, Linear, Norm, dropout, neftune
 from jaxsft.models.relative import Relative
-from jaxsft.products import at_least_fp32, to_vocab
+from jaxsft.products import ROUNDED, at_least_fp32, to_vocab
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import weights
 from jaxsft.sharding.weights import declare
@@ -43,7 +43,7 @@ EVERYTHING = 2**30  # the window of a layer that has none, beside layers that ha
 
 
 class Layer(NamedTuple):
-    """What differs between the blocks of a stack apart from their weights, each `[L]` in a scan.
+    """The differences between the blocks of a stack apart from their weights, each `[L]` in a scan.
 
     Attributes:
       index: of the layer.
@@ -57,8 +57,9 @@ class Layer(NamedTuple):
 
 
 class Block(nn.Module):
-    """Attention and MLP with residuals; `norm_position` says where the norms stand (Xiong et al.,
-    2020, compare pre and post).
+    """Attention and MLP with residuals.
+
+    `norm_position` says where the norms stand (Xiong et al., 2020, compare pre and post).
     """
 
     config: ModelConfig
@@ -107,8 +108,9 @@ class Block(nn.Module):
 
 
 class Embed(nn.Module):
-    """Vectors of tokens, and of their positions and types where the model has them. [B, S] -> [B,
-    S, D].
+    """The embeddings of tokens, positions and types. [B, S] -> [B, S, D].
+
+    Positions and types are added where the model has tables of them.
     """
 
     vocab: int
@@ -148,8 +150,9 @@ class Embed(nn.Module):
 
 
 class Table(nn.Module):
-    """A row of `w` `[rows, D]` for each id. Rows of unit length at the start, so that the logits of
-    a tied head have unit variance.
+    """A row of `w` `[rows, D]` for each id.
+
+    Rows have unit length at the start, so that the logits of a tied head have unit variance.
     """
 
     rows: int
@@ -163,7 +166,7 @@ class Table(nn.Module):
             declare(nn.initializers.normal(self.embed**-0.5), (self.axis, "embed")),
             (self.rows, self.embed),
         )
-        x = jnp.take(w, ids, axis=0)
+        x = halves.widen(jnp.take(w, ids, axis=0))
         return (
             self.get_variable("adapters", "adapter").rows(ids, x, w)
             if self.has_variable("adapters", "adapter")
@@ -172,9 +175,7 @@ class Table(nn.Module):
 
 
 class Model:
-    """What models of every kind have: their rows on the devices, adapters beside their weights, and
-    an output over the vocabulary.
-    """
+    """The common part of all kinds of models: row sharding, adapters, and the vocabulary output."""
 
     config: ModelConfig
     precision: str
@@ -184,7 +185,7 @@ class Model:
 
     @property
     def row_shards(self) -> int:
-        """How many devices share the rows of a batch."""
+        """Returns how many devices share the rows of a batch."""
         return 1 if self.mesh is None else meshes.row_shards(self.mesh)
 
     def output_matrix(self, params: Params) -> Float[Array, "embed vocab"]:
@@ -198,39 +199,43 @@ class Model:
             return adapters.OutputMatrix(
                 w, adapters.ready(self.adapter, own)[adapters.HOOK], self.config.tied
             )
+        alone = self.mesh is None or self.mesh.size == 1
+        if halves.are(w) or (self.precision == ROUNDED and alone and w.size >= halves.LARGE):
+            return halves.OutputBits(w, self.config.tied)
         return w.T if self.config.tied else w
 
     def output_bias(self, params: Params) -> Float[Array, vocab] | None:
-        """What is added to these logits."""
+        """Returns the bias of the vocabulary logits; None where the model has none."""
         return params["head"]["b"] if self.config.head_bias else None
 
     def logits(
         self, params: Params, hidden: Float[Array, "... embed"]
     ) -> Float[Array, "... vocab"]:
-        """Logits over the vocabulary of a few hidden states; a loss takes them chunk by chunk
-        (`losses/tokens.py`).
+        """Computes logits over the vocabulary of a few hidden states.
+
+        A loss takes them chunk by chunk (`losses/tokens.py`).
         """
         y = to_vocab(hidden, self.output_matrix(params), self.precision)
         return finish_logits(y, self.output_bias(params), self.config.logit_softcap)
 
     @property
     def shift(self) -> int:
-        """How many virtual tokens stand before the first of a text."""
+        """Returns the position of a text's first token: the number of virtual tokens before it."""
         kind = adapters.of(self.adapter)
         return kind.shift(self.adapter) if kind and self.shifted else 0
 
     @property
     def places(self) -> int:
-        """How many of them have a place in the row, at positions below 0."""
+        """Returns how many virtual tokens take a place of the row, at positions below 0."""
         kind = adapters.of(self.adapter)
         return kind.places(self.adapter) if kind else 0
 
     def _segments(self, params: Params) -> list[tuple[int, Params, Params]]:
-        """(first layer, stack, the adapters beside it) of each segment, from the bottom up."""
+        """Returns (first layer, stack, its adapters) of each segment, from the bottom up."""
         return targets.cut(params["layers"], params.get(adapters.NAME, {}).get("layers", {}))
 
     def _adapters(self, tree: Params, noise: Dropout | None = None) -> dict[str, Params]:
-        """The collection of a module's adapters, where it has some."""
+        """Returns the collection that holds a module's adapters; empty where it has none."""
         return (
             {
                 adapters.NAME: adapters.ready(
@@ -244,8 +249,10 @@ class Model:
 
 @dataclasses.dataclass(frozen=True)
 class Transformer(Model):
-    """The static half of a model. `head` is a Linen module of the task, which applies it to the
-    hidden states; None: the embedding is the head.
+    """The static part of a Transformer.
+
+    `head` is a Linen module of the task, which applies it to the hidden states; None: the
+    embedding is the head.
     """
 
     config: ModelConfig
@@ -264,8 +271,9 @@ class Transformer(Model):
         return Block(self.config, self.precision)
 
     def init(self, key: Array) -> Params:
-        """The boxed parameters (`sharding.weights.Weight`), every layer from a key of its own;
-        under `jax.eval_shape`, the declarations.
+        """Returns the boxed parameters (`sharding.weights.Weight`), with one key per layer.
+
+        Under `jax.eval_shape`, the declarations.
         """
         embed_key, layer_key, head_key, norm_key = jax.random.split(key, 4)
         ids, x = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1, self.config.embed))
@@ -300,8 +308,9 @@ class Transformer(Model):
         noise: Dropout | None = None,
         soft: Soft | None = None,
     ) -> Float[Array, "batch seq embed"]:
-        """The last hidden state of every token, normed. Dropout only where `noise` is given; `soft`
-        stands in place of some embeddings.
+        """Computes the last, normed hidden state of every token, [B, S, D].
+
+        Dropout applies only where it is passed; `soft` replaces some embeddings.
         """
         x = self._embed(params, tokens, where, noise, soft)
         tables, there, routed = (
@@ -338,8 +347,9 @@ class Transformer(Model):
         where: Tokens,
         caches: tuple[Cache, ...],
     ) -> tuple[Float[Array, "batch new embed"], tuple[Cache, ...]]:
-        """`hidden` of new tokens that see the cached ones. Layers are unrolled: a stacked cache
-        would be copied at every token.
+        """Computes `hidden` of new tokens, which see the cached ones; returns the new caches too.
+
+        Layers are unrolled: a stacked cache would be copied at every token.
         """
         x = self._embed(params, tokens, where, None)
         tables, out = self._positions(params, where, caches[0].tokens, x.dtype), []
@@ -386,13 +396,14 @@ class Transformer(Model):
         )
 
     def _shared(self) -> nn.Module | None:
-        """What all layers know of relative positions."""
+        """Returns the module of relative positions that all layers share; None without one."""
         kinds = {"relative": Relative, "disentangled": Disentangled}
         return kinds[self.config.positions](self.config) if self.config.positions in kinds else None
 
     def _positions(self, params: Params, queries: Tokens, keys: Tokens, dtype: Any) -> Any:
-        """What attention needs of them: rotary tables of the queries, or a bias of queries and
-        keys; None where the embeddings have them.
+        """Returns the position inputs of attention: RoPE tables, or a bias of queries and keys.
+
+        None where the embeddings hold the positions.
         """
         if shared := self._shared():
             at, prefix = keys.positions, self.shift - self.places
@@ -406,8 +417,7 @@ class Transformer(Model):
         return self._tables(queries.positions, dtype)
 
     def _tables(self, positions, dtype):
-        """Of rotary positions; with a base for layers with a window, theirs and that of the
-        others."""
+        """Builds the RoPE tables: one, or (local, global) where `rope_local_base` is set."""
         c = self.config
         if c.positions != "rope":
             return None
@@ -420,7 +430,7 @@ class Transformer(Model):
         )
 
     def _layers(self, start: int, depth: int) -> Layer:
-        """Arrays `[depth]`."""
+        """Returns index, window and locality of consecutive layers, arrays `[depth]`."""
         c, index = self.config, np.arange(start, start + depth, dtype=np.int32)
         if c.window is None:
             return Layer(index)
@@ -450,12 +460,12 @@ class Transformer(Model):
 def finish_logits(
     logits: Float[Array, "... vocab"], bias: Float[Array, vocab] | None, softcap: float | None
 ) -> Float[Array, "... vocab"]:
-    """What follows the product with the output matrix."""
+    """Adds the bias and applies the soft cap of the logits."""
     if bias is not None:
         logits = logits + bias
     return logits if softcap is None else softcap * jnp.tanh(logits / softcap)
 
 
 def segments(layers: Params) -> list[tuple[int, Params]]:
-    """(first layer, stack) of each segment, from the bottom up."""
+    """Returns (first layer, stack) of each segment, from the bottom up."""
     return sorted((int(start), stack) for start, stack in layers.items())

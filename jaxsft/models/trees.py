@@ -8,7 +8,7 @@ import numpy as np
 
 
 def greedy(scores: np.ndarray) -> np.ndarray:
-    """The best head of each word by itself, whether they form a tree or not.
+    """Returns the best head of each word on its own, whether or not they form a tree.
 
     Args:
       scores: `[words, 1 + words]`, of each head of each word; 0 is the root.
@@ -21,8 +21,9 @@ def greedy(scores: np.ndarray) -> np.ndarray:
 
 
 def best_tree(scores: np.ndarray) -> np.ndarray:
-    """The heads `[words]` of the tree whose arcs have the highest sum, among those with exactly one
-    word on the root. Shapes as in `greedy`.
+    """Returns the heads `[words]` of the best tree with exactly one word on the root.
+
+    Best is the highest sum of arc scores; shapes as in `greedy`.
     """
     heads = greedy(scores)
     if (heads == 0).sum() == 1 and _circle(np.concatenate([[0], heads])) is None:
@@ -39,16 +40,16 @@ def best_tree(scores: np.ndarray) -> np.ndarray:
 
 
 def is_tree(heads: np.ndarray) -> bool:
-    """Whether exactly one of the words hangs on the root, and all others hang on it through
-    others."""
+    """Returns whether the heads form a tree with exactly one word on the root."""
     return (
         int((np.asarray(heads) == 0).sum()) == 1 and _circle(np.concatenate([[0], heads])) is None
     )
 
 
 def _circle(heads: np.ndarray) -> list[int] | None:
-    """Nodes that lead to each other and not to node 0; None where there are none. `heads[0]` is not
-    read.
+    """Returns a cycle of nodes that does not reach node 0; None where there is none.
+
+    `heads[0]` is not read.
     """
     state = np.zeros(len(heads), np.int64)  # 0: not seen, else the walk that came by first
     state[0] = -1
@@ -67,8 +68,9 @@ def _circle(heads: np.ndarray) -> list[int] | None:
 
 
 def _arborescence(scores: np.ndarray) -> np.ndarray:
-    """The heads `[nodes]` of the maximum arborescence that node 0 is the root of;
-    `scores[dependent, head]`, and -inf where there is no arc.
+    """Returns the heads `[nodes]` of the maximum arborescence rooted at node 0.
+
+    `scores[dependent, head]` is -inf where there is no arc.
     """
     heads = scores.argmax(1)
     heads[0] = 0

@@ -1,5 +1,6 @@
-"""From the states of tokens to those of words. Letters: B batch, S positions of a row, W words of a
-row, D embed.
+"""Word states from token states.
+
+Letters: B batch, S positions of a row, W words of a row, D embed.
 """
 
 from __future__ import annotations
@@ -14,15 +15,13 @@ from jaxtyping import Array, Float, Int
 def first_piece(
     x: Float[Array, "batch seq ..."], words: Mapping[str, Array]
 ) -> Float[Array, "batch words ..."]:
-    """What stands at the first piece of each word; where there is no word, at the row's first
-    position.
-    """
+    """Returns the state at the first piece of each word; the row's first state for no word."""
     index = words["start"].reshape(*words["start"].shape, *[1] * (x.ndim - 2))
     return jnp.take_along_axis(x, index, axis=1)
 
 
 def word_of(words: Mapping[str, Array], positions: int) -> Int[Array, "batch seq"]:
-    """The word that each position belongs to; W where it belongs to none."""
+    """Returns the word that each position belongs to, `[B, S]`; W where it belongs to none."""
     there, count = words["segment"] > 0, words["segment"].shape[1]
 
     def of_row(start, stop, there):
@@ -41,7 +40,7 @@ def word_of(words: Mapping[str, Array], positions: int) -> Int[Array, "batch seq
 def mean_of_pieces(
     x: Float[Array, "batch seq ..."], words: Mapping[str, Array]
 ) -> Float[Array, "batch words ..."]:
-    """The mean over the pieces of each word; 0 where there is no word."""
+    """Returns the mean state over the pieces of each word; 0 where there is no word."""
     count = words["segment"].shape[1]
     pieces = jnp.maximum(words["stop"] - words["start"], 1).reshape(
         *words["start"].shape, *[1] * (x.ndim - 2)

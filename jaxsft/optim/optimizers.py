@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxsft import patterns
+from jaxsft import patterns, plugins
 from jaxsft.config import optim as config
 from jaxsft.errors import ConfigError
 from jaxsft.optim.per_layer import (
@@ -48,7 +49,7 @@ def build(
     lr_factors: Any,
     decay_factors: Any,
 ) -> optax.GradientTransformation:
-    """The optimizer of one step.
+    """Builds the optimizer of one step.
 
     Args:
       options: one of the classes in `config/optim.py`.
@@ -79,8 +80,9 @@ def build(
 
 
 def init_state(options: config.OptimConfig, specs: Any, params: Any) -> Any:
-    """The optimizer state before the first step, which needs no hyper-parameters. Traceable, and
-    the same under `jax.vmap`.
+    """Returns the optimizer state before the first step, which needs no hyper-parameters.
+
+    Traceable, and the same under `jax.vmap`.
     """
     none = jax.tree.map(lambda _: 0.0, specs)
     return build(options, {"learning_rate": 0.0, "weight_decay": 0.0}, specs, none, none).init(
@@ -89,8 +91,9 @@ def init_state(options: config.OptimConfig, specs: Any, params: Any) -> Any:
 
 
 def factors(options: config.OptimConfig, specs: Any) -> tuple[Any, Any]:
-    """The factors of learning rate and weight decay of each parameter, from `lr_groups`,
-    `decay_groups` and `default_decay`.
+    """Returns the learning-rate and weight-decay factors of each parameter.
+
+    They follow from `lr_groups`, `decay_groups` and `default_decay`.
 
     Raises:
       ConfigError: a pattern is invalid or has no effect.
@@ -107,8 +110,9 @@ def factors(options: config.OptimConfig, specs: Any) -> tuple[Any, Any]:
 
 
 def default_decay(specs: Any) -> Any:
-    """1 for matrices and embeddings, 0 for norms and biases, also those of several axes: the usual
-    practice since GPT-2 and BERT.
+    """Returns 1 for matrices and embeddings, 0 for norms and biases, also those of several axes.
+
+    This is the usual practice since GPT-2 and BERT.
     """
 
     def of_leaf(spec: WeightSpec) -> float:
@@ -119,7 +123,7 @@ def default_decay(specs: Any) -> Any:
 
 
 def global_norm(tree: Any) -> Float[Array, ""]:
-    """The Euclidean norm over all leaves, in at least float32; 0 for a tree without leaves."""
+    """Computes the Euclidean norm over all leaves, in at least float32; 0 for an empty tree."""
     return jnp.asarray(optax.tree.norm(widen(tree)))
 
 
@@ -142,15 +146,15 @@ def clip_by_global_norm(grads: Any, max_norm: ArrayLike) -> tuple[Any, Float[Arr
 
 
 def ema_init(params: Any) -> Any:
-    """The moving average before the first step: the parameters themselves, in at least float32 (in
-    less, 1 - decay would round to nothing).
+    """Returns the first moving average: the parameters themselves, in at least float32.
+
+    In less, 1 - decay would round to nothing.
     """
     return widen(params)
 
 
 def ema_update(ema: Any, params: Any, decay: ArrayLike, step: ArrayLike) -> Any:
-    """The moving average of the parameters, `e <- d e + (1 - d) p` with `d = min(decay, (1 + t) /
-    (10 + t))`.
+    """Updates the moving average: `e <- d e + (1 - d) p` with `d = min(decay, (1 + t) / (10 + t))`.
 
     The growing decay lets the first averages forget the initial parameters, so no bias needs
     correcting. Source: `num_updates` in TensorFlow's `tf.train.ExponentialMovingAverage`.
@@ -173,8 +177,7 @@ def ema_update(ema: Any, params: Any, decay: ArrayLike, step: ArrayLike) -> Any:
 
 
 def match_params(state: Any, specs: Any, values: Any, default: Any) -> Any:
-    """Gives each leaf of an optimizer state the value (a sharding, say) of the parameter that it
-    belongs to.
+    """Maps each leaf of an optimizer state to the value of its parameter, such as a sharding.
 
     A leaf belongs to a parameter if its path ends in the parameter's and it has the same shape. The
     others, such as counters and Adafactor's factors, get `default`. It stands in for
@@ -205,7 +208,10 @@ def match_params(state: Any, specs: Any, values: Any, default: Any) -> Any:
 # --- directions: options, specs -> transform
 # -------------------------------------------------------------------------------------------------
 def sgd(options: config.SGD, specs: Any) -> optax.GradientTransformation:
-    """Gradient descent with momentum `m <- momentum m + g` (Sutskever et al. 2013; optax.sgd)."""
+    """Builds gradient descent with momentum `m <- momentum m + g` (optax.sgd).
+
+    Sutskever et al. 2013.
+    """
     del specs
     if options.nesterov and not options.momentum:
         raise ConfigError("optim.nesterov=true needs optim.momentum above 0")
@@ -215,27 +221,30 @@ def sgd(options: config.SGD, specs: Any) -> optax.GradientTransformation:
 def adam(
     options: config.Adam | config.AdamW | config.Lamb, specs: Any
 ) -> optax.GradientTransformation:
-    """Adam's direction, for adam, adamw and lamb (Kingma and Ba 2015, arXiv:1412.6980;
-    optax.scale_by_adam).
+    """Builds Adam's direction for adam, adamw and lamb (optax.scale_by_adam).
+
+    Kingma and Ba 2015, arXiv:1412.6980.
     """
     del specs
     return optax.scale_by_adam(options.b1, options.b2, options.eps)
 
 
 def adagrad(options: config.Adagrad, specs: Any) -> optax.GradientTransformation:
-    """Duchi et al. 2011, JMLR 12; optax.scale_by_rss."""
+    """Builds Adagrad's direction (Duchi et al. 2011, JMLR 12; optax.scale_by_rss)."""
     del specs
     return optax.scale_by_rss(options.initial_accumulator, options.eps)
 
 
 def lion(options: config.Lion, specs: Any) -> optax.GradientTransformation:
-    """Chen et al. 2023, arXiv:2302.06675; optax.scale_by_lion."""
+    """Builds Lion's direction (Chen et al. 2023, arXiv:2302.06675; optax.scale_by_lion)."""
     del specs
     return optax.scale_by_lion(options.b1, options.b2)
 
 
 def adafactor(options: config.Adafactor, specs: Any) -> optax.GradientTransformation:
-    """Shazeer and Stern 2018, arXiv:1804.04235, on the [inputs, outputs] matrix of each layer.
+    """Builds Adafactor's direction on the [inputs, outputs] matrix of each layer.
+
+    Shazeer and Stern 2018, arXiv:1804.04235.
 
     The chain is optax.adafactor's, but for the decay, which is multiplied by the learning rate as
     everywhere here, and momentum, which would give up the memory that Adafactor is chosen for.
@@ -254,7 +263,9 @@ def adafactor(options: config.Adafactor, specs: Any) -> optax.GradientTransforma
 
 
 def muon(options: config.Muon, specs: Any) -> optax.GradientTransformation:
-    """Jordan et al. 2024 on matrices (optax.contrib.scale_by_muon), Adam's direction on the rest.
+    """Builds Muon's direction on matrices (optax.contrib.scale_by_muon), Adam's on the rest.
+
+    Jordan et al. 2024.
 
     The update of a matrix is multiplied by `sqrt(max(1, outputs / inputs))`; with `consistent_rms`,
     by `consistent_rms * sqrt(max(inputs, outputs))` instead (Liu et al. 2025, arXiv:2502.16982).
@@ -289,15 +300,16 @@ def muon(options: config.Muon, specs: Any) -> optax.GradientTransformation:
 # --- what follows the decay
 # --------------------------------------------------------------------------------------------------
 def trust_ratio(options: config.Lamb, specs: Any) -> optax.GradientTransformation:
-    """`|w| / |update|`, 1 where either is 0, of each weight of each layer (You et al. 2020,
-    arXiv:1904.00962; optax.scale_by_trust_ratio).
+    """Builds LAMB's factor `|w| / |update|` of each weight of each layer; 1 where either is 0.
+
+    You et al. 2020, arXiv:1904.00962; optax.scale_by_trust_ratio.
     """
     del options
     return per_layer(optax.scale_by_trust_ratio(), specs)
 
 
 def adam_rate(options: config.Muon, specs: Any) -> optax.GradientTransformation:
-    """The learning rate of what Muon leaves to AdamW, its decay included."""
+    """Scales the updates that Muon leaves to AdamW, decay included, by their rate factor."""
     return _scale(
         jax.tree.map(
             lambda label: options.adam_learning_rate_factor if label == ADAM else 1.0,
@@ -306,7 +318,26 @@ def adam_rate(options: config.Muon, specs: Any) -> optax.GradientTransformation:
     )
 
 
-DIRECTIONS: dict[str, Callable[[Any, Any], optax.GradientTransformation]] = {
+@dataclass(frozen=True)
+class Optimizer:
+    """An optimizer of a plug-in.
+
+    Attributes:
+      options: the class of `optim.*`, a `jaxsft.config.optim.OptimConfig`.
+      direction: `(options, specs) -> GradientTransformation`: the direction alone; weight decay,
+        where the options have it, and the learning rate follow.
+      preset: options where it is chosen, as in a file of `conf/optim/`.
+    """
+
+    options: type[config.OptimConfig]
+    direction: Callable[[Any, Any], optax.GradientTransformation]
+    preset: Mapping[str, Any] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+_OWN: dict[str, Callable[[Any, Any], optax.GradientTransformation]] = {
     "sgd": sgd,
     "adam": adam,
     "adamw": adam,
@@ -316,6 +347,7 @@ DIRECTIONS: dict[str, Callable[[Any, Any], optax.GradientTransformation]] = {
     "lamb": adam,
     "muon": muon,
 }
+DIRECTIONS = plugins.Registry("optimizers", _OWN, read=lambda optimizer: optimizer.direction)
 AFTER_DECAY: dict[str, Callable[[Any, Any], optax.GradientTransformation]] = {
     "lamb": trust_ratio,
     "muon": adam_rate,
@@ -359,8 +391,9 @@ def _scale(scales: Any) -> optax.GradientTransformation:
 
 
 def _along_layers(factor: Any, like: jax.Array) -> jax.Array:
-    """A number, or a vector [n] against the first axis of an array of n layers, in that array's
-    dtype.
+    """Reshapes a number or a vector [n] to multiply an array of n layers, in that array's dtype.
+
+    Raises ValueError where the vector has another length than the first axis.
     """
     factor = jnp.asarray(factor, like.dtype)
     if factor.ndim and factor.shape != like.shape[:1]:

@@ -1,6 +1,4 @@
-"""Applying an Optax transform to each layer of a stack by itself, to the matrix that a weight is,
-and in enough precision.
-"""
+"""Wrappers of Optax transforms: per layer of a stack, on matrices, in at least float32."""
 
 from __future__ import annotations
 
@@ -18,15 +16,16 @@ _VOCAB = "vocab"
 
 
 def widen(tree: Any) -> Any:
-    """The tree with every leaf in at least float32."""
+    """Returns the tree with every leaf in at least float32."""
     return jax.tree.map(
         lambda x: jnp.asarray(x).astype(jnp.promote_types(jnp.asarray(x).dtype, jnp.float32)), tree
     )
 
 
 def widened(tx: optax.GradientTransformation) -> optax.GradientTransformation:
-    """The transform on widened parameters, so that its moments are at least float32. Gradients take
-    the width of their parameters, so that the dtypes of the state never change.
+    """Wraps a transform so that it sees widened parameters and its moments are at least float32.
+
+    Gradients take the width of their parameters, so that the dtypes of the state never change.
     """
 
     def update(grads: Any, state: Any, params: Any) -> tuple[Any, Any]:
@@ -61,8 +60,9 @@ def per_layer(tx: optax.GradientTransformation, specs: Any) -> optax.GradientTra
 
 
 def matrix_first(tx: optax.GradientTransformation, specs: Any) -> optax.GradientTransformation:
-    """As `per_layer`, and a weight of several axes that is a matrix, such as [embed, heads,
-    head_dim], is seen as [inputs, outputs].
+    """Wraps a transform as `per_layer`, with weights of several axes seen as [inputs, outputs].
+
+    An example is a weight [embed, heads, head_dim].
     """
     inner = per_layer(tx, specs)
 
@@ -77,8 +77,10 @@ def matrix_first(tx: optax.GradientTransformation, specs: Any) -> optax.Gradient
 
 
 def muon_labels(specs: Any) -> Any:
-    """MUON for matrices, ADAM for everything else. A head over the vocabulary is left to Adam, as
-    in Jordan et al. 2024, and so is a weight without output axes, which is a vector.
+    """Returns MUON for matrices and ADAM for everything else.
+
+    A head over the vocabulary is left to Adam, as in Jordan et al. 2024, and so is a weight
+    without output axes, which is a vector.
     """
 
     def of_leaf(spec: WeightSpec) -> str:
@@ -89,10 +91,11 @@ def muon_labels(specs: Any) -> Any:
 
 
 def muon_dimensions(specs: Any) -> Any:
-    """Which axes of each of Muon's weights are inputs and which are outputs. The axes of layers and
-    experts are neither, which makes them batch axes: Optax orthogonalises each matrix by itself,
-    and the momentum keeps the shape (hence the sharding) of the weight. Elsewhere
-    `optax.MaskedNode`.
+    """Returns which axes of each of Muon's weights are inputs and which are outputs.
+
+    The axes of layers and experts are neither, which makes them batch axes: Optax
+    orthogonalises each matrix by itself, and the momentum keeps the shape (hence the sharding)
+    of the weight. Elsewhere `optax.MaskedNode`.
     """
 
     def of_leaf(spec: WeightSpec, label: str) -> Any:

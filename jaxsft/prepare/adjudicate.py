@@ -1,5 +1,6 @@
-"""One answer out of several annotators': by majority, or by the model of Dawid and Skene. A tie is
-said to be one and never broken.
+"""Adjudication: one answer out of several annotators', by majority or Dawid and Skene's model.
+
+A tie is said to be one and never broken.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ class Decision:
 
 @dataclasses.dataclass(frozen=True)
 class Adjudication:
-    """The decisions, one per item that somebody answered; from Dawid-Skene also P(an annotator
-    writes the true class), by annotator.
+    """The decisions, one per item that somebody answered.
+
+    From Dawid-Skene also P(an annotator writes the true class), by annotator.
     """
 
     decisions: tuple[Decision, ...]
@@ -49,7 +51,7 @@ class Adjudication:
 
 
 def adjudicate(work: Work, schema: Schema, method: str) -> Adjudication:
-    """Decide every item.
+    """Decides every item.
 
     majority: the answer of most annotators. Of multi_label, span and relation each part on its own:
     it is kept where more than half marked exactly it, and ties at one half. dawid_skene: the class
@@ -95,8 +97,9 @@ def _by_votes(item: str, values: Sequence[Any], schema: Schema) -> Decision:
 
 
 def parts(value: Any, schema: Schema) -> list[tuple]:
-    """The parts of a value that are decided one by one: ("labels" | "spans" | "relations", the
-    part).
+    """Returns the parts of a value that are decided one by one.
+
+    A part is ("labels" | "spans" | "relations", the part).
     """
     if schema.type == "relation":
         return [("spans", span) for span in value[0]] + [("relations", link) for link in value[1]]
@@ -104,7 +107,10 @@ def parts(value: Any, schema: Schema) -> list[tuple]:
 
 
 def _joined(found: Sequence[tuple], schema: Schema) -> Any:
-    """A value of parts. A relation brings its spans with it: they may tie where it does."""
+    """Joins parts to a value.
+
+    A relation brings its spans with it: they may tie where it does.
+    """
     if schema.type != "relation":
         return tuple(sorted(part for _, part in found))
     links = tuple(sorted(part for kind, part in found if kind == "relations"))
@@ -129,8 +135,9 @@ def _by_parts(item: str, values: Sequence[Any], schema: Schema) -> Decision:
 
 
 def ratings_of(work: Work, answer: Callable[[Any], int]) -> np.ndarray:
-    """[annotators, items], -1 where an annotator gave none; in the orders of `work.annotators` and
-    `work.items`.
+    """Returns ratings [annotators, items], -1 where an annotator gave none.
+
+    They are in the orders of `work.annotators` and `work.items`.
     """
     items = {item: i for i, item in enumerate(work.items)}
     out = np.full((len(work.annotators), len(items)), -1)
@@ -213,8 +220,9 @@ def _of_labels(item: str, yes: np.ndarray, votes: int, schema: Schema) -> Decisi
 # --- spans
 # --------------------------------------------------------------------------------------------------
 def matched(a: Sequence[tuple[int, int, str]], b: Sequence[tuple[int, int, str]], how: str) -> int:
-    """How many spans of one annotator have a partner of the same label among the other's: equal
-    bounds (exact), or a character in common (overlap).
+    """Counts the spans of one annotator that have a partner of the same label among the other's.
+
+    Partners have equal bounds (exact), or a character in common (overlap).
 
     A span has one partner at most; the pairs with the most characters in common are made first.
     """
@@ -241,8 +249,9 @@ def matched(a: Sequence[tuple[int, int, str]], b: Sequence[tuple[int, int, str]]
 def part_f1(
     a: Mapping[str, Any], b: Mapping[str, Any], schema: Schema, how: str = "exact"
 ) -> float | None:
-    """F1 = 2 m / (|a| + |b|) of the parts of two annotators' values over the items that both
-    answered; m as in `matched`; None where there are none.
+    """Computes F1 = 2 m / (|a| + |b|) of the parts of two annotators' values.
+
+    It is over the items that both answered; m as in `matched`; None where there are none.
 
     F1 rather than kappa: what is not marked cannot be counted (Hripcsak and Rothschild, "Agreement,
     the F-Measure, and Reliability in Information Retrieval", JAMIA 12(3), 2005). how=overlap looks
@@ -266,7 +275,7 @@ def part_f1(
 def pairwise(
     work: Work, score: Callable[[Mapping, Mapping], float | None]
 ) -> dict[tuple[str, str], float]:
-    """The score of every pair of annotators that has one."""
+    """Returns the score of every pair of annotators that has one."""
     given = work.by_annotator()
     found = {(a, b): score(given[a], given[b]) for a, b in combinations(work.annotators, 2)}
     return {

@@ -1,5 +1,6 @@
-"""How far annotators agree, beyond what chance gives. Ratings are `[annotators, items]`; NaN is a
-rating that is not there.
+"""Inter-annotator agreement, corrected for chance.
+
+Ratings are `[annotators, items]`; NaN is a missing rating.
 
 Every measure is `1 - observed / expected` disagreement, or the same in agreement; they differ in
 what they expect by chance and in what they count as near. 1 is perfect, 0 is chance, less than 0 is
@@ -21,7 +22,7 @@ WEIGHTS = ("none", "linear", "quadratic")
 
 
 def coded(values: Sequence[Sequence[object]]) -> tuple[Float[np.ndarray, "A I"], list[str]]:
-    """Labels as numbers, and the labels by number, sorted; None is a rating that is not there."""
+    """Converts labels to numbers; returns them and the sorted labels. None is a missing rating."""
     names = sorted({str(v) for line in values for v in line if v is not None})
     number = {name: float(i) for i, name in enumerate(names)}
     return (
@@ -31,8 +32,9 @@ def coded(values: Sequence[Sequence[object]]) -> tuple[Float[np.ndarray, "A I"],
 
 
 def percent_agreement(ratings: Float[np.ndarray, "A I"]) -> float:
-    """The share of pairs of ratings of one item that are equal, over all items: what chance gives
-    is not taken off.
+    """Computes the share of pairs of ratings of one item that are equal, over all items.
+
+    What chance gives is not taken off.
     """
     ratings = _checked(ratings)
     same = both = 0
@@ -46,9 +48,11 @@ def percent_agreement(ratings: Float[np.ndarray, "A I"]) -> float:
 def cohen_kappa(
     a: Float[np.ndarray, " I"], b: Float[np.ndarray, " I"], weights: str = "none"
 ) -> float:
-    """Cohen's kappa of two annotators (Cohen 1960; weighted: Cohen 1968): `1 - sum w o / sum w e`,
-    with `o` the shares of pairs of categories, `e` the product of each annotator's own shares, and
-    `w` 0 on the diagonal and else 1, the distance of the categories in their order, or its square.
+    """Computes Cohen's kappa of two annotators: `1 - sum w o / sum w e`.
+
+    Cohen 1960; weighted: Cohen 1968. `o` are the shares of pairs of categories, `e` the product
+    of each annotator's own shares, and `w` is 0 on the diagonal and else 1, the distance of the
+    categories in their order, or its square.
 
     Items that one of them did not rate are left out. NaN where chance alone would agree everywhere.
 
@@ -73,8 +77,10 @@ def cohen_kappa(
 
 
 def fleiss_kappa(ratings: Float[np.ndarray, "A I"]) -> float:
-    """Fleiss' kappa of several annotators (Fleiss 1971): the mean share of agreeing pairs per item
-    against the sum of squared shares of categories.
+    """Computes Fleiss' kappa of several annotators (Fleiss 1971).
+
+    It is the mean share of agreeing pairs per item against the sum of squared shares of
+    categories.
 
     Raises:
       DataError: the items have different numbers of ratings (Krippendorff's alpha takes those), or
@@ -98,8 +104,9 @@ def fleiss_kappa(ratings: Float[np.ndarray, "A I"]) -> float:
 
 
 def krippendorff_alpha(ratings: Float[np.ndarray, "A I"], level: str = "nominal") -> float:
-    """Krippendorff's alpha (2011, "Computing Krippendorff's Alpha-Reliability"): any number of
-    annotators, ratings may be missing.
+    """Computes Krippendorff's alpha: any number of annotators, ratings may be missing.
+
+    Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability".
 
     `1 - D_o / D_e`, from the coincidences of values within items: `o_ck` counts the ordered pairs
     (c, k) of one item, each divided by one less than the item's ratings; `e_ck` is `n_c n_k / (n -
@@ -153,7 +160,7 @@ def _distances(values: np.ndarray, total: np.ndarray, level: str) -> np.ndarray:
 
 
 def _ratio(above: float, below: float) -> float:
-    """NaN where nothing could disagree: one value only was ever used."""
+    """Computes a ratio; NaN where nothing could disagree, for only one value was ever used."""
     return float(above / below) if below else float("nan")
 
 

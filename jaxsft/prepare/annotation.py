@@ -1,4 +1,4 @@
-"""What people are asked to annotate (the schema), and what they answered (the annotations).
+"""Annotation schemas (what people are asked) and annotations (what they answered).
 
 A value is, by the type of the schema: a label (class, pairwise), a number (rating), a sorted tuple
 of labels (multi_label), a sorted tuple of spans `(start, end, label)` in characters, `end`
@@ -58,16 +58,18 @@ class Schema:
 
     @property
     def categories(self) -> tuple[Any, ...]:
-        """What one answer can be, in order; of a rating its numbers. For multi_label and span the
-        labels.
+        """Returns the possible answers, in order; of a rating its numbers.
+
+        For multi_label and span they are the labels.
         """
         return tuple(range(self.scale[0], self.scale[1] + 1)) if self.scale else self.names
 
 
 @dataclasses.dataclass(frozen=True)
 class Annotation:
-    """One annotator's answer about one item; `value` None: they skipped it, or left it empty where
-    an answer is needed.
+    """One annotator's answer about one item.
+
+    `value` None: they skipped it, or left it empty where an answer is needed.
     """
 
     item: str
@@ -78,7 +80,7 @@ class Annotation:
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Everybody's annotations, the text of every item, and the items that nobody has seen."""
+    """The annotations of everybody, the text of every item, and the items that nobody has seen."""
 
     annotations: tuple[Annotation, ...]
     texts: Mapping[str, str]
@@ -90,11 +92,11 @@ class Work:
 
     @property
     def items(self) -> list[str]:
-        """Those that somebody answered, in the order in which they were read."""
+        """Returns the items that somebody answered, in the order in which they were read."""
         return list(dict.fromkeys(a.item for a in self.annotations if a.value is not None))
 
     def by_annotator(self) -> dict[str, dict[str, Any]]:
-        """annotator -> item -> value; answers only."""
+        """Returns annotator -> item -> value; answers only."""
         out: dict[str, dict[str, Any]] = {name: {} for name in self.annotators}
         for a in self.annotations:
             if a.value is not None:
@@ -105,8 +107,9 @@ class Work:
 # --- the schema
 # --------------------------------------------------------------------------------------------------
 def load(path: str | Path) -> Schema:
-    """The schema of a YAML file. Raises ConfigError, with the line, for whatever is not as `Schema`
-    says.
+    """Loads the schema of a YAML file.
+
+    Raises ConfigError, with the line, for whatever is not as `Schema` says.
     """
     try:
         content = Path(path).read_text(encoding="utf-8")
@@ -249,7 +252,7 @@ def _scale(found: Any, where: str) -> tuple[int, int]:
 # --- values
 # --------------------------------------------------------------------------------------------------
 def value_of(fields: Mapping[str, Any], schema: Schema, where: str) -> Any:
-    """The value that a row's fields hold; None where an answer is missing.
+    """Returns the value that a row's fields hold; None where an answer is missing.
 
     Raises:
       DataError: a label, rating or relation that the schema does not know, several labels where one
@@ -279,7 +282,10 @@ def value_of(fields: Mapping[str, Any], schema: Schema, where: str) -> Any:
 
 
 def fields_of(value: Any, schema: Schema) -> dict[str, Any]:
-    """The fields of a row that hold a value; `value_of` turned round. None: every field is null."""
+    """Returns the fields of a row that hold a value, the reverse of `value_of`.
+
+    None: every field is null.
+    """
     if schema.type == "multi_label":
         return {"labels": None if value is None else list(value)}
     if schema.type not in ("span", "relation"):
@@ -377,13 +383,14 @@ def _marked(fields: Mapping[str, Any], schema: Schema, where: str) -> Any:
 
 
 def tokens_of(text: str) -> list[tuple[int, int]]:
-    """Where the tokens of a text stand: words, and every other visible character."""
+    """Returns the bounds of the tokens of a text: words, and every other visible character."""
     return graphemes.words(text)
 
 
 def spans_of_tokens(fields: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
-    """The chunks of IOB2 tags as spans of the text beside them. Raises DataError where a token is
-    not in the text, or the tags are not IOB2.
+    """Converts the chunks of IOB2 tags to spans of the text beside them.
+
+    Raises DataError where a token is not in the text, or the tags are not IOB2.
     """
     text, tokens, tags = fields.get("text"), fields["tokens"], fields.get("tags")
     if not isinstance(text, str) or tags is None:
@@ -420,9 +427,11 @@ def spans_of_tokens(fields: Mapping[str, Any], where: str) -> list[dict[str, Any
 # --- annotations
 # --------------------------------------------------------------------------------------------------
 def collect(files: Iterable[tuple[str, Sequence[Row]]], schema: Schema) -> Work:
-    """Everybody's work, from rows as the readers of annotation tools give them: `item`, `text`, the
-    value's fields, and `annotator`, `skipped` and `seconds` where they are there. A row without
-    `annotator` is the work of the annotator that its file is given with.
+    """Collects everybody's work, from rows as the readers of annotation tools give them.
+
+    Rows have `item`, `text`, the value's fields, and `annotator`, `skipped` and `seconds` where
+    they are there. A row without `annotator` is the work of the annotator that its file is
+    given with.
 
     Raises:
       DataError: an item without id, an annotator who answers twice, one item with two texts, or a
@@ -489,8 +498,9 @@ def collect(files: Iterable[tuple[str, Sequence[Row]]], schema: Schema) -> Work:
 
 
 def _foreign(fields: Mapping[str, Any], schema: Schema) -> list[str]:
-    """The labels of a row that the schema does not have; of ratings and damaged values none, which
-    `value_of` refuses.
+    """Returns the labels of a row that the schema does not have.
+
+    Of ratings and damaged values none, which `value_of` refuses.
     """
     if schema.type == "rating":
         return []

@@ -1,5 +1,6 @@
-"""How far annotators agree, with each other, with the decisions and with gold answers: as a dict,
-and as Markdown.
+"""The report on annotators, as a dict and as Markdown.
+
+It says how far they agree with each other, with the decisions and with gold answers.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ CLASSES = ("class", "pairwise", "rating")  # one answer per item
 def report(
     work: Work, schema: Schema, adjudication: Adjudication, gold: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Numbers of the whole, and of every annotator.
+    """Computes the numbers of the whole, and of every annotator.
 
     Of one answer per item: percent agreement, Krippendorff's alpha (ordinal for ratings, else
     nominal), Cohen's kappa of pairs (with quadratic weights for ratings). Of parts: F1 of pairs,
@@ -105,7 +106,7 @@ def _pairs(work: Work, schema: Schema) -> dict[str, dict[tuple[str, str], float]
 
 
 def _alpha(work: Work, schema: Schema) -> dict[str, Any]:
-    """Krippendorff's alpha, where anything was answered twice."""
+    """Computes Krippendorff's alpha, where anything was answered twice."""
     if schema.type in ("span", "relation"):
         return {}
 
@@ -142,7 +143,9 @@ def _against(own: Mapping[str, Any], known: Mapping[str, Any], schema: Schema) -
 
 
 def _confusion(own: Mapping[str, Any], known: Mapping[str, Any], schema: Schema) -> dict[str, Any]:
-    """Of one answer per item: {right: {given: items}}. Of parts: {label: {"found", "missed",
+    """Compares answers with gold ones.
+
+    Of one answer per item: {right: {given: items}}. Of parts: {label: {"found", "missed",
     "extra"}}, and of spans those `nearly` found: by overlap only.
     """
     both = sorted(own.keys() & known.keys())
@@ -187,7 +190,7 @@ def _mean(values: list[float]) -> float | None:
 # --- Markdown
 # --------------------------------------------------------------------------------------------------
 def markdown(found: Mapping[str, Any], title: str = "Annotators") -> str:
-    """The report as a page."""
+    """Returns the report as a Markdown page."""
     statuses = ", ".join(f"{count} {status}" for status, count in sorted(found["statuses"].items()))
     lines = [
         f"# {title}",
@@ -269,5 +272,5 @@ def _number(value: float | None) -> str:
 
 
 def _cell(text: Any) -> str:
-    """Text that cannot break a table, or become markup."""
+    """Escapes text so that it cannot break a table or become markup."""
     return "".join(f"\\{c}" if c in "|<>*_`[]#\\" else c for c in " ".join(str(text).split()))

@@ -1,5 +1,6 @@
-"""Tasks for annotation tools: Label Studio, doccano and CoNLL files. What annotators send back is
-read by `jaxsft.data.formats`.
+"""Tasks for annotation tools: Label Studio, doccano and CoNLL files.
+
+What annotators send back is read by `jaxsft.data.formats`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ STARS = 10  # Label Studio draws ratings from 1 to at most so many as stars; oth
 
 
 def export_tasks(items: Iterable[Row], schema: Schema, tool: str) -> str:
-    """The file that the tool imports: every item with its id as `item`, its text, and what it is
-    labelled with already, if anything.
+    """Returns the file that the tool imports.
+
+    Every item has its id as `item`, its text, and what it is labelled with already, if
+    anything.
 
     A pairwise item has its two responses beside the prompt in Label Studio, and below it in
     doccano. Labels that are there already (`label`, `labels`, `rating`, `spans`, `relations`, or
@@ -50,8 +53,10 @@ def export_tasks(items: Iterable[Row], schema: Schema, tool: str) -> str:
 
 
 def label_studio_config(schema: Schema) -> str:
-    """The labelling setup (XML) that fits the tasks of `export_tasks`; guidelines are its
-    header."""
+    """Returns the labelling setup (XML) that fits the tasks of `export_tasks`.
+
+    Guidelines are its header.
+    """
     lines = ["<View>"]
     lines += [
         f"  <Header value={quoteattr(line)}/>"
@@ -139,7 +144,7 @@ def _text(row: Row, name: str, key: str) -> str:
 
 
 def _given(row: Row, schema: Schema, tool: str) -> dict[str, Any]:
-    """What the item is labelled with, as the writers of formats take it."""
+    """Returns the labels that the item already has, as the writers of formats take them."""
     known = (
         ("spans", "tags") if schema.type in ("span", "relation") else ("label", "labels", "rating")
     )

@@ -1,5 +1,6 @@
-"""A small autoencoder over columns of numbers, trained in one jitted program; its weights are plain
-JSON and are used by numpy.
+"""A small autoencoder over columns of numbers, trained in one jitted program.
+
+Its weights are plain JSON and are used by numpy.
 
 Denoising autoencoders: Vincent et al. 2008; for missing cells: Gondara and Wang 2018.
 """
@@ -17,7 +18,7 @@ BATCH, RATE = 256, 1e-2
 
 
 def train(z: np.ndarray, *, hidden: int, steps: int, corrupt: float, seed: int) -> dict[str, Any]:
-    """The weights of `[z, there] -> tanh -> z`.
+    """Trains the weights of `[z, there] -> tanh -> z`.
 
     Args:
       z: `[N, F]` standardised numbers, NaN where one is missing: such cells are no target.
@@ -74,7 +75,7 @@ def train(z: np.ndarray, *, hidden: int, steps: int, corrupt: float, seed: int) 
 
 
 def reconstruct(z: np.ndarray, weights: Mapping[str, Any]) -> np.ndarray:
-    """`[N, F]`: what the autoencoder makes of rows, whose missing cells it is told of."""
+    """Computes the autoencoder's output `[N, F]` for rows, with the mask of their missing cells."""
     seen = ~np.isnan(z)
     inputs = np.concatenate([np.nan_to_num(z), seen], -1)
     hidden = np.tanh(

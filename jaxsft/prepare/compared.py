@@ -1,5 +1,6 @@
-"""What makes two rows equal in a preparation, where the task is not known: what the task that reads
-such columns would be given of them.
+"""The equality of rows in a preparation, where the task is not known.
+
+It is what the task that reads such columns would be given of them.
 
 It is `records.Kind.text_key` of that task, so that the stages `dedup` and `split` mean the same by
 a repeated row as `jaxsft check` and a run do.
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 
 from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row
-from jaxsft.data.records import KINDS, TOKENS, chat_record, form_of
+from jaxsft.data.records import CHAT, TOKENS, chat_record, form_of
 from jaxsft.data.records.conversations import LISTS
 from jaxsft.data.records.fields import first_of
 from jaxsft.data.records.sequences import glued, joined_words
@@ -112,9 +113,12 @@ def _is_chat(row: Row, columns: Columns) -> bool:
 
 
 def _asked(row: Row, columns: Columns) -> list[str] | None:
-    """A row that is no conversation that could be trained on is compared by all that it says."""
+    """Returns what a conversation is compared by.
+
+    A row that could not be trained on is compared by all that it says.
+    """
     try:
-        return KINDS["chat"].compared(chat_record(row, columns))
+        return CHAT.compared(chat_record(row, columns))
     except DataError:
         turns = columns.messages or next((n for n in LISTS if n in row.fields), None)
         names = [turns, columns.prompt or "prompt", columns.completion or "completion"]

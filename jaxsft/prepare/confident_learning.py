@@ -1,5 +1,6 @@
-"""Which labels are probably wrong: confident learning, from probabilities that were predicted for
-rows that the predictor had not seen.
+"""Confident learning: finds labels that are probably wrong.
+
+It works from probabilities that were predicted for rows that the predictor had not seen.
 
 Source: Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels",
 JAIR 2021. Letters: N rows, C classes; i is the given class, j the one that is suspected behind it.
@@ -29,8 +30,9 @@ CLOSE = 1e-6  # a probability that misses its threshold by so little has reached
 
 @jax.jit
 def thresholds(labels: Int[Array, " N"], p: Float[Array, "N C"]) -> Float[Array, " C"]:
-    """How sure the predictor is, on average, of class j where j is given; 2, which nothing reaches,
-    where j is never given.
+    """Computes the mean probability of class j over the rows given class j, `[C]`.
+
+    2, which nothing reaches, where j is never given.
     """
     given = jax.nn.one_hot(labels, p.shape[1], dtype=p.dtype)
     count = given.sum(0)
@@ -39,8 +41,9 @@ def thresholds(labels: Int[Array, " N"], p: Float[Array, "N C"]) -> Float[Array,
 
 @jax.jit
 def confident(labels: Int[Array, " N"], p: Float[Array, "N C"]) -> Int[Array, " N"]:
-    """The class that each row confidently belongs to: the likeliest where several reach their
-    threshold; -1 where none does.
+    """Returns the class that each row confidently belongs to, `[N]`; -1 where there is none.
+
+    It is the likeliest where several reach their threshold.
     """
     reached = p >= thresholds(labels, p) - CLOSE
     count = reached.sum(1)
@@ -48,8 +51,7 @@ def confident(labels: Int[Array, " N"], p: Float[Array, "N C"]) -> Int[Array, " 
 
 
 def confident_joint(labels: np.ndarray, p: np.ndarray) -> np.ndarray:
-    """`[C, C]` whole numbers: how many of the rows that are given class i (down) belong to class j
-    (across), estimated.
+    """Estimates how many rows given class i (down) belong to class j (across), `[C, C]`.
 
     The confident rows are counted, at least one per class stays where it is, and each line is
     scaled to the number of rows that are given its class.
@@ -66,8 +68,9 @@ def confident_joint(labels: np.ndarray, p: np.ndarray) -> np.ndarray:
 def find_issues(
     labels: np.ndarray, probabilities: np.ndarray, filter_by: str = "prune_by_noise_rate"
 ) -> np.ndarray:
-    """Which rows are probably mislabelled: `[N]` bool. A row whose likeliest class is the given one
-    never is.
+    """Returns which rows are probably mislabelled: `[N]` bool.
+
+    A row whose likeliest class is the given one never is.
 
     Args:
       labels: `[N]`, the given classes, 0 to C-1.
@@ -105,8 +108,10 @@ def find_issues(
 
 @jax.jit
 def _largest_margins(labels, p, prune):
-    """For each pair (i, j) the `prune[i, j]` rows of class i with the largest margin: `[N]`
-    bool."""
+    """Returns for each pair (i, j) the `prune[i, j]` rows of class i with the largest margin.
+
+    The result is `[N]` bool.
+    """
     margins = p - jnp.take_along_axis(p, labels[:, None], 1)  # [N, C]
     among = lambda j: _rank(labels, -margins[:, j]) < prune[labels, j]
     return jax.lax.map(among, jnp.arange(p.shape[1])).any(0)
@@ -118,7 +123,7 @@ def _least_sure(labels, p, prune):
 
 
 def _rank(groups: Int[Array, " N"], values: Float[Array, " N"]) -> Int[Array, " N"]:
-    """The place of each row in its group, by ascending value."""
+    """Returns the place of each row in its group, by ascending value."""
     order = jnp.lexsort((values, groups))
     sorted_groups = groups[order]
     place = jnp.arange(len(groups)) - jnp.searchsorted(sorted_groups, sorted_groups)
@@ -126,8 +131,9 @@ def _rank(groups: Int[Array, " N"], values: Float[Array, " N"]) -> Int[Array, " 
 
 
 def _to_prune(joint: np.ndarray) -> np.ndarray:
-    """The joint with at least one row on each diagonal cell, taken from the other cells of its line
-    in equal parts.
+    """Returns the joint with at least one row on each diagonal cell.
+
+    It is taken from the other cells of its line in equal parts.
     """
     kept = joint.astype(np.float64)
     more = np.maximum(kept.diagonal(), 1) - kept.diagonal()
@@ -139,7 +145,10 @@ def _to_prune(joint: np.ndarray) -> np.ndarray:
 
 
 def _rounded(matrix: np.ndarray) -> np.ndarray:
-    """Whole numbers, each line with the sum that it had: what rounding moved most is moved back."""
+    """Rounds to whole numbers and keeps the sum of each line.
+
+    What rounding moved most is moved back.
+    """
     out = np.round(matrix).astype(np.int64)
     for line, exact in zip(out, matrix, strict=True):
         while (over := int(line.sum() - round(exact.sum()))) != 0:
@@ -152,7 +161,7 @@ def _rounded(matrix: np.ndarray) -> np.ndarray:
 def quality_scores(
     labels: Int[Array, " N"], p: Float[Array, "N C"], method: str = "self_confidence"
 ) -> Float[Array, " N"]:
-    """How well each label fits, 0 to 1; the lowest are looked at first.
+    """Rates how well each label fits, 0 to 1; the lowest are looked at first.
 
     `self_confidence` is `p_i`; `normalized_margin` is `(p_i - max_j p_j + 1) / 2` with j other than
     i; `confidence_weighted_entropy` is the entropy divided by `log C` and by `p_i`, turned round to
@@ -174,7 +183,7 @@ def quality_scores(
 
 
 def ranked(issues: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """The rows of the issues, the worst first."""
+    """Returns the rows of the issues, the worst first."""
     rows = np.flatnonzero(issues)
     return rows[np.argsort(np.asarray(scores)[rows], kind="stable")]
 
@@ -207,8 +216,9 @@ def _checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray,
 def cross_val_probabilities(
     texts, labels, folds: int = 5, seed: int = 0
 ) -> Float[np.ndarray, "N C"]:
-    """Probabilities of each text by a small classifier that has not seen it; see
-    `text_classifier.cross_val_probabilities`.
+    """Computes out-of-fold class probabilities by a small classifier.
+
+    See `text_classifier.cross_val_probabilities`.
     """
     from jaxsft.prepare import text_classifier
 

@@ -1,5 +1,4 @@
-"""The true labels behind the work of several annotators who err in ways of their own: the model of
-Dawid and Skene, by EM.
+"""The model of Dawid and Skene, by EM: true labels behind annotators with errors of their own.
 
 Source: Dawid and Skene, "Maximum Likelihood Estimation of Observer Error-Rates Using the EM
 Algorithm", Applied Statistics 28(1), 1979. An annotator a writes class k for an item of class c
@@ -23,7 +22,7 @@ SMOOTHING = 0.01
 
 
 class Consensus(NamedTuple):
-    """What the work of all annotators says.
+    """The estimate from the work of all annotators.
 
     Attributes:
       posterior: `[I, C]`, the probability of each class for each item.
@@ -41,7 +40,7 @@ class Consensus(NamedTuple):
 def estimate(
     ratings: Int[np.ndarray, "A I"], classes: int, smoothing: float = SMOOTHING
 ) -> Consensus:
-    """EM from the votes of the majority.
+    """Estimates the model by EM from the votes of the majority.
 
     Args:
       ratings: `[A, I]`, the class that annotator a gave to item i, 0 to C-1; -1 where there is
@@ -62,8 +61,9 @@ def estimate(
 
 
 def estimate_counts(counts: Float[np.ndarray, "A I C"], smoothing: float = SMOOTHING) -> Consensus:
-    """The same where an annotator may answer an item several times: `counts[a, i, k]`, how often
-    annotator a gave class k to item i.
+    """Estimates the model where an annotator may answer an item several times.
+
+    `counts[a, i, k]` is how often annotator a gave class k to item i.
 
     One line for everybody takes ratings whose authors are not known: all have the errors of one
     then.

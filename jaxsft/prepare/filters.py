@@ -1,5 +1,6 @@
-"""Filters of one series of numbers, `[N]`, at equal steps. At the ends the series is mirrored (the
-first value is not repeated).
+"""Filters of one series of numbers, `[N]`, at equal steps.
+
+At the ends the series is mirrored (the first value is not repeated).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from jaxsft.errors import ConfigError
 
 
 def windows(x: np.ndarray, window: int) -> np.ndarray:
-    """`[N, window]`: what lies around each place; `window` is odd."""
+    """Returns what lies around each place, `[N, window]`; `window` is odd."""
     return np.lib.stride_tricks.sliding_window_view(np.pad(x, window // 2, mode="reflect"), window)
 
 
@@ -23,9 +24,11 @@ def median(x: np.ndarray, window: int) -> np.ndarray:
 
 
 def wiener(x: np.ndarray, window: int, noise: float | None) -> np.ndarray:
-    """The local mean, plus what exceeds the noise of the deviation from it: `m + max(0, v - noise)
-    / max(v, noise) (x - m)` with the mean m and the variance v of each window (Lim 1990,
-    Two-Dimensional Signal and Image Processing, eq. 9.26). Without `noise` it is the mean of all v.
+    """Computes the local mean plus the deviation from it that exceeds the noise.
+
+    `m + max(0, v - noise) / max(v, noise) (x - m)` with the mean m and the variance v of each
+    window (Lim 1990, Two-Dimensional Signal and Image Processing, eq. 9.26). Without `noise` it
+    is the mean of all v.
     """
     around = windows(x, window)
     m, v = around.mean(-1), around.var(-1)
@@ -35,7 +38,8 @@ def wiener(x: np.ndarray, window: int, noise: float | None) -> np.ndarray:
 
 
 def wavelet(x: np.ndarray, name: str, level: int | None) -> np.ndarray:
-    """Coefficients of the wavelet transform, softly thresholded at `sigma sqrt(2 ln N)`, and back;
+    """Thresholds wavelet coefficients softly at `sigma sqrt(2 ln N)`, and transforms back.
+
     sigma is the median absolute coefficient of the finest level / 0.6745 (Donoho and Johnstone
     1994). Raises ConfigError (no PyWavelets; no such wavelet; a level too deep for the series).
     """

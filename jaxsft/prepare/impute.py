@@ -1,5 +1,4 @@
-"""Imputation of numbers: arrays `[N, F]` with NaN where a cell is missing go in, filled ones come
-out.
+"""Imputation of numbers: arrays `[N, F]` with NaN for missing cells go in, filled ones come out.
 
 What is learnt is plain JSON. Every filled row depends on itself and on what was learnt alone.
 """
@@ -20,8 +19,9 @@ AT_ONCE = 2_000_000  # numbers of a distance table that are held at once
 # --- what all share
 # --------------------------------------------------------------------------------------------------
 def moments(x: np.ndarray) -> dict[str, Any]:
-    """Mean and standard deviation (divided by N) of each column, over the cells that are there; a
-    constant column has the deviation 1.
+    """Returns mean and standard deviation (divided by N) of each column, over present cells.
+
+    A constant column has the deviation 1.
     """
     deviation = np.nanstd(x, axis=0)
     return {
@@ -41,14 +41,15 @@ def restored(z: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
 # --- k nearest neighbours
 # --------------------------------------------------------------------------------------------------
 def fit_knn(x: np.ndarray, donors: int) -> dict[str, Any]:
-    """The rows that give their values: all, or `donors` evenly spaced ones."""
+    """Returns the donor rows: all, or `donors` evenly spaced ones."""
     kept = x if len(x) <= donors else x[np.arange(donors) * len(x) // donors]
     return {**moments(x), "donors": plain(kept)}
 
 
 def knn(x: np.ndarray, state: Mapping[str, Any], neighbours: int) -> np.ndarray:
-    """Each missing cell by the mean of the nearest donors that have it; those as near as the last
-    one all count, so that no order decides.
+    """Fills each missing cell with the mean of the nearest donors that have it.
+
+    Those as near as the last one all count, so that no order decides.
 
     Distances are Euclidean over the standardised cells that both have, scaled up by `F / shared`
     (Troyanskaya et al. 2001; the missing cells as in Dixon 1979). Without any shared cell the cell
@@ -87,9 +88,10 @@ def knn(x: np.ndarray, state: Mapping[str, Any], neighbours: int) -> np.ndarray:
 # --- chained regressions
 # --------------------------------------------------------------------------------------------------
 def fit_chained(x: np.ndarray, ridge: float, rounds: int) -> dict[str, Any]:
-    """One ridge regression per column on all others, in turns, the filled cells fed back until they
-    stay (van Buuren and Groothuis-Oudshoorn 2011, without the random draws: one value per cell, not
-    several).
+    """Fits one ridge regression per column on all others, in turns, until the filled cells stay.
+
+    Filled cells are fed back (van Buuren and Groothuis-Oudshoorn 2011, without the random
+    draws: one value per cell, not several).
     """
     state = moments(x)
     z = standardised(x, state)
@@ -115,7 +117,7 @@ def fit_chained(x: np.ndarray, ridge: float, rounds: int) -> dict[str, Any]:
 
 
 def chained(x: np.ndarray, state: Mapping[str, Any], rounds: int = 100) -> np.ndarray:
-    """The cells that agree with every regression at once, by as many turns."""
+    """Fills cells so that they agree with every regression at once, in at most `rounds` turns."""
     z, weights, shifts = standardised(x, state), array(state["weights"]), array(state["shifts"])
     missing = np.isnan(z)
     z = np.where(missing, 0.0, z)
@@ -151,8 +153,9 @@ def denoised(x: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
 # --- along an order
 # --------------------------------------------------------------------------------------------------
 def newton(xs: np.ndarray, ys: np.ndarray, at: float) -> float:
-    """The polynomial through the points `(xs, ys)` at a place, by Newton's divided differences
-    (Burden and Faires, Numerical Analysis, 3.3).
+    """Evaluates the polynomial through the points `(xs, ys)` by Newton's divided differences.
+
+    Burden and Faires, Numerical Analysis, 3.3.
     """
     table = np.array(ys, np.float64)
     for k in range(1, len(xs)):

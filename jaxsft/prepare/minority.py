@@ -1,5 +1,7 @@
-"""New texts of a class that has too few: spliced from two of its texts, or written by a small
-language model and checked by a classifier.
+"""New texts of a class that has too few.
+
+They are spliced from two of its texts, or written by a small language model and checked by a
+classifier.
 """
 
 from __future__ import annotations
@@ -16,14 +18,15 @@ END = ""  # no word is empty
 
 
 def pieces(text: str) -> tuple[list[str], str]:
-    """The words of a text and what joins them; its characters where it has no spaces."""
+    """Splits a text into words and what joins them; into characters where it has no spaces."""
     words = text.split()
     return (words, " ") if len(words) > 1 else (list(text.strip()), "")
 
 
 def spliced(first: str, second: str, share: float) -> str:
-    """The first `share` of one text and the rest of the other: mix-up (Zhang et al. 2018) inside a
-    class, so that the label stays what it is.
+    """Splices the first `share` of one text and the rest of the other.
+
+    This is mix-up (Zhang et al. 2018) inside a class, so that the label stays what it is.
     """
     a, between = pieces(first)
     b, _ = pieces(second)
@@ -32,8 +35,9 @@ def spliced(first: str, second: str, share: float) -> str:
 
 
 class NgramModel:
-    """A language model of the words of some texts, without smoothing: each word is drawn from those
-    that followed the last `order` words.
+    """A language model of the words of some texts, without smoothing.
+
+    Each word is drawn from those that followed the last `order` words.
     """
 
     def __init__(self, texts: Sequence[str], order: int):
@@ -45,7 +49,7 @@ class NgramModel:
                 self.next[tuple(words[i - order : i])][words[i]] += 1
 
     def sample(self, rng: np.random.Generator, longest: int) -> str:
-        """A text of at most `longest` words."""
+        """Draws a text of at most `longest` words."""
         words = [END] * self.order
         while len(words) < longest + self.order:
             found = self.next[tuple(words[-self.order :])]
@@ -59,8 +63,10 @@ class NgramModel:
 
 
 class NgramClassifier:
-    """Multinomial naive Bayes over hashed n-grams of one and two words, counts smoothed by a half
-    (McCallum and Nigam 1998); equal priors, since it judges texts of the rare classes.
+    """A multinomial naive Bayes classifier over hashed n-grams of one and two words.
+
+    Counts are smoothed by a half (McCallum and Nigam 1998); equal priors, since it judges texts
+    of the rare classes.
     """
 
     def __init__(self, texts: Sequence[str], labels: Sequence[str]):

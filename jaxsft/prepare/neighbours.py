@@ -1,5 +1,6 @@
-"""Texts that say nearly the same: shingles, MinHash, and groups of neighbours; for what drops
-duplicates, splits around them, or reports them.
+"""Near-duplicate texts: shingles, MinHash, and groups of neighbours.
+
+It serves what drops duplicates, splits around them, or reports them.
 
 The similarity of two texts is the Jaccard similarity of their sets of shingles (Broder 1997).
 MinHash signatures and banding find candidates (Leskovec, Rajaraman, Ullman, Mining of Massive
@@ -32,8 +33,9 @@ _punctuation = re.compile(f"[^\\w\\s{marks()}]|_")
 
 
 def normalise(text: str, case: bool = True, space: bool = True, punctuation: bool = False) -> str:
-    """The text in NFC, without what should not count: case, the amount of white space, punctuation
-    and symbols.
+    """Returns the text in NFC, without what should not count.
+
+    That is case, the amount of white space, punctuation and symbols.
     """
     return splitting.normalise(text, case, space, _punctuation if punctuation else None)
 
@@ -41,7 +43,7 @@ def normalise(text: str, case: bool = True, space: bool = True, punctuation: boo
 # --- shingles
 # --------------------------------------------------------------------------------------------------
 class _Words(dict[str, int]):
-    """64 bits of every word, made once; forgotten when there are a million."""
+    """A cache of 64 bits for every word, cleared when there are a million."""
 
     def __missing__(self, word: str) -> int:
         if len(self) >= 2**20:
@@ -59,7 +61,7 @@ _word_bits = _Words()
 def shingles(
     texts: Sequence[str], words: int = 3, chars: int = 5, unit: str = "auto"
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The shingles of many texts as 64-bit hashes, with repetitions.
+    """Computes the shingles of many texts as 64-bit hashes, with repetitions.
 
     Args:
       texts: N of them.
@@ -118,7 +120,7 @@ def _of_chars(texts: list[str], size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _windows(bits: np.ndarray, lengths: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """A hash of every `size` units in a row that belong to one text, and how many each text has."""
+    """Hashes every `size` units in a row of one text; returns hashes and counts per text."""
     counts = np.where(lengths > 0, lengths - size + 1, 0)
     if not bits.size:
         return np.empty(0, np.uint64), counts
@@ -134,8 +136,9 @@ def _windows(bits: np.ndarray, lengths: np.ndarray, size: int) -> tuple[np.ndarr
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """The finaliser of MurmurHash3 (Appleby), 64 bits: a bijection whose low bits depend on all
-    bits.
+    """Applies the finaliser of MurmurHash3 (Appleby) to 64 bits.
+
+    It is a bijection whose low bits depend on all bits.
     """
     x = x ^ (x >> np.uint64(33))
     x *= np.uint64(0xFF51AFD7ED558CCD)
@@ -146,7 +149,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 def jaccard(a: frozenset[int] | set[int], b: frozenset[int] | set[int]) -> float:
-    """|a & b| / |a | b|; 1 for two empty sets."""
+    """Computes |a & b| / |a or b|; 1 for two empty sets."""
     both = len(a & b)
     return both / (len(a) + len(b) - both) if a or b else 1.0
 
@@ -154,8 +157,9 @@ def jaccard(a: frozenset[int] | set[int], b: frozenset[int] | set[int]) -> float
 # --- signatures
 # --------------------------------------------------------------------------------------------------
 class MinHash:
-    """Signatures whose share of equal entries estimates the Jaccard similarity, with the standard
-    error sqrt(J (1 - J) / num_perm).
+    """MinHash signatures, whose share of equal entries estimates the Jaccard similarity.
+
+    The standard error is sqrt(J (1 - J) / num_perm).
 
     Each permutation is x -> a x + b modulo 2**32 with an odd a, over hashes that are mixed before.
     """
@@ -166,7 +170,7 @@ class MinHash:
         self.b = rng.integers(0, 2**32, num_perm, np.uint32)
 
     def signatures(self, hashes: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """uint32 [N, num_perm] of N texts, from `shingles`; all ones for a text without any."""
+        """Computes uint32 signatures [N, num_perm] from `shingles`; all ones for an empty text."""
         signatures = np.full((self.a.size, counts.size), 2**32 - 1, np.uint32)
         some = np.flatnonzero(counts)
         starts = (np.cumsum(counts) - counts)[some]
@@ -186,15 +190,17 @@ class MinHash:
 
 
 def recall(similarity: float, bands: int, rows: int) -> float:
-    """The probability that two texts of this similarity are candidates: 1 - (1 - s**r)**b (Leskovec
-    et al., section 3.4.2).
+    """Computes the probability that two texts are candidates: 1 - (1 - s**r)**b.
+
+    s is their similarity (Leskovec et al., section 3.4.2).
     """
     return 1 - (1 - similarity**rows) ** bands
 
 
 def banding(threshold: float, num_perm: int, least: float = 0.98) -> tuple[int, int]:
-    """(bands, rows of each): the most selective ones that see a pair at the threshold with the
-    probability `least`.
+    """Returns (bands, rows of each) that find a pair at the threshold with probability `least`.
+
+    They are the most selective ones.
 
     Raises:
       ConfigError: the threshold is not in (0, 1], or so low that no banding of `num_perm` sees it.
@@ -211,8 +217,9 @@ def banding(threshold: float, num_perm: int, least: float = 0.98) -> tuple[int, 
 
 
 def buckets(signatures: np.ndarray, bands: int, rows: int) -> Iterator[np.ndarray]:
-    """The texts (indices in ascending order, two or more) whose signatures are equal in a band,
-    band by band.
+    """Yields the texts whose signatures are equal in a band, band by band.
+
+    They are two or more indices in ascending order.
     """
     for band in range(bands):
         columns = signatures[:, band * rows : (band + 1) * rows]
@@ -228,7 +235,7 @@ def buckets(signatures: np.ndarray, bands: int, rows: int) -> Iterator[np.ndarra
 # --- groups
 # --------------------------------------------------------------------------------------------------
 class Union:
-    """Groups of 0 .. n-1 that grow together; the name of a group is its smallest member."""
+    """A union-find structure over 0 .. n-1; a group is named by its smallest member."""
 
     def __init__(self, n: int):
         self.parent = list(range(n))
@@ -243,13 +250,13 @@ class Union:
         self.parent[j] = i
 
     def groups(self) -> np.ndarray:
-        """int64 [n]: the name of the group of each."""
+        """Returns the name of the group of each member, int64 [n]."""
         return np.array([self.find(i) for i in range(len(self.parent))], np.int64)
 
 
 @dataclasses.dataclass(frozen=True)
 class Neighbours:
-    """How neighbours are looked for.
+    """The options of the search for neighbours.
 
     Attributes:
       threshold: of the Jaccard similarity of shingles.
@@ -277,7 +284,7 @@ class Neighbours:
             raise ConfigError(f"{option}.{error}") from None
 
     def signatures(self, texts: Iterable[str]) -> np.ndarray:
-        """uint32 [N, num_perm]."""
+        """Computes the signatures of texts, uint32 [N, num_perm]."""
         hasher = MinHash(self.num_perm, self.seed)
         parts = [
             hasher.signatures(*shingles(batch, self.words, self.chars, self.unit))
@@ -329,7 +336,7 @@ class Neighbours:
         return union.groups(), links
 
     def _sets(self, texts: Iterable[str], wanted: np.ndarray) -> dict[int, frozenset[int]]:
-        """The shingles of some texts."""
+        """Returns the shingles of the wanted texts, by their index."""
         sets: dict[int, frozenset[int]] = {}
         wanted_set = set(wanted.tolist())
         for batch in batches(((i, text) for i, text in enumerate(texts) if i in wanted_set), BATCH):

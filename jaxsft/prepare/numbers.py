@@ -1,4 +1,4 @@
-"""Columns of rows as arrays: what the stages for numbers share."""
+"""Columns of rows as arrays, for the stages on numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BLOCK = 1024  # rows that are worked on at once
 
 
 def blocks(rows: Iterable[Row], size: int = BLOCK) -> Iterator[list[Row]]:
-    """Consecutive rows, `size` at a time: enough for arrays, too few for the memory."""
+    """Yields consecutive rows, `size` at a time: enough for arrays, few enough for the memory."""
     left = iter(rows)
     while block := list(itertools.islice(left, size)):
         yield block
@@ -25,8 +25,9 @@ def blocks(rows: Iterable[Row], size: int = BLOCK) -> Iterator[list[Row]]:
 def table(
     rows: Iterable[Row], fields: Sequence[str], option: str, missing: str = "keep"
 ) -> np.ndarray:
-    """The numbers of the columns, `[rows, fields]`, NaN where one is missing. Raises DataError (no
-    number; or missing, with missing="error").
+    """Returns the numbers of the columns, `[rows, fields]`, NaN where one is missing.
+
+    Raises DataError (no number; or missing, with missing="error").
     """
     return np.array([numbers(row, fields, option, missing) for row in rows], np.float64).reshape(
         -1, len(fields)
@@ -34,14 +35,15 @@ def table(
 
 
 def there(row: Row, fields: Sequence[str], split: str) -> list[str]:
-    """The columns that a stage treats in a row: all; of a new row (`predict`) those that it has,
-    for it comes without the targets.
+    """Returns the columns that a stage treats in a row.
+
+    They are all; of a new row (`predict`) those that it has, for it comes without the targets.
     """
     return [name for name in fields if split != "predict" or name in row.fields]
 
 
 def numbers(row: Row, fields: Sequence[str], option: str, missing: str = "keep") -> list[float]:
-    """The numbers of one row; a missing one as in `table`."""
+    """Returns the numbers of one row; a missing one as in `table`."""
     out = []
     for field in fields:
         number = number_of(row, field, option)
@@ -55,7 +57,10 @@ def numbers(row: Row, fields: Sequence[str], option: str, missing: str = "keep")
 
 
 def vector(row: Row, name: str, option: str) -> np.ndarray:
-    """The list of numbers in a column (an embedding), `[D]`. Raises DataError where it is none."""
+    """Returns the list of numbers in a column (an embedding), `[D]`.
+
+    Raises DataError where it is none.
+    """
     value = value_of(row, name, option)
     good = (
         isinstance(value, list)
@@ -71,13 +76,17 @@ def vector(row: Row, name: str, option: str) -> np.ndarray:
 
 
 def rounded(value: float) -> float:
-    """Nine digits: what is left does not depend on how many rows were multiplied at once."""
+    """Rounds to nine digits.
+
+    What is left does not depend on how many rows were multiplied at once.
+    """
     return float(f"{float(value):.9g}")
 
 
 def row_weights(rows: Iterable[Row], weights: np.ndarray, into: str, option: str) -> list[float]:
-    """Weights `[N]` of training rows, times those that the column has already, brought to the mean
-    1. Raises DataError where one is not above 0.
+    """Returns weights `[N]` of training rows, times those in the column, scaled to the mean 1.
+
+    Raises DataError where one is not above 0.
     """
     weights = np.array(weights, np.float64)
     for i, row in enumerate(rows):
@@ -93,14 +102,14 @@ def row_weights(rows: Iterable[Row], weights: np.ndarray, into: str, option: str
 
 
 def plain(array: Any) -> Any:
-    """An array as nested lists of floats, NaN as None: JSON has no NaN."""
+    """Converts an array to nested lists of floats, NaN to None: JSON has no NaN."""
     if isinstance(array, np.ndarray) and array.ndim:
         return [plain(part) for part in array]
     return None if array != array else float(array)
 
 
 def array(nested: Any) -> np.ndarray:
-    """What `plain` wrote."""
+    """Converts what `plain` wrote back to an array."""
     return np.array(nested, np.float64)  # None becomes NaN
 
 
@@ -124,8 +133,9 @@ def at_least(stage: str, least: float, **options: float | None) -> None:
 def series(
     rows: Sequence[Row], order: str | None, group: str | None, stage: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Of each group, the indices of its rows in their order, and their places on the axis of
-    `order` (without it: 0, 1, ...).
+    """Yields for each group the indices of its rows in order, and their places on `order`.
+
+    Without `order` the places are 0, 1, ...
 
     Raises DataError where a place is missing or occurs twice in a series.
     """

@@ -1,5 +1,6 @@
-"""How far a row lies from the others: scores `[N]` of vectors `[N, D]`, more being further. What is
-learnt is plain JSON.
+"""Outlier scores `[N]` of vectors `[N, D]`; more is further from the others.
+
+What is learned is plain JSON.
 
 A forest is kept as the arrays of its trees, the local outlier factor as its points: no pickle is
 needed, and none is read.
@@ -19,7 +20,7 @@ from jaxsft.prepare.numbers import array, plain
 
 
 def limits(values: np.ndarray, method: str, threshold: float) -> tuple[float, float] | None:
-    """What a column of numbers may be, `[low, high]`; None where it has no spread by this measure.
+    """Returns the limits of a column of numbers, `[low, high]`; None where it has no spread.
 
     zscore: mean -+ t standard deviations; iqr: t quartile distances beyond the quartiles (Tukey
     1977); mad: a modified z-score of t, `0.6745 (x - median) / MAD` (Iglewicz and Hoaglin 1993).
@@ -47,8 +48,10 @@ def _sklearn(method: str, module: str) -> Any:
 # --- isolation forest
 # --------------------------------------------------------------------------------------------------
 def fit_forest(x: np.ndarray, *, trees: int, sample: int, seed: int) -> dict[str, Any]:
-    """An isolation forest of scikit-learn (Liu, Ting and Zhou 2008), as arrays: per tree and node
-    the feature (-1: a leaf), the threshold, the next nodes, and of a leaf the expected depth.
+    """Fits an isolation forest of scikit-learn (Liu, Ting and Zhou 2008), as arrays.
+
+    Per tree and node they hold the feature (-1: a leaf), the threshold, the next nodes, and of
+    a leaf the expected depth.
     """
     forest = (
         _sklearn("forest", "ensemble")
@@ -79,7 +82,7 @@ def _tree(tree: Any) -> dict[str, list]:
 
 
 def _expected_depth(n: np.ndarray) -> np.ndarray:
-    """The mean depth of an unsuccessful search among n points in a binary search tree."""
+    """Computes the mean depth of a failed search among n points in a binary search tree."""
     many = np.maximum(n, 3)
     return np.where(
         n <= 1,
@@ -89,7 +92,7 @@ def _expected_depth(n: np.ndarray) -> np.ndarray:
 
 
 def forest(x: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
-    """`2^(-mean depth / expected depth)`, in (0, 1): half is ordinary."""
+    """Computes `2^(-mean depth / expected depth)`, in (0, 1): half is ordinary."""
     x = x.astype(np.float32)  # as the trees were grown
     depth, every = np.zeros(len(x)), np.arange(len(x))
     for tree in state["trees"]:
@@ -107,8 +110,9 @@ def forest(x: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
 # --- local outlier factor
 # --------------------------------------------------------------------------------------------------
 def fit_lof(x: np.ndarray, *, neighbours: int, points: int) -> dict[str, Any]:
-    """The points that others are compared with: all, or `points` evenly spaced rows. Raises
-    DataError where more than `neighbours` are equal.
+    """Returns the points that others are compared with: all, or `points` evenly spaced rows.
+
+    Raises DataError where more than `neighbours` are equal.
     """
     kept = x if len(x) <= points else x[np.arange(points) * len(x) // points]
     same = int(np.unique(kept, axis=0, return_counts=True)[1].max())
@@ -123,8 +127,9 @@ def fit_lof(x: np.ndarray, *, neighbours: int, points: int) -> dict[str, Any]:
 
 
 def lof(x: np.ndarray, state: Mapping[str, Any], training: bool) -> np.ndarray:
-    """The local outlier factor over standardised columns (Breunig et al. 2000): 1 is as dense as
-    its neighbours, more is lonelier.
+    """Computes the local outlier factor over standardised columns (Breunig et al. 2000).
+
+    1 is as dense as its neighbours, more is lonelier.
 
     The factors of the points come from their distances to the others. A training row that is one of
     them has that factor (`training`): as a new row it would be its own neighbour.
@@ -148,8 +153,9 @@ def lof(x: np.ndarray, state: Mapping[str, Any], training: bool) -> np.ndarray:
 # --- distance to the middle
 # --------------------------------------------------------------------------------------------------
 def fit_mahalanobis(x: np.ndarray) -> dict[str, Any]:
-    """The mean and the inverse of the covariance, which is shrunk so that it has one (Ledoit and
-    Wolf 2004).
+    """Fits the mean and the inverse of the shrunk covariance (Ledoit and Wolf 2004).
+
+    It is shrunk so that it has an inverse.
     """
     covariance, _ = _sklearn("mahalanobis", "covariance").ledoit_wolf(x)
     return {
@@ -172,7 +178,7 @@ def fit_cosine(x: np.ndarray) -> dict[str, Any]:
 
 
 def cosine(x: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
-    """`1 - cos` of the angle to the mean direction, in [0, 2]; a vector of zeros has 1."""
+    """Computes `1 - cos` of the angle to the mean direction, in [0, 2]; 1 for zeros."""
     return 1 - np.einsum("nd,d->n", _unit(x), _unit(array(state["centre"])))
 
 
@@ -194,6 +200,9 @@ def fit_reconstruction(x: np.ndarray, *, hidden: int, steps: int, seed: int) -> 
 
 
 def reconstruction(x: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
-    """The mean squared error of the autoencoder over standardised columns (Hawkins et al. 2002)."""
+    """Computes the autoencoder's mean squared error over standardised columns.
+
+    Hawkins et al. 2002.
+    """
     z = standardised(x, state)
     return ((autoencoder.reconstruct(z, state) - z) ** 2).mean(-1)

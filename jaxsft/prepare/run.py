@@ -1,5 +1,6 @@
-"""`jaxsft prepare`: files in, a prepared set out (see `jaxsft/data/prepared.py`), with every row
-accounted for in between.
+"""Runs `jaxsft prepare`: files in, a prepared set out, with every row accounted for.
+
+See `jaxsft/data/prepared.py`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jaxsft
-from jaxsft import rundir
+from jaxsft import plugins, rundir
 from jaxsft.config import compose, validate
 from jaxsft.config.schema import Columns, DataFiles, PrepareConfig
 from jaxsft.data import formats, prepared
@@ -36,8 +37,9 @@ UNREADABLE = "unreadable"  # the reason of rows that no stage has seen
 def prepare(
     config: PrepareConfig, models: Mapping[str, Callable] | None = None
 ) -> tuple[dict[str, Any], bool]:
-    """(the manifest, whether anything was done): the stages of `config` over its files, into the
-    folder `output.dir`.
+    """Runs the stages of `config` over its files; returns (manifest, whether anything was done).
+
+    The set is written to the folder `output.dir`.
 
     The same files, stages and seed give the same bytes. A folder that holds exactly this is left
     alone.
@@ -52,6 +54,7 @@ def prepare(
       DataError: a row that cannot be read, unless it is put aside; a column that is missing or of
         the wrong kind.
     """
+    plugins.begin()
     validate.validate_each(compose.flat(compose.to_dict(config)))
     if config.output.format not in WRITTEN:
         raise ConfigError(
@@ -90,8 +93,9 @@ def prepare(
 
 
 def _there(folder: Path, key: str, overwrite: bool) -> dict[str, Any] | None:
-    """The manifest of the set that is to be made, where the folder has it already. Raises
-    ConfigError where it holds something else.
+    """Returns the manifest of the set to be made, where the folder has it already.
+
+    Raises ConfigError where it holds something else.
     """
     if found := prepared.manifest(folder):
         if found.get("key") == key and _intact(folder, found):
@@ -156,7 +160,7 @@ def _apart(folder: Path, data: DataFiles) -> None:
 
 
 def _as_written(data: DataFiles, found: Mapping[str, Any]) -> DataFiles:
-    """`data` as the files of a prepared set are read: nothing is to be guessed."""
+    """Returns `data` with exact reading options for the files of a prepared set."""
     how = {"header": "true"} if found["format"] in ("csv", "tsv") else {}
     how |= {"format": found["format"]} if found["format"] != prepared.ARRAY_RECORD else {}
     return dataclasses.replace(
@@ -165,7 +169,7 @@ def _as_written(data: DataFiles, found: Mapping[str, Any]) -> DataFiles:
 
 
 class Read(Stage):
-    """What comes out of a reader: rows, and what stands for those that cannot be read."""
+    """The rows of a reader, and what stands for those that cannot be read."""
 
     def row(self, row: Row | Bad, state: Any, report: Report) -> Row | None:
         if isinstance(row, Bad):
@@ -175,7 +179,7 @@ class Read(Stage):
 
 
 def entry(item: Any, context: Context) -> Entry:
-    """A stage of the list: its name, or `{name: {option: value}}`. Raises ConfigError."""
+    """Builds a stage of the list from its name or `{name: {option: value}}`. Raises ConfigError."""
     if isinstance(item, str):
         item = {item: {}}
     if not isinstance(item, Mapping) or len(item) != 1:
@@ -191,8 +195,9 @@ def entry(item: Any, context: Context) -> Entry:
 def replay(
     found: Mapping[str, Any], rows: Iterable[Row], models: Mapping[str, Callable] | None = None
 ) -> list[Row]:
-    """New rows, treated as those of the set were by the stages that `predict` repeats: what cleans,
-    fills and scales, with what was learnt then.
+    """Applies the stages that `predict` repeats to new rows.
+
+    They are what cleans, fills and scales, with what was learned then.
 
     Args:
       models: as in `prepare`; stages that asked a model ask it again.
@@ -281,8 +286,9 @@ def _some_rows(entries: Sequence[Entry], sets: Mapping[str, Spool]) -> None:
 
 
 def _inputs(config: PrepareConfig, entries: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Every file that is read, with its hash: those of the data, and those that options of stages
-    name.
+    """Returns every file that is read, with its hash.
+
+    They are those of the data, and those that options of stages name.
     """
     out = []
     for split, path in _paths(config.data).items():
@@ -314,8 +320,9 @@ def _inputs(config: PrepareConfig, entries: Sequence[Entry]) -> list[dict[str, A
 
 
 def _under(folder: Path) -> Iterator[Path]:
-    """The files of a folder; of that of a run those of its tokenizer, which its checkpoints do not
-    change. None of what is no folder: a name.
+    """Yields the files of a folder; of a run's those of its tokenizer.
+
+    Its checkpoints do not change the tokenizer. None for what is no folder: a name.
     """
     inner = folder / "tokenizer"
     return (
@@ -349,8 +356,9 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _asked(run: str | None, models: Mapping[str, Callable]) -> dict[str, Any]:
-    """What tells the models apart that stages ask: the weights of a run, and functions by their
-    names (their code cannot be seen).
+    """Returns what identifies the models that stages ask.
+
+    The weights of a run, and functions by their names (their code cannot be seen).
     """
     out: dict[str, Any] = {
         "functions": {
@@ -376,7 +384,10 @@ def _key(
     inputs: list[dict[str, Any]],
     asked: dict[str, Any],
 ) -> str:
-    """Everything that the rows depend on; not how many processes made them, nor where they lie."""
+    """Hashes everything that the rows depend on.
+
+    Not among it are how many processes made them, and where they lie.
+    """
     data = {
         k: v
         for k, v in dataclasses.asdict(config.data).items()
@@ -394,13 +405,14 @@ def _key(
         "output": output,
         "models": asked,
         "code": _code(),
+        **({"plugins": theirs} if (theirs := plugins.used()) else {}),
     }
     return rundir.sha256_json(told)[:32]
 
 
 @functools.cache
 def _code() -> str:
-    """Hash of the sources that rows depend on."""
+    """Returns the hash of the sources that rows depend on."""
     package = Path(__file__).parent
     paths = sorted([*package.rglob("*.py"), *(package.parent / "data").rglob("*.py")])
     return hashlib.sha256(b"".join(p.read_bytes() for p in paths)).hexdigest()
@@ -432,6 +444,7 @@ def _write(
             "run": config.run,
             "inputs": inputs,
             "stages": [e.summary() for e in entries],
+            **({"plugins": theirs} if (theirs := plugins.used()) else {}),
             "splits": splits,
         }
         with rundir.atomic_lines(aside / DROPPED) as file:
@@ -465,7 +478,7 @@ def _write(
 
 
 def _write_splits(config: PrepareConfig, folder: Path, sets: Mapping[str, Spool]) -> dict[str, Any]:
-    """The rows of all splits; what the manifest says of them."""
+    """Writes the rows of all splits; returns their entries in the manifest."""
     kind, shards, names = config.output.format, config.output.shards, {}
     if kind == prepared.ARRAY_RECORD:
         folder.rmdir()  # made again by the writer
@@ -526,7 +539,7 @@ def _fields(rows: Iterable[Row], origin: bool) -> Iterator[dict[str, Any]]:
 
 
 def _intact(folder: Path, found: Mapping[str, Any]) -> bool:
-    """Whether every file is what the manifest says."""
+    """Returns whether every file is what the manifest says."""
     parts = [part for split in found["splits"].values() for part in split["files"]] + [
         found.get("dropped")
     ]

@@ -1,5 +1,6 @@
-"""On the disk between two stages: rows, which can be gone through again and again, and those that
-were dropped. Neither lies in memory.
+"""Rows on the disk between two stages, to be read again and again, and dropped rows.
+
+Neither lies in memory.
 """
 
 from __future__ import annotations
@@ -50,8 +51,9 @@ def write(path: Path, rows: Iterable[Row]) -> Spool:
 
 
 class Log:
-    """`(file:line, reason)` of dropped rows, in a file; in memory only how many there are of each
-    kind of reason (what stands before its ": ").
+    """The `(file:line, reason)` of dropped rows, in a file.
+
+    In memory is only how many there are of each kind of reason (what stands before its ": ").
     """
 
     def __init__(self, path: Path, counts: Counter[str] | None = None):
@@ -74,7 +76,7 @@ class Log:
             self.append(dropped)
 
     def close(self) -> None:
-        """Onto the disk: what is counted as dropped must be there after a power cut too."""
+        """Syncs to the disk: what is counted as dropped must survive a power cut too."""
         if self._file is not None:
             file, self._file = self._file, None
             with self._told(), file:
@@ -83,7 +85,7 @@ class Log:
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
-        """A full disk as one sentence."""
+        """Raises a full disk as one sentence, a DataError."""
         try:
             yield
         except OSError as error:

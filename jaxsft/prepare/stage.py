@@ -1,14 +1,14 @@
-"""The contract of a preparation stage: what comes in, what goes out, and the account of everything
-in between.
+"""The contract of a preparation stage: what comes in, what goes out, and the account of it.
 
 A stage is a frozen dataclass; its fields are its options. It works on rows
 (`jaxsft.data.formats.Row`) and never changes one in place. Which method it has says what it needs
 to see:
 
-| method | sees | so that | |---|---|---| | `row(row, state, report)` | one row | rows stream
-through, over several processes where `slow`, and `predict` repeats it on new data | | `rows(split,
-rows, state, report)` | the rows of a split, as often as it likes | it may count, sort, compare | |
-`sets(sets, reports)` | all splits | it makes splits, or compares them |
+- `row(row, state, report)`: one row; so that rows stream through, over several processes where
+  `slow`, and `predict` repeats it on new data
+- `rows(split, rows, state, report)`: the rows of a split, as often as it likes; so that it may
+  count, sort, compare
+- `sets(sets, reports)`: all splits; so that it makes splits, or compares them
 
 A stage that `learns` has `fit(rows, report)`, which is given the training rows only; what it
 returns is kept in the manifest, and every split (and new data, in `predict`) is treated by it.
@@ -38,9 +38,7 @@ State = Mapping[str, Any]  # what a stage learnt: plain JSON
 
 
 class Rows(Protocol):
-    """Rows that can be gone through again and again: a list, or a file of them that never lies in
-    memory as a whole.
-    """
+    """Rows that can be read again and again: a list, or a file that never lies in memory."""
 
     def __iter__(self) -> Iterator[Row]: ...
 
@@ -49,7 +47,7 @@ class Rows(Protocol):
 
 @dataclasses.dataclass
 class Report:
-    """What one stage did to one split. Reports of parts add up (`merge`).
+    """The account of what one stage did to one split. Reports of parts add up (`merge`).
 
     Attributes:
       dropped: `(file:line, reason)` of every row that did not come out.
@@ -65,8 +63,9 @@ class Report:
     facts: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def drop(self, row: Row, reason: str) -> None:
-        """Rows are counted by `reason`, one of few; what is wrong with this row alone may stand
-        behind ": ".
+        """Counts a dropped row by `reason`, one of few.
+
+        What is wrong with this row alone may stand behind ": ".
         """
         self.dropped.append((row.where, reason))
 
@@ -82,7 +81,7 @@ class Report:
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What a stage may use beside its options and its rows.
+    """The context of a stage beside its options and its rows.
 
     Attributes:
       columns: `data.columns` of the set: which column holds the text, the label ...
@@ -100,7 +99,7 @@ class Context:
 
     @property
     def text(self) -> str:
-        """The column of the text."""
+        """Returns the column of the text."""
         return self.columns.text or "text"
 
     @property
@@ -110,8 +109,10 @@ class Context:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """Base of all stages; the subclass is a frozen dataclass whose fields are its options, with a
-    comment each, as in `config/schema.py`.
+    """The base of all stages.
+
+    The subclass is a frozen dataclass whose fields are its options, with a comment each, as in
+    `config/schema.py`.
 
     Attributes:
       on: the splits that it works on: each (every split by itself), all (`sets`), train (the
@@ -143,17 +144,18 @@ class Stage:
         read."""
 
     def fit(self, rows: Rows, report: Report) -> dict[str, Any]:
-        """What is learnt from the training rows: plain JSON. Raises DataError or ConfigError where
-        the option does not fit the column.
+        """Returns what is learned from the training rows, as plain JSON.
+
+        Raises DataError or ConfigError where the option does not fit the column.
         """
         raise NotImplementedError
 
     def row(self, row: Row, state: State, report: Report) -> Row | None:
-        """The row that takes its place; None where it was dropped (and reported)."""
+        """Returns the row that takes its place; None where it was dropped (and reported)."""
         raise NotImplementedError
 
     def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterable[Row]:
-        """All rows of a split. By default each by itself."""
+        """Yields the new rows of a split; by default each row is treated by itself."""
         for row in rows:
             if (new := self.row(row, state, report)) is not None:
                 yield new
@@ -161,15 +163,19 @@ class Stage:
     def sets(
         self, sets: Mapping[str, Rows], reports: Mapping[str, Report]
     ) -> dict[str, Iterable[Row]]:
-        """All splits at once, for `on = "all"`; rows that belong to no split yet are in the set
-        "all". `reports` has one per set that comes in; rows may change the set, and are dropped and
-        added in the report of the set that they came from.
+        """Returns all new splits at once, for `on = "all"`.
+
+        Rows that belong to no split yet are in the set "all". `reports` has one per set
+        that comes in; rows may change the set, and are dropped and added in the report of
+        the set that they came from.
         """
         raise NotImplementedError
 
     def rng(self, row: Row, *more: int) -> np.random.Generator:
-        """Random numbers of one row: the same whatever stands before it, however many processes
-        there are and wherever the file lies.
+        """Returns the random numbers of one row.
+
+        They are the same whatever stands before it, however many processes there are and
+        wherever the file lies.
         """
         return rng(
             self.context.seed, type(self).__name__, f"{PurePath(row.file).name}:{row.line}", *more
@@ -186,12 +192,12 @@ def rng(seed: int, *key: Any) -> np.random.Generator:
 # --- what nearly every stage does with a row
 # --------------------------------------------------------------------------------------------------
 def with_fields(row: Row, **fields: Any) -> Row:
-    """The row with these fields set; their order stays, new ones stand at the end."""
+    """Returns the row with these fields set; their order stays, new ones stand at the end."""
     return Row({**row.fields, **fields}, row.file, row.line)
 
 
 def text_of(row: Row, name: str, option: str) -> str:
-    """The text in a column. Raises DataError (missing, or no text), which names `option`."""
+    """Returns the text in a column. Raises DataError, which names `option`, for no text."""
     value = value_of(row, name, option)
     if not isinstance(value, str):
         raise DataError(
@@ -202,8 +208,9 @@ def text_of(row: Row, name: str, option: str) -> str:
 
 
 def number_of(row: Row, name: str, option: str) -> float | None:
-    """The number in a column; None where it is missing: null, an empty cell, NaN, NA. Raises
-    DataError where it is no number, and NotFinite.
+    """Returns the number in a column; None where it is missing: null, an empty cell, NaN, NA.
+
+    Raises DataError where it is no number, and NotFinite.
     """
     value = value_of(row, name, option)
     if value is None or (
@@ -233,7 +240,10 @@ def number_of(row: Row, name: str, option: str) -> float | None:
 
 
 class NotFinite(DataError):
-    """A number, but infinite or larger than a float can be: a mean of such would be none."""
+    """The error of a number that is infinite or larger than a float can be.
+
+    A mean of such would be none.
+    """
 
 
 def value_of(row: Row, name: str, option: str) -> Any:

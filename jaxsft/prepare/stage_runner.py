@@ -1,5 +1,4 @@
-"""Runs the stages one after another over the splits of a data set, and counts every row on both
-sides of each.
+"""Runs the stages one after another over the splits, and counts every row on both sides.
 
 Stages that need one row at a time are chained, so that rows stream through them; before any other
 the rows go to the disk. What is on the disk is kept with a key of everything that it depends on: an
@@ -18,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxsft import rundir
+from jaxsft import plugins, rundir
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import spool
@@ -48,7 +47,7 @@ class Entry:
 
     @property
     def streams(self) -> bool:
-        """It takes one row at a time, and nothing of the others."""
+        """Returns whether it takes one row at a time, and nothing of the others."""
         kind = type(self.stage)
         return self.stage.on != "all" and not self.stage.learns and kind.rows is Stage.rows
 
@@ -92,7 +91,7 @@ def run(
     key: str,
     workers: int = 1,
 ) -> dict[str, Spool]:
-    """All stages. Fills the entries.
+    """Runs all stages and fills the entries.
 
     Args:
       sets: the rows as read, per split; `all` where they belong to none.
@@ -122,8 +121,10 @@ def run(
 
 
 def _in_order(entries: Sequence[Entry], sets: Iterable[str]) -> None:
-    """What was learnt from training rows, their copies and means would go into the test split with
-    the rows that a later split puts there.
+    """Raises ConfigError where a split follows a stage that has used the training rows.
+
+    What was learned from training rows, their copies and means would go into the test split
+    with the rows that a later split puts there.
     """
     before, mixed, folded = None, [], None
     for entry in entries:
@@ -167,7 +168,7 @@ def _in_order(entries: Sequence[Entry], sets: Iterable[str]) -> None:
 
 
 def _segments(entries: Sequence[Entry]) -> list[list[Entry]]:
-    """Neighbours that stream share a segment; any other stage begins one."""
+    """Groups the stages: neighbours that stream share a segment; any other stage begins one."""
     out: list[list[Entry]] = [[]]
     for entry in entries:
         if not entry.streams:
@@ -229,7 +230,7 @@ def _recall(segment: list[Entry], folder: Path) -> dict[str, Spool]:
 
 
 def _whole(entry: Entry, sets: Mapping[str, Rows]) -> Mapping[str, Iterable[Row]]:
-    """A stage that needs to see more than a row."""
+    """Runs a stage that needs to see more than a row."""
     stage = entry.stage
     entry.read = {split: len(rows) for split, rows in sets.items()}
     if stage.on == "all":
@@ -254,7 +255,7 @@ def _whole(entry: Entry, sets: Mapping[str, Rows]) -> Mapping[str, Iterable[Row]
 
 
 def _through(entry: Entry, split: str, rows: Iterator[Row], workers: int) -> Iterator[Row]:
-    """Rows through a stage that takes them one by one."""
+    """Yields rows through a stage that takes them one by one."""
     report = entry.reports[split]
     entry.read[split] = 0
     if entry.stage.on == "train" and split == UNSPLIT:
@@ -286,14 +287,18 @@ def _counted(entry: Entry, split: str, rows: Iterable[Row]) -> Iterator[Row]:
 def _in_processes(
     stage: Stage, split: str, rows: Iterator[Row], report: Report, workers: int
 ) -> Iterator[Row]:
-    """Chunks of rows over fresh processes, in order; never more of them on the way than keep the
-    processes busy.
+    """Runs chunks of rows in fresh processes, in order; yields the new rows.
+
+    There are never more chunks on the way than keep the processes busy.
     """
     stage = dataclasses.replace(
         stage, context=dataclasses.replace(stage.context, score=None, predict=None)
     )
     with concurrent.futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn")
+        workers,
+        multiprocessing.get_context("spawn"),
+        initializer=plugins.use,
+        initargs=(plugins.given(),),
     ) as pool:
         waiting: deque[concurrent.futures.Future] = deque()
         try:

@@ -1,5 +1,4 @@
-"""A small classifier of texts, for what a preparation asks of one: out-of-fold probabilities
-without any trained model.
+"""A small classifier of texts, for out-of-fold probabilities without any trained model.
 
 Softmax regression on hashed words and pairs of words, weighted by rarity: a minute of training for
 ten thousand texts, and reproducible.
@@ -35,8 +34,9 @@ _word = re.compile(
 
 
 def features(texts: Sequence[str]) -> tuple[Int[np.ndarray, "N L"], Float[np.ndarray, "N L"]]:
-    """Buckets and values of each text, filled with value 0: `log(1 + count) * log(N / texts with
-    it)`, scaled to unit length.
+    """Computes hashed features of each text: buckets and values, padded with value 0.
+
+    A value is `log(1 + count) * log(N / texts with it)`, scaled to unit length.
     """
     counted: list[tuple[np.ndarray, np.ndarray]] = []
     seen = np.zeros(BUCKETS)
@@ -65,8 +65,9 @@ def features(texts: Sequence[str]) -> tuple[Int[np.ndarray, "N L"], Float[np.nda
 def cross_val_probabilities(
     texts: Sequence[str], labels: Sequence[int] | np.ndarray, folds: int = 5, seed: int = 0
 ) -> Float[np.ndarray, "N C"]:
-    """The probabilities of each text by a classifier that was trained on the other folds. Each
-    class is spread evenly over the folds.
+    """Computes each text's probabilities by a classifier that was trained on the other folds.
+
+    Each class is spread evenly over the folds.
 
     Args:
       labels: `[N]`, 0 to C-1.
@@ -99,7 +100,7 @@ def cross_val_probabilities(
 def train(
     ids: np.ndarray, values: np.ndarray, labels: np.ndarray, classes: int, seed: int = 0
 ) -> dict[str, Array]:
-    """`w [BUCKETS, C]` and `b [C]`, by Adam on the cross-entropy with a pull towards 0."""
+    """Trains `w [BUCKETS, C]` and `b [C]`, by Adam on the cross-entropy with a pull towards 0."""
     steps = -(-len(ids) // BATCH)
     rng = np.random.default_rng([seed, len(ids)])
     order = np.stack(
@@ -145,7 +146,7 @@ def _probabilities(weights, ids, values):
 
 
 def probabilities(weights: dict[str, Array], ids: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """`[N, C]`, in batches of one size."""
+    """Computes probabilities `[N, C]`, in batches of one size."""
     out = []
     for start in range(0, len(ids), BATCH):
         part = ids[start : start + BATCH], values[start : start + BATCH]

@@ -1,4 +1,4 @@
-"""What the stages of text share: where a row keeps text, and how a stage changes it."""
+"""The text of rows for the stages of text: where a row keeps it, and how a stage changes it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MARKS = "marks"
 
 
 def batches(rows: Iterable[T], size: int) -> Iterator[list[T]]:
-    """The rows in lists of `size`; the last one may be shorter."""
+    """Yields the rows in lists of `size`; the last one may be shorter."""
     rows = iter(rows)
     while batch := list(itertools.islice(rows, size)):
         yield batch
@@ -36,13 +36,15 @@ def _is_chat(value: Any) -> bool:
 
 
 def has_text(value: Any) -> bool:
-    """Whether `text_in` gives the text of such a value."""
+    """Returns whether `text_in` gives the text of such a value."""
     return isinstance(value, str) or _is_chat(value)
 
 
 def text_in(row: Row, name: str, option: str) -> str:
-    """The text of a column; of a chat the texts of its turns, one below the other; of a list of
-    words the words with spaces. Raises DataError (missing, or none of these), which names `option`.
+    """Returns the text of a column.
+
+    Of a chat the texts of its turns, one below the other; of a list of words the words with
+    spaces. Raises DataError (missing, or none of these), which names `option`.
     """
     value = value_of(row, name, option)
     if isinstance(value, list) and value and all(isinstance(word, str) for word in value):
@@ -55,8 +57,9 @@ def text_in(row: Row, name: str, option: str) -> str:
 
 
 def change_text(row: Row, name: str, change: Callable[[str], str], option: str) -> Row:
-    """The row with every text of a column changed: a text, or the turns of a chat (a list of
-    objects with content or value).
+    """Returns the row with every text of a column changed.
+
+    A column holds a text, or the turns of a chat (a list of objects with content or value).
 
     Raises:
       DataError: the column is missing or holds something else; or spans point into the text that
@@ -84,8 +87,9 @@ def change_text(row: Row, name: str, change: Callable[[str], str], option: str) 
 
 
 def is_empty(value: Any) -> bool:
-    """No text: an empty one, or a chat of which a turn is empty (a null content, such as that of a
-    tool call, is none).
+    """Returns whether there is no text: an empty one, or a chat with an empty turn.
+
+    A null content, such as that of a tool call, is none.
     """
     if isinstance(value, str):
         return not value.strip()
@@ -99,7 +103,7 @@ def is_empty(value: Any) -> bool:
 def judge(
     stage: Stage, name: str, row: Row, reasons: Sequence[str], report: Report, action: str
 ) -> Row | None:
-    """Drop or mark a row for the first of `reasons`; without one it passes.
+    """Drops or marks a row for the first of `reasons`; without one it passes.
 
     With action=mark every row gets the column `marks`: "stage: reason" of all that was found,
     separated by "; ", empty where nothing was.
@@ -125,8 +129,10 @@ def judge(
 
 
 def add_columns(row: Row, new: Mapping[str, Any], replace: bool, instead: str) -> Row:
-    """The row with new columns. Raises DataError where one of them holds something else already,
-    unless `replace`; `instead` says what to set.
+    """Returns the row with new columns.
+
+    Raises DataError where one of them holds something else already, unless `replace`; `instead`
+    says what to set.
     """
     for name, value in new.items():
         if not replace and row.fields.get(name) not in (None, "", [], value):
@@ -162,8 +168,10 @@ def predicted(
     records: Sequence[dict[str, Any]],
     wanted: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """What the model says to each record. Raises ConfigError (no model) and DataError (another
-    number of records, or a field is missing).
+    """Returns the model's answer to each record.
+
+    Raises ConfigError (no model) and DataError (another number of records, or a field is
+    missing).
     """
     if stage.context.predict is None:
         raise ConfigError(f"stages.{name}: it asks a model for its answers, and none was given")
@@ -190,8 +198,9 @@ def predicted(
 def written(
     stage: Stage, name: str, rows: Sequence[Row], prompts: Sequence[str], column: str, answer: str
 ) -> list[str | None]:
-    """What a model that writes text answers to each prompt; None where the answer is empty, or ends
-    at the limit of tokens and not by itself.
+    """Returns the answer of a model that writes text to each prompt.
+
+    None where the answer is empty, or ends at the limit of tokens and not by itself.
 
     Args:
       column: of the model's input, as in the data that it was trained on. answer: the field of its
@@ -211,13 +220,13 @@ def written(
 
 
 def filled_in(template: str, **values: str) -> str:
-    """A template with `{name}` for each value, in one go: braces in the values stay as they are."""
+    """Fills `{name}` of a template for each value, at once: braces in values stay as they are."""
     return re.sub(r"\{(\w+)\}", lambda match: values.get(match[1], match[0]), template)
 
 
 @functools.lru_cache(maxsize=256)
 def pattern(text: str, option: str) -> re.Pattern[str]:
-    """A user's regular expression. Raises ConfigError where it is none."""
+    """Compiles a user's regular expression. Raises ConfigError where it is none."""
     try:
         return re.compile(text)
     except re.error as error:

@@ -1,5 +1,6 @@
-"""The model card of a run: `README.md` with the front matter that Hugging Face reads, from the
-files of the run directory.
+"""The model card of a run: `README.md` with the front matter that Hugging Face reads.
+
+It is made from the files of the run directory.
 
 A card that a person has changed is theirs: it is written again only while it holds the line that
 says who wrote it.
@@ -16,21 +17,16 @@ from jaxsft.reports import facts
 from jaxsft.reports.curves import COUNTS
 from jaxsft.reports.markdown_report import code, escape, table, written_sections
 from jaxsft.rundir import write_text
+from jaxsft.tasks.specs import SPECS, TaskSpec
 
 MARK = "<!-- Written by jaxsft report. Remove this line to keep a text of your own. -->"
-TASKS = {"chat": ("text-generation", "answers prompts in a conversation"),
-         "lm": ("text-generation", "continues text"),
-         "seq2seq": ("text2text-generation", "writes a target for a source"),
-         "classify": ("text-classification", "gives one of its labels to a text"),
-         "multilabel": ("text-classification", "gives any of its labels to a text"),
-         "regress": ("text-classification", "gives numbers to a text"),
-         "pair": ("sentence-similarity", "compares two texts")}  # fmt: skip
 SHOWN_LABELS = 100
 
 
 def write_card(run_dir: str | Path) -> Path | None:
-    """Write `README.md` into a run directory and return its path; None where there is one that
-    jaxsft has not written.
+    """Writes `README.md` into a run directory and returns its path.
+
+    None where there is one that jaxsft has not written.
 
     Raises:
         JaxsftError: `run_dir` is not the directory of a run, `README.md` is no text file, or the
@@ -52,8 +48,9 @@ def write_card(run_dir: str | Path) -> Path | None:
 
 
 def card(run_dir: Path) -> str:
-    """Return the card as text. A file that is missing or damaged costs its own section, which says
-    so.
+    """Returns the card as text.
+
+    A file that is missing or damaged costs its own section, which says so.
     """
     sections = (
         ("Intended task", _task), ("Training data", _data), ("Procedure", _procedure),
@@ -67,12 +64,15 @@ def card(run_dir: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _spec(task: Any) -> TaskSpec | None:
+    """Return what is known of the task of a run; None of one that is not here."""
+    return SPECS.get(task) if isinstance(task, str) else None
+
+
 def front_matter(run_dir: Path) -> dict[str, Any]:
-    """Return the metadata that stand before the text. The language is not among them: no file of a
-    run says it.
-    """
+    """Returns the metadata of the front matter; no file of a run says the language."""
     task = _option(run_dir, "task.name")
-    kind = TASKS.get(task, (None, ""))[0]
+    kind = getattr(_spec(task), "pipeline", None)
     tags = ["jaxsft", "jax", "supervised-fine-tuning", *([task] if isinstance(task, str) else [])]
     out = {"library_name": "jaxsft", "tags": tags} | ({"pipeline_tag": kind} if kind else {})
     try:
@@ -88,8 +88,9 @@ def front_matter(run_dir: Path) -> dict[str, Any]:
 
 
 def _finite(results: facts.Results) -> dict[str, dict[str, Any]]:
-    """Return split → metric → value of what was scored: numbers of the run itself and those that
-    are not finite are not results.
+    """Returns split → metric → value of what was scored.
+
+    Numbers of the run itself and those that are not finite are not results.
     """
     out: dict[str, dict[str, Any]] = {}
     for split in facts.by_split(results.splits):
@@ -129,7 +130,7 @@ def _task(run_dir: Path) -> str:
     task = _option(run_dir, "task.name")
     if not isinstance(task, str):
         raise facts.Missing("config.yaml names no task.")
-    about = TASKS.get(task, ("", "does what its task says"))[1]
+    about = getattr(_spec(task), "does", "does what its task says")
     text = (
         f"A model that {about} (`task={escape(task)}`), trained with jaxsft for the data below, and"
         " for nothing else."
@@ -207,7 +208,7 @@ def _results(run_dir: Path) -> str:
 
 
 def _limits(run_dir: Path) -> str:
-    """Return what the files themselves show to be missing, and what no run measures."""
+    """Returns what the files themselves show to be missing, and what no run measures."""
     entries = facts.ledger(run_dir)
     rows = facts.read_or(run_dir, "metrics.jsonl", [])
     found = [] if rows else ["Nothing was logged."]
@@ -260,7 +261,7 @@ def _limits(run_dir: Path) -> str:
 def _use(run_dir: Path) -> str:
     task, name = _option(run_dir, "task.name"), "DIR"
     lines = [f"jaxsft predict run={name} input=FILE output=predictions.jsonl"]
-    if task in ("chat", "lm"):
+    if getattr(_spec(task), "can_generate", False):
         lines.insert(0, f'jaxsft generate run={name} prompt="..."')
     lines.append(f"jaxsft eval run={name} data.path=FILE")
     some = _option(run_dir, "train.freeze") or _option(run_dir, "adapter.name") not in (

@@ -1,5 +1,6 @@
-"""Curves as numbers that a page can place: paths in a square of 1000 x 1000, and everything else in
-percent of its sides.
+"""Curves as numbers that a page can place.
+
+Paths lie in a square of 1000 x 1000, everything else in percent of its sides.
 
 The square is stretched to the width of the page and its lines keep their thickness; text stands
 beside it, in percent, and keeps its size. That is why a chart is readable on a phone without a
@@ -25,8 +26,10 @@ COLOURS = 8  # the page has so many for the lines of one chart
 
 @dataclass(frozen=True)
 class Line:
-    """One line: its path, its style, the steps (in percent) at which its value was not finite, and
-    some points that tell their value: (percent from the left, percent from the top, text).
+    """One line of a chart.
+
+    Its path, its style, the steps (in percent) at which its value was not finite, and some
+    points that tell their value: (percent from the left, percent from the top, text).
     """
 
     name: str
@@ -39,8 +42,10 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing: ticks are (percent from the left or from the top, text); `broken` counts the
-    values that were not finite.
+    """A chart.
+
+    Ticks are (percent from the left or from the top, text); `broken` counts the values that
+    were not finite.
     """
 
     title: str
@@ -52,8 +57,10 @@ class Chart:
 
 
 def charts(rows: Sequence[dict[str, Any]], first: str = "") -> list[Chart]:
-    """Return the charts that the lines of `metrics.jsonl` allow: loss, the validation metrics by
-    group, that of the metric `first` in front, and the rates of training.
+    """Returns the charts that the lines of `metrics.jsonl` allow.
+
+    They are the loss, the validation metrics by group, that of the metric `first` in front, and
+    the rates of training.
     """
     out = []
     if any(row.get("loss") is not None for row in rows):
@@ -77,7 +84,7 @@ def charts(rows: Sequence[dict[str, Any]], first: str = "") -> list[Chart]:
 
 
 def _rate(title: str, steps: np.ndarray, values: np.ndarray) -> Chart:
-    """Return the chart of one number of training that is told at every log interval."""
+    """Returns the chart of one training number that is logged at every log interval."""
     width = curves.smoothing(len(values))
     if width == 1:
         return chart(title, [("", steps, values, "train dotted")], zero=True)
@@ -120,8 +127,9 @@ def chart(
     zero: bool = False,
     note: str = "",
 ) -> Chart:
-    """Return a chart of `(name, steps, values, style)`; with `zero` its axis begins there, with
-    `log` it has powers of ten.
+    """Returns a chart of `(name, steps, values, style)`.
+
+    With `zero` its axis begins there, with `log` it has powers of ten.
     """
     steps = np.concatenate([x for _, x, _, _ in found])
     values = np.concatenate([y for _, _, y, _ in found])
@@ -143,7 +151,7 @@ def chart(
 def _line(
     name: str, steps: np.ndarray, values: np.ndarray, style: str, place_x: Any, place_y: Any
 ) -> Line:
-    """Draw through the finite points; a point that is not finite interrupts the line."""
+    """Draws a line through the finite points; a point that is not finite interrupts it."""
     bad = (
         []
         if "smooth" in style
@@ -173,7 +181,7 @@ def _line(
 def _points(
     name: str, steps: np.ndarray, values: np.ndarray, place_x: Any, place_y: Any
 ) -> list[tuple[float, float, str]]:
-    """Return up to TOLD points of a line, evenly spaced, each with its step and value."""
+    """Returns up to TOLD points of a line, evenly spaced, each with its step and value."""
     finite = np.flatnonzero(np.isfinite(values))
     count = min(len(finite), TOLD)
     some = finite[np.unique(np.linspace(0, len(finite) - 1, count).round().astype(int))]
@@ -183,8 +191,10 @@ def _points(
 
 
 def _thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return at most about POINTS points: the lowest and the highest of each stretch, so that no
-    spike is lost, and what is not finite.
+    """Returns at most about POINTS points.
+
+    They are the lowest and the highest of each stretch, so that no spike is lost, and what is
+    not finite.
     """
     if len(values) <= POINTS:
         return steps, values
@@ -206,8 +216,9 @@ def _range(low: float, high: float) -> tuple[float, float]:
 
 
 def _axis(finite: np.ndarray, zero: bool) -> tuple[float, float, list[float]]:
-    """Return the ends of a linear axis and its ticks; with `zero` it begins there where no value is
-    below.
+    """Returns the ends of a linear axis and its ticks.
+
+    With `zero` it begins there where no value is below.
     """
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     if zero and low >= 0:
@@ -221,15 +232,16 @@ def _axis(finite: np.ndarray, zero: bool) -> tuple[float, float, list[float]]:
 
 
 def _log_axis(finite: np.ndarray) -> tuple[float, float, list[float]]:
-    """Return the ends of an axis in powers of ten, and a tick for each power."""
+    """Returns the ends of an axis in powers of ten, and a tick for each power."""
     low, high = math.floor(math.log10(finite.min())), math.ceil(math.log10(finite.max()))
     every = max(1, round((high - low) / 6))
     return low, high, [10.0**power for power in range(low, high + 1, every)]
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
-    """Return about `count` round numbers (1, 2 or 5 times a power of ten apart) from at or below
-    `low` to at or above `high`.
+    """Returns about `count` round numbers from at or below `low` to at or above `high`.
+
+    They are 1, 2 or 5 times a power of ten apart.
     """
     raw = (high - low) / max(count - 1, 1)
     power = 10.0 ** math.floor(math.log10(raw))

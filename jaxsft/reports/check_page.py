@@ -1,4 +1,4 @@
-"""`check.html`: the page of a check, without any network, from `check.json` alone."""
+"""The page of a check, `check.html`, made from `check.json` alone, without any network."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,15 +12,18 @@ TEXT = 4000  # characters of a row that is shown token by token
 
 
 def write_page(content: Mapping[str, Any], path: str | Path) -> Path:
-    """Write the page of what `check.json` holds and return its path. Raises JaxsftError if it
-    cannot be written.
+    """Writes the page of a `check.json` and returns its path.
+
+    Raises JaxsftError if it cannot be written.
     """
     return write_text(path, render(content))
 
 
 def render(content: Mapping[str, Any]) -> str:
-    """Return the page as text; everything that comes from the data goes through Jinja's
-    escaping."""
+    """Returns the page as text.
+
+    Everything that comes from the data goes through Jinja's escaping.
+    """
     splits = content["splits"]
     return (
         page.templates()
@@ -66,7 +69,7 @@ def _lengths(splits: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _labels(splits: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Classes in the order of the training split, with the share of each in every split."""
+    """Returns the classes in the order of the training split, with their share in every split."""
     counts = {name: found["labels"] for name, found in splits.items() if found.get("labels")}
     if not counts:
         return None

@@ -12,8 +12,9 @@ from jaxsft.rundir import number, read_json
 
 
 def read_confusion(path: str | Path) -> tuple[list[str], np.ndarray]:
-    """Return the labels and the counts `[true, predicted]` of a confusion file. Raises DataError if
-    it holds something else.
+    """Returns the labels and the counts `[true, predicted]` of a confusion file.
+
+    Raises DataError if it holds something else.
     """
     content = read_json(path)
     try:
@@ -34,16 +35,12 @@ def read_confusion(path: str | Path) -> tuple[list[str], np.ndarray]:
 
 
 def confusions(labels: Sequence[str], matrix: np.ndarray) -> list[tuple[str, str, int]]:
-    """Return (true, predicted, count) for each pair of different classes that were confused, the
-    most frequent first.
-    """
+    """Returns (true, predicted, count) of confused classes, the most frequent first."""
     return [(labels[i], labels[j], int(matrix[i, j])) for i, j in most_confused(matrix)]
 
 
 def most_confused(matrix: np.ndarray) -> list[tuple[int, int]]:
-    """Return the (true, predicted) numbers of different classes that were confused, the most
-    frequent first.
-    """
+    """Returns (true, predicted) class numbers that were confused, the most frequent first."""
     wrong = matrix.copy()
     np.fill_diagonal(wrong, 0)
     order = np.argsort(-wrong, axis=None, kind="stable")[: np.count_nonzero(wrong)]
@@ -51,15 +48,16 @@ def most_confused(matrix: np.ndarray) -> list[tuple[int, int]]:
 
 
 def shares(matrix: np.ndarray) -> np.ndarray:
-    """Return each row divided by its sum; a class that never occurs gives NaN."""
+    """Returns each row divided by its sum; a class that never occurs gives NaN."""
     totals = matrix.sum(axis=1, keepdims=True)
     return np.divide(matrix, totals, out=np.full_like(matrix, np.nan), where=totals > 0)
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the matrix: its count there, how many lines the predictions file has for it, and
-    some of these lines.
+    """One cell of a confusion matrix.
+
+    Its count there, how many lines the predictions file has for it, and some of these lines.
     """
 
     true: int
@@ -76,8 +74,9 @@ def behind(
     cells: Sequence[tuple[int, int]],
     most: int,
 ) -> list[Cell]:
-    """Return the cells with up to `most` examples each: the most certain mistakes first, and the
-    least certain of what is right.
+    """Returns the cells with up to `most` examples each.
+
+    The most certain mistakes come first, and the least certain of what is right.
 
     Args:
         rows: the lines of `predictions/<split>.jsonl`.
@@ -102,8 +101,9 @@ def behind(
 
 
 def per_class(labels: Sequence[str], matrix: np.ndarray) -> list[dict[str, Any]]:
-    """Return label, support, times predicted, precision, recall and F1 of each class, the lowest F1
-    first; NaN is 0 / 0.
+    """Returns the scores of each class, the lowest F1 first; NaN is 0 / 0.
+
+    They are label, support, times predicted, precision, recall and F1.
     """
     right, support, guessed = np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)
     divide = lambda top, bottom: np.divide(

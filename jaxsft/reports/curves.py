@@ -1,5 +1,6 @@
-"""The numbers of `metrics.jsonl` as series, and what every drawing of them shares: smoothing, the
-scale of the loss, what is not finite.
+"""The numbers of `metrics.jsonl` as series.
+
+With what every drawing of them shares: smoothing, the scale of the loss, what is not finite.
 """
 
 import re
@@ -39,8 +40,9 @@ DECADES = 200  # a loss that falls by more than this factor is drawn on a log sc
 
 
 def series(rows: Iterable[Mapping[str, Any]], kind: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return steps `[N]` and values `[N]` (float64, NaN where NaN was logged) of one number in the
-    lines of `metrics.jsonl`.
+    """Returns steps `[N]` and values `[N]` of one number in the lines of `metrics.jsonl`.
+
+    Values are float64, NaN where NaN was logged.
     """
     found = [
         (number(row.get("step", 0)), number(row[key]))
@@ -52,8 +54,9 @@ def series(rows: Iterable[Mapping[str, Any]], kind: str, key: str) -> tuple[np.n
 
 
 def metric_groups(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return the validation metrics other than the loss by the chart they share: macro_f1 and
-    f1_micro go to "f1", f1/cat too.
+    """Returns the validation metrics other than the loss by the chart they share.
+
+    macro_f1 and f1_micro go to "f1", f1/cat too.
 
     Those that are the accuracy under another name are left out.
     """
@@ -68,15 +71,17 @@ def metric_groups(rows: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
 
 
 def smoothing(count: int) -> int:
-    """Return over how many points (odd) a curve of `count` points is smoothed: a twenty-fifth of
-    them, 1 where they are few.
+    """Returns the number of points (odd) over which a curve of `count` points is smoothed.
+
+    It is a twenty-fifth of them, 1 where they are few.
     """
     return max(1, count // 25) | 1
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:
-    """Return the centred mean over `width` points (odd), fewer at the ends; points that are not
-    finite are left out, not spread.
+    """Computes the centred mean over `width` points (odd), fewer at the ends.
+
+    Points that are not finite are left out, not spread.
     """
     finite = np.isfinite(values)
     half = width // 2
@@ -91,16 +96,18 @@ def smooth(values: np.ndarray, width: int) -> np.ndarray:
 
 
 def needs_log_scale(values: np.ndarray) -> bool:
-    """Return whether the finite values are positive and span so many decades that a linear axis
-    would hide the lower ones.
+    """Returns whether the finite values are positive and span many decades.
+
+    A linear axis would hide the lower ones.
     """
     finite = values[np.isfinite(values)]
     return bool(len(finite) and finite.min() > 0 and finite.max() / finite.min() > DECADES)
 
 
 def from_zero(values: np.ndarray) -> bool:
-    """Return whether an axis begins at zero: where the values fill less than half of it, zero would
-    hide how they move.
+    """Returns whether an axis begins at zero.
+
+    Where the values fill less than half of it, zero would hide how they move.
     """
     finite = values[np.isfinite(values)]
     return bool(len(finite) and finite.min() >= 0 and finite.min() <= finite.max() / 2)

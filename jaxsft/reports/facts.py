@@ -1,5 +1,4 @@
-"""What the files of a run say, whatever it is written as: `report.md`, `report.html` and the model
-card are made from these facts.
+"""The facts in a run's files, from which `report.md`, `report.html` and the card are made.
 
 Text is given as it was found; each writer escapes it in its own way.
 """
@@ -35,11 +34,11 @@ DAMAGE = (Exception,)
 
 
 class Missing(Exception):
-    """A file that a section needs is not there; the message is what the section says."""
+    """The error that a file of a section is missing; the message is what the section says."""
 
 
 def check(run_dir: Path) -> None:
-    """Raise JaxsftError where `run_dir` is not the directory of a run."""
+    """Raises JaxsftError where `run_dir` is not the directory of a run."""
     if not any(os.path.isfile(run_dir / name) for name in RUN_FILES):
         raise JaxsftError(
             f"{run_dir}: not a run directory (expected one of {', '.join(RUN_FILES)} in it)"
@@ -47,8 +46,9 @@ def check(run_dir: Path) -> None:
 
 
 def read(run_dir: Path, name: str) -> Any:
-    """Return the content of a JSON or JSON-lines file of the run. Raises Missing, and JaxsftError
-    as `rundir.read_json`.
+    """Returns the content of a JSON or JSON-lines file of the run.
+
+    Raises Missing, and JaxsftError as `rundir.read_json`.
     """
     path = run_dir / name
     if not path.exists():
@@ -57,18 +57,18 @@ def read(run_dir: Path, name: str) -> Any:
 
 
 def read_or(run_dir: Path, name: str, otherwise: Any) -> Any:
-    """Return the content of a file of the run, or `otherwise` where there is none."""
+    """Returns the content of a file of the run, or `otherwise` where there is none."""
     return read(run_dir, name) if (run_dir / name).exists() else otherwise
 
 
 def config(run_dir: Path) -> dict:
-    """Return `config.yaml`, empty where there is none. Raises DataError where it is damaged."""
+    """Returns `config.yaml`, empty where there is none. Raises DataError where it is damaged."""
     path = run_dir / "config.yaml"
     return read_yaml(path, top=dict) if path.exists() else {}
 
 
 def config_or_empty(run_dir: Path) -> dict:
-    """Return `config.yaml`, empty where there is none or it is damaged."""
+    """Returns `config.yaml`, empty where there is none or it is damaged."""
     try:
         return config(run_dir)
     except DataError:
@@ -76,14 +76,12 @@ def config_or_empty(run_dir: Path) -> dict:
 
 
 def finished(run_dir: Path) -> bool:
-    """Return whether the run is complete: `result.json` is its last file."""
+    """Returns whether the run is complete: `result.json` is its last file."""
     return (run_dir / "result.json").is_file()
 
 
 def by_split(names: Sequence[str]) -> list[str]:
-    """Return the names of splits, test first, then validation and train, then what else there is,
-    in its order.
-    """
+    """Returns the names of splits in order: test, validation, train, then the others."""
     return sorted(
         dict.fromkeys(names), key=lambda name: SPLITS.index(name) if name in SPLITS else len(SPLITS)
     )
@@ -92,7 +90,7 @@ def by_split(names: Sequence[str]) -> list[str]:
 # --- title and results
 # --------------------------------------------------------------------------------------------------
 def title(run_dir: Path) -> str:
-    """Return what a run is called: its task and its data."""
+    """Returns the title of a run: its task and its data."""
     found = config_or_empty(run_dir)
     return (
         " on ".join(name for name in (_name(found.get(key)) for key in ("task", "data")) if name)
@@ -101,8 +99,9 @@ def title(run_dir: Path) -> str:
 
 
 def changed(run_dir: Path) -> str:
-    """Return what is wrong with the files that the weights are used with, as one sentence; empty
-    where nothing is, or no manifest can say it.
+    """Returns a sentence on what is wrong with the files of the weights; "" if nothing is.
+
+    Also "" where no manifest can say it.
     """
     try:
         if (run_dir / seal.MANIFEST).exists():
@@ -113,7 +112,7 @@ def changed(run_dir: Path) -> str:
 
 
 def last_written(run_dir: Path) -> datetime.datetime:
-    """Return when the newest of the files that make a run was written, in local time."""
+    """Returns when the newest of the files that make a run was written, in local time."""
     latest = max(
         (path.lstat().st_mtime for path in run_dir.iterdir() if path.name in RUN_FILES), default=0
     )
@@ -121,7 +120,7 @@ def last_written(run_dir: Path) -> datetime.datetime:
 
 
 def _name(part: Any) -> str:
-    """Return what a part of the config is called: itself, or its name, kind or path."""
+    """Returns the name of a part of the config: itself, or its name, kind or path."""
     if isinstance(part, Mapping):
         found = next(
             (
@@ -137,8 +136,9 @@ def _name(part: Any) -> str:
 
 @dataclass(frozen=True)
 class Results:
-    """The numbers of `result.json` by (split, metric); the split of a number of the whole run is
-    "".
+    """The numbers of `result.json` by (split, metric).
+
+    The split of a number of the whole run is "".
     """
 
     splits: list[str]
@@ -147,13 +147,14 @@ class Results:
 
     @property
     def broken(self) -> int:
-        """How many numbers are not finite."""
+        """Returns how many numbers are not finite."""
         return sum(not math.isfinite(number(value)) for value in self.values.values())
 
 
 def results(run_dir: Path) -> Results:
-    """Return the numbers of a run. Raises Missing where it is unfinished, and DataError for what is
-    no number.
+    """Returns the numbers of a run.
+
+    Raises Missing where it is unfinished, and DataError for what is no number.
     """
     found = read(run_dir, "result.json")
     values = {}
@@ -169,8 +170,9 @@ def results(run_dir: Path) -> Results:
 # --- training and data
 # --------------------------------------------------------------------------------------------------
 def training(run_dir: Path) -> tuple[list[tuple[str, str]], list[int]]:
-    """Return (name, value) of what was trained, and the logged steps at which the training loss was
-    not finite. Raises Missing.
+    """Returns (name, value) of what was trained, and the steps with a non-finite training loss.
+
+    Raises Missing.
     """
     rows = read(run_dir, "metrics.jsonl")
     steps, losses = series(rows, "train", "loss")
@@ -201,9 +203,7 @@ def training(run_dir: Path) -> tuple[list[tuple[str, str]], list[int]]:
 
 
 def sessions(run_dir: Path) -> list[tuple[str, str]]:
-    """Return (name, value) of when, where and how long a run was trained, and with how much memory;
-    nothing of a run that does not say.
-    """
+    """Returns (name, value) of a run's time, place, duration and memory; empty without records."""
     found = [row for row in read_or(run_dir, "times.jsonl", []) if isinstance(row, Mapping)]
     if not found:
         return []
@@ -224,27 +224,26 @@ def sessions(run_dir: Path) -> list[tuple[str, str]]:
 
 
 def command(run_dir: Path) -> str:
-    """Return the command of a run as it can be pasted into a shell, "" where its manifest has
-    none."""
+    """Returns the command of a run as it can be pasted into a shell; "" without one."""
     found = read_or(run_dir, "manifest.json", {})
     words = found.get("command") if isinstance(found, Mapping) else None
     return shlex.join(map(str, words)) if isinstance(words, list) else ""
 
 
 def bytes_text(count: int) -> str:
-    """Return a size in the largest unit of which there is at least one."""
+    """Returns a size in the largest unit of which there is at least one."""
     units: Sequence[str] = ("B", "KiB", "MiB", "GiB", "TiB")
     power = min(max(count.bit_length() - 1, 0) // 10, len(units) - 1)
     return f"{count / 1024**power:,.1f} {units[power]}" if power else f"{count} B"
 
 
 def last_step(rows: Sequence[Mapping[str, Any]]) -> int:
-    """Return the last step in the lines of `metrics.jsonl`, 0 where there is none."""
+    """Returns the last step in the lines of `metrics.jsonl`, 0 where there is none."""
     return max((int(number(row["step"])) for row in rows if "step" in row), default=0)
 
 
 def parameters(manifest: Mapping[str, Any]) -> list[tuple[str, int]]:
-    """Return (kind, count) of the parameters in a manifest; the kind of a single count is ""."""
+    """Returns (kind, count) of the parameters in a manifest; the kind of a single count is ""."""
     found = manifest.get("parameters")
     if isinstance(found, Mapping):
         return [(kind, count) for kind, count in found.items() if isinstance(count, int)]
@@ -252,13 +251,13 @@ def parameters(manifest: Mapping[str, Any]) -> list[tuple[str, int]]:
 
 
 def ledger(run_dir: Path) -> dict[str, Mapping[str, Any]]:
-    """Return the entries of `ledger.json` by split. Raises Missing."""
+    """Returns the entries of `ledger.json` by split. Raises Missing."""
     found = read(run_dir, "ledger.json")
     return {split: entry for split, entry in found.items() if isinstance(entry, Mapping)}
 
 
 def account(entry: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[str]]:
-    """Return the lines of one split's account, and a sentence for each sum that is wrong."""
+    """Returns the lines of one split's account, and a sentence for each sum that is wrong."""
     lines, problems = [], []
     for unit in ("rows", "tokens"):
         part = entry.get(unit) or {}
@@ -305,8 +304,9 @@ def _some(names: list[str]) -> str:
 
 
 def accounts(run_dir: Path) -> tuple[list[str], dict[str, dict[str, str]], list[str]]:
-    """Return the splits of the ledger, the lines of their accounts side by side (label → split →
-    count), and what does not add up.
+    """Returns the splits of the ledger, their accounts side by side, and what does not add up.
+
+    An account is label → split → count.
     """
     entries = ledger(run_dir)
     lines: dict[str, dict[str, str]] = {}
@@ -332,7 +332,7 @@ def accounts(run_dir: Path) -> tuple[list[str], dict[str, dict[str, str]], list[
 
 
 def ledger_panels(entries: Mapping[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
-    """Return title → split → part → count, in the order in which the parts are stacked."""
+    """Returns title → split → part → count, in the order in which the parts are stacked."""
     panels: dict[str, dict[str, dict[str, float]]] = {
         "Rows": {},
         "Tokens": {},
@@ -370,8 +370,10 @@ def ledger_panels(entries: Mapping[str, Any]) -> dict[str, dict[str, dict[str, f
 # --- predictions
 # --------------------------------------------------------------------------------------------------
 def predictions(run_dir: Path) -> Iterator[tuple[str, list[dict]]]:
-    """Give (split, lines) of each predictions file, test first. Raises Missing where there is
-    none."""
+    """Yields (split, lines) of each predictions file, test first.
+
+    Raises Missing where there is none.
+    """
     folder = run_dir / "predictions"
     names = by_split([path.stem for path in sorted(folder.glob("*.jsonl"))])
     if not names:
@@ -381,9 +383,10 @@ def predictions(run_dir: Path) -> Iterator[tuple[str, list[dict]]]:
 
 
 def drawn(rows: Sequence[Any], count: int = SAMPLES) -> list[Any]:
-    """Return up to `count` rows in their order, drawn at random with a fixed seed: rows that come
-    in a pattern (every eighth from one source) would give a false picture if they were evenly
-    spaced.
+    """Returns up to `count` rows in their order, drawn at random with a fixed seed.
+
+    Rows that come in a pattern (every eighth from one source) would give a false picture if
+    they were evenly spaced.
     """
     return [
         rows[i] for i in sorted(random.Random(0).sample(range(len(rows)), min(count, len(rows))))
@@ -391,14 +394,15 @@ def drawn(rows: Sequence[Any], count: int = SAMPLES) -> list[Any]:
 
 
 def judged(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
-    """Return how many predictions are correct, and how many were judged at all."""
+    """Returns how many predictions are correct, and how many were judged at all."""
     marks = [row["correct"] for row in rows if isinstance(row.get("correct"), bool)]
     return sum(marks), len(marks)
 
 
 def tables(run_dir: Path) -> Iterator[tuple[str, str, list[str], list[list[Any]]]]:
-    """Give (split, what a row is, column names, rows) of each table of labels or targets, test
-    first. Raises DataError for what is no table.
+    """Yields (split, what a row is, column names, rows) of each table of labels or targets.
+
+    The test split comes first. Raises DataError for what is no table.
     """
     paths = {
         tuple(path.stem.split("_", 2)[1:]): path
@@ -424,8 +428,9 @@ def tables(run_dir: Path) -> Iterator[tuple[str, str, list[str], list[list[Any]]
 # --- configuration
 # --------------------------------------------------------------------------------------------------
 def difference(run_dir: Path) -> list[tuple[str, Any, Any]]:
-    """Return (option, value, default) of every option that has not the value of `jaxsft train
-    task=...` alone; ABSENT where there is none.
+    """Returns (option, value, default) of every option that differs from `jaxsft train task=...`.
+
+    ABSENT stands where there is none.
 
     Raises:
         Missing: there is no config.yaml.
@@ -453,19 +458,17 @@ def difference(run_dir: Path) -> list[tuple[str, Any, Any]]:
 
 
 def filled_in(default: Any) -> bool:
-    """Return whether a default says nothing of its own: null, `auto` and `???` are filled in by the
-    user or by the run.
-    """
+    """Returns whether a default is filled in by the user or the run: null, `auto` and `???`."""
     return default in (None, "auto", "???")
 
 
 def defaults(task: str) -> dict[str, Any]:
-    """Return the config of a task as this version composes it without any override."""
+    """Returns the config of a task as this version composes it without any override."""
     return OmegaConf.to_container(overrides.node([f"task={task}"]))
 
 
 def flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` -> `{"a.b": 1}`; an empty mapping stays a value."""
+    """Flattens a mapping: `{"a": {"b": 1}}` -> `{"a.b": 1}`; an empty one stays a value."""
     if not isinstance(value, Mapping) or not value:
         return {prefix: value} if prefix else {}
     return {
@@ -478,8 +481,9 @@ def flat(value: Any, prefix: str = "") -> dict[str, Any]:
 # --- text
 # --------------------------------------------------------------------------------------------------
 def number_text(value: Any) -> str:
-    """Return a count with thousands marks, another number with four significant digits, and NaN and
-    infinities by name.
+    """Formats a number: counts with thousands marks, others with four significant digits.
+
+    NaN and infinities are written by name.
     """
     value = value if isinstance(value, int) else number(value)
     if not math.isfinite(value):
@@ -490,8 +494,9 @@ def number_text(value: Any) -> str:
 
 
 def value_text(value: Any) -> str:
-    """Return a value as text: of a list its parts, of a mapping its names and values, the largest
-    number first.
+    """Formats a value as text: of a list its parts, of a mapping its names and values.
+
+    The largest number comes first.
     """
     if isinstance(value, Mapping):
         order = sorted(
@@ -507,8 +512,9 @@ def value_text(value: Any) -> str:
 
 
 def shorten(text: str, width: int) -> str:
-    """Return the text with its middle replaced by … where it is longer than `width` characters:
-    both ends of a prompt matter.
+    """Returns the text with its middle replaced by … where it exceeds `width` characters.
+
+    Both ends of a prompt matter.
     """
     if len(text) <= width:
         return text
@@ -517,8 +523,6 @@ def shorten(text: str, width: int) -> str:
 
 
 def short(text: str, width: int) -> str:
-    """Return the text on one line, with an ellipsis at its end where it is longer than `width`
-    characters.
-    """
+    """Returns the text on one line, cut with an ellipsis where it exceeds `width` characters."""
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= width else text[: width - 1].rstrip() + "…"

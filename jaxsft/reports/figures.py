@@ -1,5 +1,4 @@
-"""The figures of a run, drawn from the files in its directory: curves, confusion matrices, and what
-became of rows and tokens.
+"""Draws the figures of a run: curves, confusion matrices, and the ledger of rows and tokens.
 
 Drawn with Matplotlib's Agg canvas and no pyplot, so that nothing global changes and no display is
 needed. A label that no installed font can draw (Chinese, on a machine without a Chinese font) is
@@ -67,8 +66,7 @@ ANNOTATED_CLASSES, LABELLED_CLASSES, TOP_CONFUSIONS = 12, 30, 15
 
 
 def write_figures(run_dir: str | Path) -> list[Path]:
-    """Draw every figure that the files of a run allow into its `figures/`, as PNG, and return their
-    paths.
+    """Draws every figure that the files of a run allow into its `figures/`; returns the PNG paths.
 
     Raises:
         JaxsftError: `run_dir` is no directory, or a figure cannot be written.
@@ -90,7 +88,7 @@ def write_figures(run_dir: str | Path) -> list[Path]:
 
 
 def _figures(run_dir: Path) -> Iterator[tuple[str, Figure]]:
-    """Give (name, figure); what a damaged file spoils comes last, as an error that names it."""
+    """Yields (name, figure); errors of damaged files come last."""
     failed: list[str] = []
     for name, read in (
         ("metrics.jsonl", _of_metrics),
@@ -347,7 +345,7 @@ def _ledger(panels: dict[str, dict[str, dict[str, float]]]) -> Figure:
 
 
 def _stack(axes: Axes, title: str, splits: dict[str, dict[str, float]]) -> None:
-    """Draw one bar per split, cut into the shares of its parts."""
+    """Draws one bar per split, cut into the shares of its parts."""
     fixed = {"kept": BLUE, "trained": BLUE, "real": BLUE, "masked": "#a9c6e8", "padding": "#d5d8de"}
     names = list(dict.fromkeys(part for parts in splits.values() for part in parts))
     reasons = iter(LOSSES * len(names))
@@ -398,7 +396,7 @@ def _stack(axes: Axes, title: str, splits: dict[str, dict[str, float]]) -> None:
 
 @cache
 def _families() -> tuple[str, ...]:
-    """Return the fonts that figures are drawn with, Matplotlib's own first."""
+    """Returns the fonts that figures are drawn with, Matplotlib's own first."""
     installed = {font.name for font in font_manager.fontManager.ttflist}
     # its list is kept on disk from the first time: a font may have been installed since
     if not installed.intersection(CHINESE_FONTS):
@@ -417,9 +415,7 @@ def _fonts() -> tuple[Any, ...]:
 
 
 def drawable(text: str, otherwise: str) -> str:
-    """Return the text if an installed font has a glyph for each of its characters, else
-    `otherwise`.
-    """
+    """Returns the text if installed fonts have glyphs for all of it, else `otherwise`."""
     plain = unicodedata.normalize("NFC", text)
     return (
         plain

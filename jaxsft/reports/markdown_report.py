@@ -1,5 +1,6 @@
-"""`report.md` of a run: results, what was trained, what became of the data, figures, samples,
-configuration and environment.
+"""The report of a run as Markdown, `report.md`.
+
+Results, what was trained, what became of the data, figures, samples, configuration and environment.
 
 Everything is read from the files of the run directory, so a report can be written again at any
 time, on any machine. A file that is missing or damaged costs its own section, which says so.
@@ -27,8 +28,7 @@ CAPTIONS = {
 
 
 def write_report(run_dir: str | Path) -> Path:
-    """Write `report.md` into a run directory, with the figures that lie in its `figures/`, and
-    return its path.
+    """Writes `report.md` into a run directory, with figures of its `figures/`; returns its path.
 
     Raises:
         JaxsftError: `run_dir` is not the directory of a run, or the report cannot be written.
@@ -49,8 +49,9 @@ def write_report(run_dir: str | Path) -> Path:
 def written_sections(
     run_dir: Path, sections: Sequence[tuple[str, Callable[[Path], str]]]
 ) -> list[str]:
-    """Return each section under its heading. A file that is missing or damaged costs its own
-    section, which says so.
+    """Returns each section under its heading.
+
+    A file that is missing or damaged costs its own section, which says so.
     """
     out = []
     for heading, section in sections:
@@ -69,16 +70,19 @@ def written_sections(
 def samples_table(
     rows: Iterable[Mapping[str, Any]], columns: Sequence[str], width: int = CELL_WIDTH
 ) -> str:
-    """Return a Markdown table of rows; cells are escaped, line breaks shown as ⏎, and shortened in
-    the middle to `width` characters.
+    """Returns a Markdown table of rows.
+
+    Cells are escaped, line breaks shown as ⏎, and shortened in the middle to `width`
+    characters.
     """
     lines = [[_cell(row.get(column), width) for column in columns] for row in rows]
     return table([escape(column.replace("_", " ")) for column in columns], lines, numbers=False)
 
 
 def escape(text: str) -> str:
-    """Return text that Markdown shows as it is, inside a table cell too: no markup, no HTML, no
-    line break, no control character.
+    """Escapes text for Markdown, inside a table cell too.
+
+    No markup, no HTML, no line break, no control character is left.
     """
     text = text.replace("\r\n", "\n").replace("\n", "⏎").replace("\r", "⏎").replace("\t", "⇥")
     text = "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
@@ -188,8 +192,9 @@ def _figures(run_dir: Path) -> str:
 
 
 def _confusions(path: Path) -> str:
-    """Return the most frequent confusions as text: a figure may have to show a class by its number
-    alone.
+    """Returns the most frequent confusions as text.
+
+    A figure may have to show a class by its number alone.
     """
     labels, matrix = read_confusion(path)
     top = [
@@ -284,7 +289,7 @@ def _configuration(run_dir: Path) -> str:
 
 
 def escaped_line(text: str) -> str:
-    """Return text for a block of code that is one line."""
+    """Returns text for a block of code that is one line."""
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
 
 
@@ -302,8 +307,9 @@ def _environment(run_dir: Path) -> str:
 
 
 def table(heads: Sequence[str], lines: Iterable[Sequence[str]], numbers: bool = True) -> str:
-    """Return a Markdown table of finished cells; with `numbers`, all columns but the first are
-    aligned to the right.
+    """Returns a Markdown table of finished cells.
+
+    With `numbers`, all columns but the first are aligned to the right.
     """
     rule = ["---"] + ["---:" if numbers else "---"] * (len(heads) - 1)
     return "\n".join("| " + " | ".join(line) + " |" for line in (heads, rule, *lines))
@@ -322,7 +328,7 @@ def _cell(value: Any, width: int) -> str:
 
 
 def code(text: str) -> str:
-    """Return a code span that may stand in a table cell."""
+    """Returns a code span that may stand in a table cell."""
     text = "".join(c if c.isprintable() or c == "\n" else " " for c in text) or " "
     ticks = "`" * (1 + max((len(found) for found in re.findall("`+", text)), default=0))
     space = " " if "`" in text else ""

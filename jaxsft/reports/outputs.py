@@ -1,6 +1,4 @@
-"""Everything that is written for people from the files of a run: figures, `report.md`,
-`report.html` and the model card.
-"""
+"""Writes everything for human readers: figures, `report.md`, `report.html` and the model card."""
 
 import sys
 from collections.abc import Callable
@@ -12,9 +10,10 @@ from jaxsft.reports import card, facts, figures, markdown_report, page
 
 
 def write_all(run_dir: str | Path) -> list[Path]:
-    """Write figures, report.md, report.html and README.md, and return the last three; a README.md
-    of the user's own stays and is left out. What a damaged file spoils is told on stderr, and the
-    rest is written.
+    """Writes figures, report.md, report.html and README.md; returns the last three.
+
+    A README.md of the user's own stays and is left out. What a damaged file spoils is told on
+    stderr, and the rest is written.
 
     Raises:
         JaxsftError: `run_dir` is not the directory of a run, or nothing can be written.

@@ -1,4 +1,4 @@
-"""`report.html` of a run: one page without any network, from the files of the run directory.
+"""The report of a run as one page, `report.html`, without any network.
 
 The page is `templates/page.html.jinja` with `page.css` inside it; everything that a run holds goes
 through Jinja's escaping. It works without a script: the few lines of `page.js` only open the
@@ -62,7 +62,7 @@ FILES = {
 
 
 def write_page(run_dir: str | Path) -> Path:
-    """Write `report.html` into a run directory and return its path.
+    """Writes `report.html` into a run directory and returns its path.
 
     Raises:
         JaxsftError: `run_dir` is not the directory of a run, or the page cannot be written.
@@ -73,8 +73,9 @@ def write_page(run_dir: str | Path) -> Path:
 
 
 def render(run_dir: Path) -> str:
-    """Return the page as text. A file that is missing or damaged costs its own section, which says
-    so.
+    """Returns the page as text.
+
+    A file that is missing or damaged costs its own section, which says so.
     """
     environment = templates()
     sections = (
@@ -111,7 +112,7 @@ def render(run_dir: Path) -> str:
 
 
 def templates() -> jinja2.Environment:
-    """Return the templates of the pages; what they are given is escaped."""
+    """Returns the templates of the pages; what they are given is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jaxsft.reports"),
         autoescape=True,
@@ -131,9 +132,7 @@ def templates() -> jinja2.Environment:
 
 
 def _section(section: Any, run_dir: Path) -> tuple[Any, str]:
-    """Return the content of a section (None: the run has no such thing) and, where it could not be
-    made, why.
-    """
+    """Returns the content of a section (None: the run has none) and why it failed, if so."""
     try:
         return section(run_dir), ""
     except facts.Missing as missing:
@@ -156,8 +155,9 @@ def _step(run_dir: Path) -> int:
 # --- text
 # --------------------------------------------------------------------------------------------------
 def shown(text: Any) -> str:
-    """Return text with its control characters made visible; those that reorder what stands around
-    them count as such.
+    """Returns text with its control characters made visible.
+
+    Characters that reorder those around them count as such.
     """
     bad = lambda c: (
         (unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t")
@@ -167,20 +167,22 @@ def shown(text: Any) -> str:
 
 
 def cut(text: str) -> str:
-    """Return a text of at most TEXT_WIDTH characters, its middle left out where it is longer."""
+    """Returns a text of at most TEXT_WIDTH characters; a longer one loses its middle."""
     return facts.shorten(text, TEXT_WIDTH)
 
 
 def breakable(text: str) -> Markup:
-    """Return escaped text that may be broken behind an underscore: labels often have no other place
-    for it.
+    """Returns escaped text that may be broken after an underscore.
+
+    Labels often have no other place for it.
     """
     return Markup(str(escape(text)).replace("_", "_<wbr>"))
 
 
 def language(text: Any) -> str:
-    """Return the language by which a browser chooses a font for the script of a text, empty for all
-    others: Han without kana is drawn as Chinese.
+    """Returns the language by which a browser chooses a font for a text's script; else "".
+
+    Han without kana is drawn as Chinese.
     """
     return next((name for name, letters in SCRIPTS if re.search(f"[{letters}]", str(text))), "")
 
@@ -188,8 +190,9 @@ def language(text: Any) -> str:
 # --- sections
 # --------------------------------------------------------------------------------------------------
 def _results(run_dir: Path) -> dict[str, Any]:
-    """Return headline numbers, the table of all numbers, and what was trained; an unfinished run
-    has the newest validation instead.
+    """Returns headline numbers, the table of all numbers, and what was trained.
+
+    An unfinished run has the newest validation instead.
     """
     rows = facts.read_or(run_dir, "metrics.jsonl", [])
     checks = [row for row in rows if row.get("kind") == "validation"]
@@ -273,9 +276,7 @@ def _confusions(run_dir: Path) -> dict[str, Any] | None:
 
 
 def _confusion(run_dir: Path, split: str, labels: list[str], matrix: Any) -> dict[str, Any]:
-    """Return the cells of one matrix with their shade, and the examples behind those that are
-    listed.
-    """
+    """Returns the cells of one matrix with their shade, and the examples behind listed ones."""
     large = len(labels) > LARGE
     wrong = most_confused(matrix)
     listed = (
@@ -310,14 +311,15 @@ def _confusion(run_dir: Path, split: str, labels: list[str], matrix: Any) -> dic
 
 
 def _shade(share: float) -> float:
-    """Return the square root of a share, 0 for NaN: a confusion of 2 % has to be visible beside a
-    diagonal of 95 %.
+    """Returns the square root of a share, 0 for NaN.
+
+    A confusion of 2 % has to be visible beside a diagonal of 95 %.
     """
     return round(float(share) ** 0.5, 3) if share > 0 else 0.0
 
 
 def _samples(run_dir: Path) -> dict[str, Any]:
-    """Return some wrong predictions of each split and some of all, drawn at random."""
+    """Returns some wrong predictions of each split and some of all, drawn at random."""
     splits = []
     for split, rows in facts.predictions(run_dir):
         kept = [row for row in rows if "dropped" not in row]
@@ -353,7 +355,7 @@ def _data(run_dir: Path) -> dict[str, Any]:
 
 
 def stacks(bars: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
-    """Return the rows of stacked bars, by split, and the colour of each part."""
+    """Returns the rows of stacked bars, by split, and the colour of each part."""
     names = list(dict.fromkeys(part for parts in bars.values() for part in parts))
     kinds = {"kept": "k0", "trained": "k0", "real": "k0", "masked": "k1", "padding": "k2"}
     reasons = iter(f"d{i % 6}" for i in range(len(names)))
@@ -375,7 +377,7 @@ def stacks(bars: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
 def histogram(
     entry: Mapping[str, Any], unit: str = "tokens", noun: str = "examples"
 ) -> dict[str, Any]:
-    """Return the bars of `ledger.length_summary`."""
+    """Returns the bars of `ledger.length_summary`."""
     edges, counts = entry["histogram"]["edges"], entry["histogram"]["counts"]
     highest = max(counts)
     bars = [
@@ -433,7 +435,7 @@ def _plain(key: str, value: Any) -> str:
 
 
 def number_or_text(value: Any) -> str:
-    """Return a number as a report shows it, and any other value as its text."""
+    """Formats a number as a report shows it, and any other value as its text."""
     return (
         facts.number_text(value)
         if isinstance(value, int | float) and not isinstance(value, bool)
@@ -442,8 +444,9 @@ def number_or_text(value: Any) -> str:
 
 
 def _files(run_dir: Path) -> dict[str, Any]:
-    """Return name, files, bytes and meaning of everything in the run directory; the page itself has
-    no size yet.
+    """Returns name, files, bytes and meaning of everything in the run directory.
+
+    The page itself has no size yet.
     """
     names = sorted(
         {path.name for path in run_dir.iterdir() if not path.name.startswith(".")} | {"report.html"}

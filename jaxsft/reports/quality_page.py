@@ -1,5 +1,6 @@
-"""The pages of a quality card and of a comparison of two: Markdown, and HTML without any network,
-from `card.json` alone.
+"""The pages of a quality card and of a comparison of two, from `card.json` alone.
+
+They are Markdown, and HTML without any network.
 """
 
 from collections.abc import Mapping, Sequence
@@ -46,8 +47,9 @@ VERDICTS = ("worse", "better", "changed", "added", "removed", "same")
 
 
 def write_card(folder: Path, card: Mapping[str, Any], name: str) -> list[Path]:
-    """Write `card.md` and `card.html` into a folder and return their paths. Raises JaxsftError
-    where they cannot be written.
+    """Writes `card.md` and `card.html` into a folder and returns their paths.
+
+    Raises JaxsftError where they cannot be written.
     """
     return [
         write_text(folder / "card.md", markdown(card, name)),
@@ -58,8 +60,9 @@ def write_card(folder: Path, card: Mapping[str, Any], name: str) -> list[Path]:
 def write_comparison(
     folder: Path, lines: Sequence[Mapping[str, Any]], before: str, after: str
 ) -> list[Path]:
-    """Write `comparison.md` and `comparison.html` from the lines of a comparison, and return their
-    paths. Raises JaxsftError.
+    """Writes `comparison.md` and `comparison.html` and returns their paths.
+
+    Raises JaxsftError.
     """
     written = [write_text(folder / "comparison.md", _comparison_markdown(lines, before, after))]
     text = (
@@ -79,8 +82,9 @@ def write_comparison(
 # --- text of numbers
 # --------------------------------------------------------------------------------------------------
 def value_text(card: Mapping[str, Any], measure: str, value: Any) -> str:
-    """Return a number as the card shows it: a share in percent, a count with thousands marks,
-    others with four digits, – where there is none.
+    """Formats a number as the card shows it; – where there is none.
+
+    A share is in percent, a count has thousands marks, others four digits.
     """
     if value is None:
         return "–"
@@ -94,7 +98,7 @@ def value_text(card: Mapping[str, Any], measure: str, value: Any) -> str:
 
 
 def headlines(card: Mapping[str, Any]) -> list[str]:
-    """Return a line per split with the numbers to look at first, and one per benchmark."""
+    """Returns a line per split with the numbers to look at first, and one per benchmark."""
     out = []
     for split in card["data"]["splits"]:
         found = [
@@ -116,7 +120,7 @@ def headlines(card: Mapping[str, Any]) -> list[str]:
 
 
 def _table(card: Mapping[str, Any], family: str) -> dict[str, Any]:
-    """Return heads and lines (measure, what it is, a text per split) of a family."""
+    """Returns heads and lines (measure, what it is, a text per split) of a family."""
     numbers = card["numbers"].get(family, {})
     measures = dict.fromkeys(measure for values in numbers.values() for measure in values)
     cells = lambda m: [
@@ -150,7 +154,7 @@ def _title(card: Mapping[str, Any], name: str) -> tuple[str, str]:
 # --- Markdown
 # --------------------------------------------------------------------------------------------------
 def markdown(card: Mapping[str, Any], name: str) -> str:
-    """Return the card as Markdown."""
+    """Returns the card as Markdown."""
     title, about = _title(card, name)
     out = [f"# {markdown_report.escape(title)}", markdown_report.escape(about) + "."]
     for family, (heading, lede) in HEADINGS.items():
@@ -289,7 +293,7 @@ def _grouped(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any
 # --- HTML
 # --------------------------------------------------------------------------------------------------
 def html(card: Mapping[str, Any], name: str) -> str:
-    """Return the card as one page; everything that the data holds goes through Jinja's escaping."""
+    """Returns the card as one page; what the data holds is escaped by Jinja."""
     title, about = _title(card, name)
     more = {
         "completeness": _missing,
@@ -315,7 +319,7 @@ def html(card: Mapping[str, Any], name: str) -> str:
 
 
 def _tiles(card: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the numbers to look at first, of the reference split; of contamination the highest."""
+    """Returns the numbers to look at first, of the reference split (contamination: the highest)."""
     split, out = card["data"]["reference"], []
     for family, measure in TILES:
         if family == "contamination":
@@ -460,8 +464,9 @@ def _distribution(card: Mapping[str, Any]) -> dict[str, Any]:
 def _bars(
     card: Mapping[str, Any], title: str, lines: Sequence[tuple[str, Mapping[str, int], str]]
 ) -> dict[str, Any]:
-    """Return horizontal bars, one per split, as shares of the split; the widest is as wide as the
-    page.
+    """Returns horizontal bars, one per split, as shares of the split.
+
+    The widest is as wide as the page.
     """
     totals = {
         split: max(sum(counts.get(split, 0) for _, counts, _ in lines), 1)

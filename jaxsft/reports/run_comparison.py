@@ -1,5 +1,4 @@
-"""Several runs side by side: the options that differ, their numbers, and their curves on one
-page."""
+"""Several runs side by side: differing options, numbers, and curves on one page."""
 
 from __future__ import annotations
 
@@ -19,8 +18,9 @@ ASIDE = ("run_dir", "hosts.", "profile", "compilation_cache", "trackers.", "chec
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs by the name of their directories; `options` and `metrics` are the columns, `rows` the
-    cells of a run, "" where it has none.
+    """Several runs by the name of their directories.
+
+    `options` and `metrics` are the columns, `rows` the cells of a run, "" where it has none.
     """
 
     runs: list[Path]
@@ -30,7 +30,7 @@ class Comparison:
     rows: list[list[str]]
 
     def lines(self) -> list[str]:
-        """Return the table as lines of text."""
+        """Returns the table as lines of text."""
         heads = [
             "run",
             *self.options,
@@ -45,8 +45,7 @@ class Comparison:
 
 
 def compare(runs: Sequence[str | Path], most: int = 4) -> Comparison:
-    """Return runs side by side: each option that is not the same in all, and up to `most` metrics
-    of each split that is no training.
+    """Compares runs: differing options, and up to `most` metrics of each evaluated split.
 
     Raises:
         JaxsftError: one of them is not the directory of a run.
@@ -83,13 +82,15 @@ def compare(runs: Sequence[str | Path], most: int = 4) -> Comparison:
 
 
 def _option(value: Any) -> str:
-    """Return a value of an option; one that a search drew has more digits than a reader wants."""
+    """Formats a value of an option; one that a search drew has more digits than a reader wants."""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def write(runs: Sequence[str | Path], path: str | Path) -> Path:
-    """Write a page of the comparison, without any network, and return its path. Raises
-    JaxsftError."""
+    """Writes a page of the comparison, without any network, and returns its path.
+
+    Raises JaxsftError.
+    """
     found = compare(runs)
     text = (
         page.templates()
@@ -100,9 +101,7 @@ def write(runs: Sequence[str | Path], path: str | Path) -> Path:
 
 
 def _charts(found: Comparison) -> list[charts.Chart]:
-    """Return the loss of training, and the loss and the chosen metric of validation, a line for
-    each run.
-    """
+    """Returns charts of training loss, validation loss and the chosen metric, a line per run."""
     rows = {run: facts.read_or(run, "metrics.jsonl", []) for run in found.runs[:SHOWN]}
     out = []
     for title, kind, key in (

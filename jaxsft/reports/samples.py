@@ -1,6 +1,4 @@
-"""What a reader is shown of a line of predictions, of whatever task: what was given, what is right,
-and what was predicted.
-"""
+"""Predictions as a reader sees them: what was given, what is right, and what was predicted."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,8 +17,9 @@ OUTSIDE = ("O", "_", None)  # tags that say nothing
 
 @dataclass(frozen=True)
 class Word:
-    """A word with what is right of it and what was predicted; "" where that is nothing, None where
-    it is not known.
+    """A word with its gold and predicted label.
+
+    "" where that is nothing, None where it is not known.
     """
 
     text: str
@@ -29,7 +28,7 @@ class Word:
 
     @property
     def state(self) -> str:
-        """right, wrong, or "" where nothing is to be said of the word."""
+        """Returns right, wrong, or "" where the word has no label."""
         if self.gold is None or self.answer is None:
             return ""
         return "wrong" if self.gold != self.answer else "right" if self.gold else ""
@@ -41,8 +40,10 @@ class Word:
 
 @dataclass(frozen=True)
 class Sample:
-    """One line of predictions. `texts`, `gold` and `answer` are (name, text); `words` are those of
-    a text whose words carry the answer.
+    """One line of predictions.
+
+    `texts`, `gold` and `answer` are (name, text); `words` are those of a text whose words carry
+    the answer.
     """
 
     texts: list[tuple[str, str]]
@@ -59,8 +60,9 @@ class Sample:
 
 
 def sample(row: Mapping[str, Any]) -> Sample:
-    """Return what is shown of a line of `predictions/<split>.jsonl`. Raises DataError for a
-    likelihood that is no number.
+    """Returns what is shown of a line of `predictions/<split>.jsonl`.
+
+    Raises DataError for a likelihood that is no number.
     """
     texts = [(name.replace("_", " "), row[name]) for name in INPUTS if row.get(name) is not None]
     text = lambda value: facts.value_text(value) if isinstance(value, list | dict) else value
@@ -92,7 +94,7 @@ def sample(row: Mapping[str, Any]) -> Sample:
 
 
 def _words(row: Mapping[str, Any]) -> list[Word]:
-    """Return the words of a line of tags or of a tree, empty for other lines."""
+    """Returns the words of a line of tags or of a tree, empty for other lines."""
     tokens, guess = row.get("tokens"), row.get("prediction")
     if not isinstance(tokens, list):
         return []
@@ -114,8 +116,9 @@ def _tags(tokens: Sequence[Any], tags: Any) -> list[str | None]:
 
 
 def _arcs(tokens: Sequence[Any], heads: Any, relations: Any) -> list[str | None]:
-    """Return `relation of head` for each word; a head is the number of a word from 1, or 0 for the
-    root.
+    """Returns `relation of head` for each word.
+
+    A head is the number of a word from 1, or 0 for the root.
     """
     if not isinstance(heads, list) or not isinstance(relations, list):
         return [None] * len(tokens)
@@ -124,8 +127,9 @@ def _arcs(tokens: Sequence[Any], heads: Any, relations: Any) -> list[str | None]
 
 
 def by_class(rows: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Yield lines of predictions with one label and one prediction each: of tags and relations one
-    for each word, between those around it.
+    """Yields lines of predictions with one label and one prediction each.
+
+    Of tags and relations there is one for each word, between those around it.
     """
     for row in rows:
         guess, tokens = row.get("prediction"), row.get("tokens")
@@ -150,8 +154,9 @@ def by_class(rows: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
 
 
 def readable(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a line of predictions for a table: of words each with its tag or relation, as
-    `Paris/B-LOC`; other lines as they are.
+    """Returns a line of predictions for a table.
+
+    Words have their tag or relation, as `Paris/B-LOC`; other lines stay as they are.
     """
     words = _words(row)
     if not words:
@@ -169,8 +174,9 @@ def readable(row: Mapping[str, Any]) -> dict[str, Any]:
 def wrong_first(
     rows: Sequence[Mapping[str, Any]], count: int = facts.SAMPLES
 ) -> tuple[list[Mapping], list[Mapping]]:
-    """Return (wrong predictions, any predictions), each up to `count`, drawn at random with a fixed
-    seed, in their order.
+    """Returns (wrong predictions, any predictions), each up to `count`, in their order.
+
+    They are drawn at random with a fixed seed.
     """
     return facts.drawn([row for row in rows if row.get("correct") is False], count), facts.drawn(
         rows, count

@@ -1,5 +1,6 @@
-"""The numbers of a run as a reader wants them: the metric that chose the checkpoint first, and one
-line for numbers that are equal by definition.
+"""The numbers of a run for readers: the metric that chose the checkpoint comes first.
+
+Numbers that are equal by definition have one line.
 """
 
 from collections.abc import Mapping
@@ -11,9 +12,7 @@ from jaxsft.reports import facts
 
 
 def chosen(config: Mapping[str, Any]) -> str:
-    """Return the metric by which a run chooses its best checkpoint, from its config; "" where it
-    says none.
-    """
+    """Returns the metric by which a run chooses its checkpoint; "" where its config has none."""
     asked = (
         (config.get("evaluation") or {}).get("metric")
         if isinstance(config.get("evaluation"), Mapping)
@@ -25,8 +24,9 @@ def chosen(config: Mapping[str, Any]) -> str:
 def table(
     values: Mapping[tuple[str, str], Any], first: str
 ) -> tuple[list[str], list[str], list[str]]:
-    """Return (splits, metrics, metrics that are left out because they are the accuracy again) of
-    numbers by (split, metric).
+    """Returns (splits, metrics, omitted metrics) of numbers by (split, metric).
+
+    Omitted are those that are the accuracy again.
 
     Numbers of training and of the run itself (steps, the best step) are no results, and are not in
     it.
@@ -45,11 +45,12 @@ def table(
 
 
 def lines(numbers: Mapping[str, Any], first: str) -> list[str]:
-    """Return the numbers of `result.json` as a small table of text: a row for each metric, a column
-    for each split, then numbers of the run.
+    r"""Returns the numbers of `result.json` as a small table of text.
+
+    It has a row for each metric, a column for each split, then numbers of the run.
 
     >>> result = {"train/steps": 20, "test/loss": 1.25, "test/accuracy": 0.5}
-    >>> print("\\n".join(lines({**result, "validation/accuracy": 0.75}, "accuracy")))
+    >>> print("\n".join(lines({**result, "validation/accuracy": 0.75}, "accuracy")))
                    test  validation
     accuracy *      0.5        0.75
     loss           1.25
@@ -90,7 +91,5 @@ def _cell(values: Mapping[tuple[str, str], Any], split: str, metric: str) -> str
 
 
 def of_run(run_dir: Path) -> str:
-    """Return the metric by which the run in a directory chose its checkpoint, "" where its config
-    says none.
-    """
+    """Returns the metric by which a run chose its checkpoint; "" where its config has none."""
     return chosen(facts.config_or_empty(run_dir))

@@ -1,5 +1,4 @@
-"""Many processes, one program: start-up, what only the first one does, what all of them agree on,
-and how a lost one ends the others.
+"""Many processes, one program: start-up, the first one's duties, agreement, and lost processes.
 
 Every process runs the same code on the same config and reads the same files; arrays on the device
 are global. Only the first process writes to the run directory, but for checkpoints, to which each
@@ -73,17 +72,16 @@ def start(config: HostsConfig) -> None:
 
 
 def detected() -> bool:
-    """Whether a cluster says that this is one of several processes: a SLURM step of several tasks,
-    or a TPU pod.
-    """
+    """Returns whether a cluster runs several processes: tasks of a SLURM step, or a TPU pod."""
     # SLURM_NTASKS is set in the batch script too, where one process runs
     slurm = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1
     return slurm or "," in os.environ.get("TPU_WORKER_HOSTNAMES", "") or _has_tpu()
 
 
 def _has_tpu() -> bool:
-    """Chips and their library: JAX then asks the machine who the others are, and one that is alone
-    starts alone.
+    """Returns whether there are TPU chips and their library.
+
+    JAX then asks the machine who the others are, and one that is alone starts alone.
     """
     chips = any(Path("/dev").glob("accel*")) or Path("/dev/vfio/0").exists()
     return (
@@ -98,7 +96,7 @@ def many() -> bool:
 
 
 def first() -> bool:
-    """Whether this is the process that writes and speaks."""
+    """Returns whether this is the process that writes and logs."""
     return jax.process_index() == 0
 
 
@@ -109,17 +107,13 @@ def sync(name: str) -> None:
 
 
 def leave() -> None:
-    """Parts from the others in good order, so that none of them takes the end of this process for a
-    loss.
-    """
+    """Ends the connection to other processes in order, so that none takes this end for a loss."""
     if _started is not None:
         jax.distributed.shutdown()
 
 
 def from_first_process(make: Callable[[], Any]) -> str:
-    """The text that the first process makes, on all of them. Raises, on all of them, the
-    JaxsftError that it raises there.
-    """
+    """Broadcasts `str(make())` from process 0 and raises its JaxsftError on all."""
     if not many():
         return str(make())
     text, error = "", None
@@ -141,8 +135,9 @@ def from_first_process(make: Callable[[], Any]) -> str:
 
 
 def max_over_processes(rank: int, text: str) -> tuple[int, str]:
-    """The largest rank that any process gives, and the text (up to 2,000 bytes) of the first one
-    that gives it: the same on all of them.
+    """Returns the largest rank of all processes and the text of the first that has it.
+
+    The text is cut at 2,000 bytes; the result is the same on all processes.
     """
     if not many():
         return rank, text
@@ -182,8 +177,9 @@ def _hash(value: Any) -> np.ndarray:
 
 
 class Agreement:
-    """The largest number that any process gave, on all of them. With several, it is that of the
-    call before: nothing waits for the device.
+    """The largest number of all processes, the same on all of them.
+
+    With several processes it is that of the call before, so that nothing waits for the device.
 
     Every process must call it equally often.
     """
@@ -210,9 +206,7 @@ class Agreement:
 
 @contextlib.contextmanager
 def collective_errors() -> Iterator[None]:
-    """A collective that fails because another process is gone becomes one sentence. Raises
-    JaxsftError.
-    """
+    """Raises JaxsftError, in one sentence, where a collective fails because a process is gone."""
     try:
         yield
     except (jax.errors.JaxRuntimeError, JaxsftError) as error:

@@ -1,4 +1,4 @@
-"""The device mesh, and the rules from logical axes to it."""
+"""The device mesh, and the rules that map logical axes to mesh axes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ RULES: dict[str, str | None] = {
 
 
 def resolve(config: MeshConfig, rows: int | None = None) -> MeshConfig:
-    """`auto` as a number: all devices that the other axes leave.
+    """Resolves `auto` to a number: all devices that the other axes leave.
 
     Args:
       rows: of a micro-batch. In one process, `data=auto` takes only as many devices as can share
@@ -85,8 +85,9 @@ def make_mesh(config: MeshConfig) -> Mesh:
 
 
 def partition_spec(spec: WeightSpec, mesh: Mesh, path: str = "") -> PartitionSpec:
-    """The mesh axis of each dimension. A dimension that its mesh axis does not divide stays whole;
-    `whole` lists those.
+    """Returns the mesh axis of each dimension of a weight.
+
+    A dimension that its mesh axis does not divide stays whole; `whole` lists those.
 
     Raises:
       ValueError: two dimensions want the same mesh axis, or a logical axis has no rule.
@@ -106,9 +107,7 @@ def partition_spec(spec: WeightSpec, mesh: Mesh, path: str = "") -> PartitionSpe
 
 
 def whole(specs: Any, mesh: Mesh) -> list[str]:
-    """The paths whose rule could not be followed, because the mesh axis does not divide the
-    dimension.
-    """
+    """Returns the paths of weights with a dimension that its mesh axis does not divide."""
     out = []
     for path, spec in jax.tree_util.tree_flatten_with_path(specs)[0]:
         given = partition_spec(spec, mesh)
@@ -121,7 +120,7 @@ def whole(specs: Any, mesh: Mesh) -> list[str]:
 
 
 def shardings(specs: Any, mesh: Mesh) -> Any:
-    """The tree of `NamedSharding` of a tree of `WeightSpec`."""
+    """Returns the tree of `NamedSharding` of a tree of `WeightSpec`."""
     return jax.tree_util.tree_map_with_path(
         lambda path, s: NamedSharding(mesh, partition_spec(s, mesh, jax.tree_util.keystr(path))),
         specs,
@@ -133,12 +132,12 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def sequences(mesh: Mesh) -> NamedSharding:
-    """The sharding of `[batch, seq, embed]` activations."""
+    """Returns the sharding of `[batch, seq, embed]` activations."""
     return NamedSharding(mesh, PartitionSpec(ACTIVATIONS["rows"], ACTIVATIONS["sequence"]))
 
 
 def rows(mesh: Mesh) -> NamedSharding:
-    """The sharding of `[batch, ...]` arrays of input."""
+    """Returns the sharding of `[batch, ...]` input arrays."""
     return NamedSharding(mesh, PartitionSpec(ACTIVATIONS["rows"]))
 
 
@@ -147,13 +146,13 @@ def row_shards(mesh: Mesh) -> int:
 
 
 def rows_here(mesh: Mesh, batch_size: int) -> np.ndarray:
-    """Which rows of a global batch the devices of this process hold, in ascending order."""
+    """Returns the rows of a global batch that this process's devices hold, in ascending order."""
     slices = rows(mesh).addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([np.arange(batch_size)[index] for index in slices]))
 
 
 def place_rows(tree: Any, mesh: Mesh, batch_size: int) -> Any:
-    """The rows of this process, as arrays `[batch_size, ...]` of all of them."""
+    """Makes global arrays `[batch_size, ...]` from the rows of this process."""
     where = rows(mesh)
     if jax.process_count() == 1:
         return jax.device_put(tree, where)
@@ -168,8 +167,7 @@ LARGE = 2**20  # elements: 4 MiB in float32, on every device
 
 
 def check_spread(tree: Any, mesh: Mesh, allow: bool) -> list[str]:
-    """A note for each large array that every device holds whole, although the mesh was made to
-    spread weights.
+    """Returns a note for each large array that the mesh should shard but every device holds whole.
 
     Args:
       tree: arrays, or shapes with shardings.
@@ -195,7 +193,7 @@ def check_spread(tree: Any, mesh: Mesh, allow: bool) -> list[str]:
 
 
 def table(tree: Any) -> str:
-    """Path, shape, spec and bytes on each device of every array, and the sum."""
+    """Formats path, shape, spec and bytes per device of every array, and the sum, as a table."""
     lines, total = [("array", "shape", "spec", "bytes per device")], 0
     for path, x in flatten(tree).items():
         size = math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize

@@ -1,4 +1,4 @@
-"""The devices that JAX finds, and one sentence where it finds none of those that were asked for."""
+"""The devices that JAX finds, with one clear sentence where a requested platform is missing."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ INSTALL = {
 
 
 def devices() -> list[Any]:
-    """Return the devices of all processes. Raises ConfigError where JAX cannot start what
-    `JAX_PLATFORMS` names, or anything.
+    """Returns the devices of all processes.
+
+    Raises ConfigError where JAX cannot start what `JAX_PLATFORMS` names, or anything.
     """
     try:
         return jax.devices()
@@ -40,9 +41,7 @@ def devices() -> list[Any]:
 
 
 def unused_gpu(found: Sequence[Any]) -> str:
-    """Return a note where the machine has an NVIDIA GPU and JAX runs on the CPU though nobody asked
-    for that; else "".
-    """
+    """Returns a note where the machine has an NVIDIA GPU but JAX chose the CPU; else ""."""
     if (
         all(device.platform == "cpu" for device in found)
         and not _asked()
@@ -56,5 +55,5 @@ def unused_gpu(found: Sequence[Any]) -> str:
 
 
 def _asked() -> str:
-    """The platforms that the user names, with commas; "" leaves the choice to JAX."""
+    """Returns the platforms that the user names, with commas; "" leaves the choice to JAX."""
     return jax.config.jax_platforms or ""

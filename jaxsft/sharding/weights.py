@@ -1,5 +1,6 @@
-"""One declaration per weight: shape, dtype, initialiser, logical axes and number of inputs, carried
-through `jax.eval_shape`.
+"""One declaration per weight: shape, dtype, initialiser, logical axes and number of inputs.
+
+It is carried through `jax.eval_shape`.
 
 Everything else about a weight is derived from it: its initial value, its sharding, its place in a
 checkpoint, its row in the parameter table, whether it decays, and the matrix that Muon sees.
@@ -53,8 +54,9 @@ def declare(init: Callable, axes: tuple[str, ...], inputs: int = 0) -> Callable:
 
 @dataclasses.dataclass(frozen=True)
 class WeightSpec:
-    """What is known of a weight without its value. `shape` and `axes` include the leading layer
-    axis of a stack.
+    """The description of a weight without its value.
+
+    `shape` and `axes` include the leading layer axis of a stack.
     """
 
     shape: tuple[int, ...]
@@ -68,12 +70,12 @@ class WeightSpec:
 
     @property
     def stacks(self) -> int:
-        """How many leading axes count weights alike: layers, and experts of a layer."""
+        """Returns how many leading axes stack weights: layers, and experts of a layer."""
         return next((i for i, axis in enumerate(self.axes) if axis not in STACKS), len(self.axes))
 
     @property
     def matrix(self) -> tuple[int, int] | None:
-        """(fan in, fan out) of one layer (and expert), or None where the weight is no matrix."""
+        """Returns (fan in, fan out) of one layer and expert; None where the weight is no matrix."""
         if not self.inputs:
             return None
         shape = self.shape[self.stacks :]
@@ -81,7 +83,7 @@ class WeightSpec:
 
 
 def specs(boxed: Any) -> Any:
-    """The tree of `WeightSpec` of a tree of `Weight` (arrays or shapes)."""
+    """Returns the tree of `WeightSpec` of a tree of `Weight` (arrays or shapes)."""
     return jax.tree.map(
         lambda w: WeightSpec(tuple(w.value.shape), w.value.dtype, tuple(w.names), w.inputs),
         boxed,
@@ -90,7 +92,7 @@ def specs(boxed: Any) -> Any:
 
 
 def flatten(tree: Any) -> Flat:
-    """`{"trainable/embed/tokens/w": array, ...}`: names that an error can show."""
+    """Returns the leaves by path, as errors name them: `{"trainable/embed/tokens/w": array}`."""
     name = lambda key: str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key))))
     return {
         "/".join(map(name, path)): leaf

@@ -38,9 +38,7 @@ UNSAID = (
 )
 LABELS = "labels.json"  # beside an adapter for PEFT: id2label, label2id and problem_type
 SHARD = 4 * 10**9  # bytes of a file
-PROBLEMS = dict.fromkeys(("classify", "pair"), "single_label_classification")
 OF_LABELS = ("id2label", "label2id", "num_labels", "problem_type")
-PROBLEMS |= {"multilabel": "multi_label_classification", "regress": "regression"}
 
 
 def export(
@@ -147,7 +145,7 @@ def _reasons(parts: Components, kind: str | None, family: Family) -> list[str]:
             )
         head, scaled = (
             family.heads.get(kind),
-            task.name == "regress" or getattr(task, "kind", None) == "score",
+            _of_numbers(task),
         )
         if (
             head is not None
@@ -226,7 +224,7 @@ def _head(
             f" task.features=text, {exported.APART}"
         )
     ready, declared = exported.with_biases(head, weights, specs)
-    if task.name == "regress" or getattr(task, "kind", None) == "score":
+    if _of_numbers(task):
         mean, deviation = map(np.asarray, task.scale)
         ready = exported.rescaled(ready, head, mean, deviation, f"task={task.name}")
     return ready, declared
@@ -266,7 +264,7 @@ def _config(
 ) -> tuple[str | None, dict[str, Any], Family]:
     """(kind of head, config.json, family); `what` names the run in an error."""
     config = parts.config
-    kind, rows = read.KINDS.get(config.task.name), parts.model.vocab
+    kind, rows = config.task.spec.head, parts.model.vocab
     if before is None or (name is not None and name != before["config"].get("model_type")):
         family, values = exported.fitting(config.model, rows, name, kind, config.task)
         pad = parts.tokenizer.pad_id
@@ -297,20 +295,23 @@ def _config(
     return kind, {**values, "vocab_size": rows}, family
 
 
+def _of_numbers(task: Task) -> bool:
+    """Whether what the head gives are numbers, which are scaled in training."""
+    return task.spec.output == "numbers" or getattr(task, "kind", None) == "score"
+
+
 def _about_task(task: Task, head: bool = True) -> dict[str, Any]:
     """Labels and, with a head, the kind of problem, as the classes for classification have them."""
     labels = task.state.get("labels") or task.state.get("tags")
     out: dict[str, Any] = {}
-    if head and (
-        problem := PROBLEMS.get("regress" if getattr(task, "kind", None) == "score" else task.name)
-    ):
-        out["problem_type"] = problem
+    if head and (problems := task.spec.problems):
+        out["problem_type"] = problems[-1 if _of_numbers(task) else 0]
     if labels:
         out |= {
             "id2label": {str(i): str(label) for i, label in enumerate(labels)},
             "label2id": {str(label): i for i, label in enumerate(labels)},
         }
-    if out.get("problem_type") == PROBLEMS["regress"]:
+    if out and _of_numbers(task):
         names = task.state.get("targets") or ["LABEL_0"]
         out |= {
             "id2label": {str(i): str(name) for i, name in enumerate(names)},
@@ -391,7 +392,7 @@ def _tokenizer(
     frames = None if kind == "lm" else tokenizer.frames
     if tokenizer.segment:
         raise ConfigError(f"tokenizer.segment={tokenizer.segment}: {UNSAID}")
-    if task.name == "lm" and scratch:
+    if task.spec.output == "continuation" and scratch:
         begin = [] if tokenizer.bos_id is None else [(tokenizer.bos_id, 0)]
         frames = Frames((*begin, (A, 0)), (*begin, (A, 0), (B, 0)))
     if task.source_frame is not None:

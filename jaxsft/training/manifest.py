@@ -16,7 +16,7 @@ from typing import Any
 import jax
 
 import jaxsft
-from jaxsft import invocation, rundir, seal
+from jaxsft import invocation, plugins, rundir, seal
 from jaxsft.config import compose
 from jaxsft.config.schema import Config
 from jaxsft.data import hub
@@ -63,8 +63,25 @@ def manifest(parts: Any, data: dict[str, str]) -> dict[str, Any]:
             if parts.vectors is None
             else {"vectors": {"rows": len(parts.vectors.rows), "words": parts.vectors.words}}
         ),
+        **({"plugins": theirs} if (theirs := _plugins(parts.config)) else {}),
         "hub": hub.commits(compose.flat(compose.to_dict(parts.config))),
     }
+
+
+def _plugins(config: Config) -> list[dict[str, Any]]:
+    """Returns the plug-ins that a run uses: those that its options name, and those that its data
+    and its pretrained model turned out to need.
+    """
+    for kind, names in {
+        "tasks": [config.task.name],
+        "losses": [getattr(config.task, "loss", "")],
+        "metrics": config.evaluation.metrics,
+        "optimizers": [config.optim.name],
+        "schedules": [config.schedule.name],
+    }.items():
+        for name in names:
+            plugins.note(kind, name)
+    return plugins.used()
 
 
 def named(run_dir: Path, facts: dict[str, Any]) -> dict[str, Any]:

@@ -350,7 +350,7 @@ def _from_peft(parts: Components, params: Params) -> Params:
         if folder is None
         else pretrained.open_source(folder, config.model.part).family
     )
-    head = family.heads.get(pretrained.KINDS.get(config.task.name))
+    head = family.heads.get(config.task.spec.head)
     source = remote.opened(str(config.adapter.start_from))
     found = peft_read.read(
         source, config.adapter, flat, flatten(parts.specs), config.model, family, head

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 from jaxsft import remote, tasks
 from jaxsft.config import compose, pretrained_defaults, validate_backbone
@@ -47,8 +46,8 @@ def resolve(config: Config) -> Config:
             config, task=dataclasses.replace(config.task, scores=text_scores.installed())
         )
     task = tasks.get(config.task.name)
-    check_columns(config, task.record)
-    config = of_prepared(config, typed.columns_read(task.record))
+    check_columns(config)
+    config = of_prepared(config, typed.columns_read(task.spec.records))
     validate_values(compose.flat(compose.to_dict(config)))
     config = config if config.model.pretrained else hf.with_head_of_family(config)
     if config.data.format != "auto":
@@ -89,7 +88,7 @@ def with_template_tokens(config: Config) -> tuple[Config, bool]:
     """The config with the special tokens that the named chat template writes and the tokenizer
     lacks as `tokenizer.added`; and whether there are.
     """
-    name = config.task.template if config.task.name == "chat" else "auto"
+    name = config.task.template if config.task.spec.conversations else "auto"
     if not named_templates.lacking(name, ()):
         return config, False
     source = config.model.pretrained or getattr(config.tokenizer, "path", None)
@@ -199,16 +198,12 @@ def of_source(config: Config) -> tuple[Config, ModelConfig]:
     )
 
 
-def check_columns(config: Config, record: Any) -> None:
+def check_columns(config: Config) -> None:
     """Raises ConfigError where an option of data.columns is given that the parser of the task's
     records never reads.
     """
-    read = typed.columns_read(record)
-    unread = (
-        []
-        if read is None
-        else [name for name in prepared.told(config.data.columns) if name not in read]
-    )
+    read = typed.columns_read(config.task.spec.records)
+    unread = [name for name in prepared.told(config.data.columns) if name not in read]
     if unread:
         raise ConfigError(
             f"data.columns.{unread[0]}: task={config.task.name} never reads it; it reads"

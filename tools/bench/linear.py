@@ -1,8 +1,9 @@
 """What simple models, most of them linear, of scikit-learn, reach on the data of a run: the floor
 under every figure of a Transformer.
 
-    python -m tools.bench.linear task=classify data.train=train.csv data.test=test.csv python -m
-    tools.bench.linear task=tag data.columns.tags=upos data.train=train.conllu data.test=test.conllu
+    python -m tools.bench.linear task=classify data.train=train.csv data.test=test.csv
+    python -m tools.bench.linear task=tag data.columns.tags=upos data.train=train.conllu
+        data.test=test.conllu
 
 The options are those of `jaxsft train`; rows are read, split and scored as there.
 

@@ -234,14 +234,22 @@ def bench(config: Config) -> int:
             "the PyTorch model is a Llama: set model.norm=rms model.gated=true model.positions=rope"
             " model.dropout=0"
         )
+    if config.task.name == "classify" and (config.task.head, config.task.pool) != (
+        "linear",
+        "mean",
+    ):
+        raise ConfigError(
+            "the PyTorch head is one linear layer on the mean of the states: set task.head=linear"
+            " task.pool=mean"
+        )
     if config.loss.label_smoothing or config.loss.z_loss:
         raise ConfigError(
             "the PyTorch loss is plain cross-entropy: set loss.label_smoothing=0 loss.z_loss=0"
         )
-    here, python = Path(__file__).parent, interpreter()
-    chosen = os.environ.get(
-        "BENCH_VARIANTS", ",".join([*(f"torch {n}" for n in TORCH), *(f"jaxsft {n}" for n in OURS)])
-    ).split(",")
+    here = Path(__file__).parent
+    variants = [*(f"torch {n}" for n in TORCH), *(f"jaxsft {n}" for n in OURS)]
+    chosen = os.environ.get("BENCH_VARIANTS", ",".join(variants)).split(",")
+    python = interpreter() if any(name.startswith("torch ") for name in chosen) else ""
     modes = os.environ.get("BENCH_MODES", ",".join(MODES)).split(",")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         write_work(config, Path(folder))

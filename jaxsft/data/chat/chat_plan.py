@@ -1,6 +1,4 @@
-"""How the ids of a conversation are put together: from a rendered text to a plan that other
-conversations can fill.
-"""
+"""Plans that build the ids of a conversation from a rendered text; others can fill them too."""
 
 from __future__ import annotations
 
@@ -18,8 +16,10 @@ from jaxsft.data.tokenizers.tokenizer import Tokenizer
 
 @dataclasses.dataclass(slots=True)
 class Layout:
-    """A rendered text, its trained regions (start, end, message) and its pieces (start, end, id of
-    a special token or None for plain text).
+    """A rendered text with its trained regions and pieces.
+
+    Regions are (start, end, message), pieces (start, end, id of a special token or None for
+    plain text).
     """
 
     text: Tracked
@@ -27,8 +27,9 @@ class Layout:
     pieces: list[tuple[int, int, int | None]]
 
     def inside(self, number: int, tokenizer: Tokenizer) -> bool:
-        """Whether a piece of plain text goes on with what stands before it, so that the tokenizer
-        puts no space there, as in the text as a whole.
+        """Returns whether a piece of plain text continues what stands before it.
+
+        There the tokenizer adds no prefix space, as within a text.
         """
         return (
             number > 0
@@ -39,7 +40,7 @@ class Layout:
 
 @dataclasses.dataclass(slots=True)
 class Plan:
-    """How the ids of conversations are put together.
+    """A plan of how the ids of conversations are put together.
 
     Attributes:
       parts: ids that are always the same, or None where a text is encoded.
@@ -82,12 +83,12 @@ class Rendered:
 
     @property
     def text(self) -> str:
-        """What the template wrote."""
+        """Returns the text that the template wrote."""
         return "".join([part(self._data) for part in self._plan.written])
 
     @property
     def weights(self) -> np.ndarray:
-        """`[ids]` float32: per token, the weight of its turn if it is trained, else 0."""
+        """Returns the weight of each token, `[ids]` float32: its turn's if trained, else 0."""
         weights = np.zeros(len(self.ids), np.float32)
         for (start, end, _), weight in zip(self.turns, self.turn_weights, strict=True):
             weights[start:end] = weight
@@ -95,7 +96,10 @@ class Rendered:
 
 
 def plan_of(layout: Layout, session: Session | None, tokenizer: Tokenizer) -> Plan:
-    """The layout as parts; neighbours of constant ids are one, but at the border of a region."""
+    """Builds the plan of a layout.
+
+    Neighbouring parts of constant ids are merged, but not across the border of a region.
+    """
     plan, starts, part_of = Plan([], [], [], []), [start for start, _, _ in layout.pieces], []
     insides = []
     first = lambda border: bisect.bisect_left(starts, border)  # a piece belongs to where it begins
@@ -139,7 +143,7 @@ def _constant(pieces: list) -> bool:
 
 
 def _filled(pieces: list) -> Callable[[Sequence[Any]], str]:
-    """What gives the text of strings and expressions for the data of a conversation."""
+    """Returns a function from a conversation's data to the text of strings and expressions."""
     if _constant(pieces):
         text = "".join(pieces)
         return lambda data: text

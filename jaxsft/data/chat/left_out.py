@@ -1,4 +1,4 @@
-"""Whether a template leaves something of a conversation out, which would be lost in silence."""
+"""Checks whether a template leaves part of a conversation out, which would be lost silently."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jaxsft.errors import DataError
 
 @dataclasses.dataclass(frozen=True)
 class Losses:
-    """The checks of one template.
+    """The checks of one template for what it leaves out.
 
     Attributes:
       name: of the template, for errors.

@@ -1,5 +1,6 @@
-"""Jinja output that knows, per character, whether the template or the data wrote it: the ground on
-which `templates.py` stands.
+"""Jinja output that records, per character, whether the template or the data wrote it.
+
+`templates.py` is built on it.
 
 Data goes into a template as `Tracked` strings, which carry their marks through +, ~, slices, strip,
 split, replace, join, filters, macros and `{% set %}` blocks. What no method can follow (`%`,
@@ -41,7 +42,10 @@ _trained = {
 
 
 class Tracked(str):
-    """A string with one mark per character. Without marks given, its source is UNKNOWN."""
+    """A string with one mark per character.
+
+    Without marks given, its source is UNKNOWN.
+    """
 
     __slots__ = ("_marks",)
     _marks: bytes
@@ -123,8 +127,9 @@ class Tracked(str):
         return join(items, self)
 
     def _located(self, parts: list[str], sep: str | None) -> list[Tracked]:
-        """The parts of a split, in order, as slices of self. Without a separator a part begins at
-        its first occurrence after white space.
+        """Returns the parts of a split, in order, as slices of self.
+
+        Without a separator a part begins at its first occurrence after white space.
         """
         found, position = [], 0
         for part in parts:
@@ -172,19 +177,19 @@ for _method in (
 
 
 def plain(text: str) -> str:
-    """The same characters without marks."""
+    """Returns the same characters without marks."""
     return str.__str__(text)
 
 
 def join(pieces: Iterable[str], separator: str = "") -> Tracked:
-    """Concatenate strings; those that are not Tracked were written by the template."""
+    """Joins strings; those that are not Tracked were written by the template."""
     items = list(pieces)
     between = _marks_of(separator)
     return Tracked(plain(separator).join(items), between.join([_marks_of(item) for item in items]))
 
 
 def track(value: Any) -> Any:
-    """The same nested data with every string (keys too) marked as DATA."""
+    """Returns the same nested data with every string (keys too) marked as DATA."""
     if isinstance(value, str):
         return Tracked(value, bytes([DATA]) * len(value))
     if isinstance(value, Mapping):
@@ -193,24 +198,24 @@ def track(value: Any) -> Any:
 
 
 def sources(text: Tracked, start: int, end: int) -> bytes:
-    """Who wrote the characters of [start, end): 0 (the template), DATA or UNKNOWN."""
+    """Returns who wrote the characters of [start, end): 0 (the template), DATA or UNKNOWN."""
     return text._marks[start:end].translate(_only_source)
 
 
 def template_runs(text: Tracked) -> list[tuple[int, int]]:
-    """(start, end) of the longest runs without a character of the data."""
+    """Returns (start, end) of the longest runs without a character of the data."""
     return [match.span() for match in re.finditer(rb"[\x00\x02]+", sources(text, 0, len(text)))]
 
 
 def trained_runs(text: Tracked) -> list[tuple[int, int]]:
-    """(start, end) of what stands inside {% generation %}."""
+    """Returns (start, end) of what stands inside {% generation %}."""
     return [
         match.span() for match in re.finditer(rb"\x04+|\x0c+", text._marks.translate(_only_trained))
     ]
 
 
 def trained(text: str, flag: int) -> Tracked:
-    """The same text, marked as a trained region."""
+    """Returns the same text, marked as a trained region."""
     return Tracked(plain(text), _marks_of(text).translate(_trained[flag]))
 
 
@@ -219,7 +224,7 @@ def _marks_of(text: str) -> bytes:
 
 
 def _leaves(value: Any) -> Iterator[str]:
-    """The strings inside an argument, keys too."""
+    """Yields the strings inside an argument, keys too."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -232,8 +237,9 @@ def _leaves(value: Any) -> Iterator[str]:
 
 
 def _holds_data(value: Any, seen: set[int]) -> bool:
-    """Whether there is a string of the data inside an argument; what stands in it several times is
-    looked at once.
+    """Returns whether an argument contains a string of the data.
+
+    An object that occurs in it several times is visited once.
     """
     if isinstance(value, str):
         return isinstance(value, Tracked)
@@ -249,7 +255,7 @@ def _holds_data(value: Any, seen: set[int]) -> bool:
 
 
 class _Generation(Extension):
-    """`{% generation %} ... {% endgeneration %}`: what the model is trained to write."""
+    """The block `{% generation %} ... {% endgeneration %}`: what the model learns to write."""
 
     tags = frozenset({"generation"})
 
@@ -260,7 +266,7 @@ class _Generation(Extension):
         return nodes.CallBlock(self.call_method("region"), [], [], body).set_lineno(line)
 
     def region(self, caller: Callable[[], Tracked]) -> Tracked:
-        """Mark the output of the block."""
+        """Marks the output of the block as a trained region."""
         state = self.environment.state
         state.regions += 1
         flag = _TRAINED | (_ODD if state.regions % 2 else 0)
@@ -268,7 +274,7 @@ class _Generation(Extension):
 
 
 class _State(threading.local):
-    """The regions of one render."""
+    """The state of one render: its number of regions and its session."""
 
     regions = 0
     session: Any = None  # of `layouts.py`
@@ -284,7 +290,7 @@ class Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset(("+", "-", "*", "%", "**"))
 
     def __init__(self, special: re.Pattern[str]) -> None:
-        """`special` finds the strings of special tokens."""
+        """Configures Jinja; `special` matches the strings of special tokens."""
         # Not optimized: what is constant would be computed when it is compiled, and written into
         # the program.
         options = {"trim_blocks": True, "lstrip_blocks": True, "optimized": False}
@@ -323,8 +329,10 @@ class Environment(ImmutableSandboxedEnvironment):
         del self.globals["lipsum"]
 
     def compiled(self, source: str) -> Any:
-        """The template, compiled. Raises jinja2.TemplateSyntaxError, also for one that is too large
-        or uses what is not offered.
+        """Returns the compiled template.
+
+        Raises jinja2.TemplateSyntaxError, also for one that is too large or uses what is
+        not offered.
         """
         self.marks_turns = False
         self.spent.reset()
@@ -335,13 +343,14 @@ class Environment(ImmutableSandboxedEnvironment):
             return self.template_class.from_code(self, self.compile(tree), self.make_globals(None))
 
     def names(self, source: str) -> set[str]:
-        """The names that a template expects to be given. Raises as `compiled`."""
+        """Returns the variables that a template expects. Raises as `compiled`."""
         with _refused(source):
             return meta.find_undeclared_variables(self.parse(source))
 
     def mentions(self, source: str) -> set[str]:
-        """The attributes and constant strings of a template: among them is each field that it asks
-        for by name. Raises as `compiled`.
+        """Returns the attributes and constant strings of a template.
+
+        Among them is each field that it asks for by name. Raises as `compiled`.
         """
         with _refused(source):
             tree = self.parse(source)
@@ -351,15 +360,17 @@ class Environment(ImmutableSandboxedEnvironment):
             return strings | {node.attr for node in tree.find_all(nodes.Getattr)}
 
     def given(self, value: Any) -> Any:
-        """Data as the template gets it."""
+        """Returns data as the template gets it: tracked."""
         return track(value)
 
     def trained(self, text: str, flag: int) -> Tracked:
-        """What a region of {% generation %} becomes."""
+        """Returns the output of a {% generation %} region."""
         return trained(text, flag)
 
     def run(self, template: Any, variables: dict[str, Any], where: str) -> Tracked:
-        """Render. Whatever the template raises is a DataError that begins with `where`, for it is
+        """Renders a template.
+
+        Raises DataError, beginning with `where`, for whatever the template raises: it is
         the user's code.
         """
         self.state.regions = 0
@@ -376,7 +387,7 @@ class Environment(ImmutableSandboxedEnvironment):
     # --- what Jinja calls
     # ----------------------------------------------------------------------------------------------
     def concat(self, pieces: Iterable[str]) -> Tracked:
-        """Jinja joins the output of templates, macros and blocks with this."""
+        """Joins the output of templates, macros and blocks, and charges for it."""
         pieces = list(pieces)
         self.spent.make(
             sum(map(len, pieces)), max(map(budget.width_of, pieces), default=1), len(pieces) / 8
@@ -384,7 +395,7 @@ class Environment(ImmutableSandboxedEnvironment):
         return join(pieces)
 
     def call(self, context: Any, function: Any, /, *args: Any, **options: Any) -> Any:
-        """Every call that a template makes."""
+        """Calls a function for the template and charges for it."""
         # Jinja wraps str.format
         owner = getattr(getattr(function, "__wrapped__", function), "__self__", None)
         name = getattr(function, "__name__", "")
@@ -396,19 +407,19 @@ class Environment(ImmutableSandboxedEnvironment):
         return self._kept(super().call(context, function, *args, **options), (owner, args, given))
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """The operators that can grow something without bound, and `%`."""
+        """Applies an operator that can grow something without bound, or `%`, and charges for it."""
         budget.pay_operator(self.spent, operator, left, right)
         return self._kept(super().call_binop(context, operator, left, right), (left, right))
 
     # --- tracking
     # ----------------------------------------------------------------------------------------------
     def _whole(self, value: Any) -> Any:
-        """A value that can be measured: the items of a generator as a list, each paid for."""
+        """Returns a value that can be measured: a generator's items as a list, each charged."""
         lazy = hasattr(type(value), "__next__") and not issubclass(type(value), LoopContext)
         return list(self.spent.iterate(value)) if lazy else value
 
     def _kept(self, result: Any, given: Any) -> Any:
-        """A result that forgot where it came from has an unknown source, if data went in."""
+        """Returns the result, with an unknown source where data went in and its marks were lost."""
         return (
             Tracked(result)
             if isinstance(result, str)
@@ -418,9 +429,7 @@ class Environment(ImmutableSandboxedEnvironment):
         )
 
     def _finalize(self, value: Any) -> Any:
-        """What `{{ value }}` writes: a list or dict is written by Python, as one piece that may
-        hold data.
-        """
+        """Returns what `{{ value }}` writes; a list or dict is one string that may hold data."""
         if isinstance(value, str):
             return value
         self.spent.make(4 * budget.size_of(value).chars, 1)
@@ -430,7 +439,7 @@ class Environment(ImmutableSandboxedEnvironment):
         return join((self._finalize(value),))
 
     def _guarded(self, name: str, function: Callable) -> Callable:
-        """A filter that pays for what it is given and makes."""
+        """Wraps a filter so that it is charged for its input and output."""
         cost, first = budget.FILTERS[name], 1 if hasattr(function, "jinja_pass_arg") else 0
 
         @functools.wraps(function)
@@ -463,8 +472,9 @@ class Environment(ImmutableSandboxedEnvironment):
         separators: Any = None,
         sort_keys: bool = False,
     ) -> str:
-        """JSON as Hugging Face writes it: characters stay, keys keep their order. It is data, where
-        data went in.
+        """Returns JSON as Hugging Face writes it: characters and the order of keys stay.
+
+        It counts as data where data went in.
         """
         text = json.dumps(
             value,
@@ -530,9 +540,7 @@ def _refused(source: str) -> Iterator[None]:
 
 
 def given_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments by name of a call, without the variables of the loop and block that Jinja
-    passes beside them.
-    """
+    """Returns the named arguments of a call, without the loop and block variables of Jinja."""
     return {
         name: value for name, value in options.items() if name not in ("_loop_vars", "_block_vars")
     }

@@ -1,5 +1,4 @@
-"""What a template makes of every conversation of one kind, learnt by running it once on values that
-it cannot look into.
+"""Cache of renders: a template runs once per kind of conversation, on symbolic values.
 
 A render is slow, and most templates only put contents in their places. So a template runs on holes
 in place of the strings of the data. A hole is no string and holds no characters: whatever would
@@ -76,7 +75,7 @@ _OF_TWO = ("eq", "equalto", "==", "ne", "!=", "in")
 
 
 class Symbolic(Environment):
-    """The same Jinja, on holes."""
+    """The same Jinja environment, on symbolic values."""
 
     def __init__(self, special: Any) -> None:
         super().__init__(special)
@@ -115,7 +114,7 @@ class Symbolic(Environment):
     # --- what Jinja calls
     # ----------------------------------------------------------------------------------------------
     def concat(self, pieces: Any) -> Any:
-        """Strings as ever; a text where there is a hole."""
+        """Joins strings as usual; returns a `Text` where a symbolic string is among them."""
         items = [piece.value if type(piece) is Output else piece for piece in pieces]
         if not any(type(item) in OPAQUE for item in items):
             return super().concat(items)
@@ -240,8 +239,9 @@ class Symbolic(Environment):
 # --- conversations
 # --------------------------------------------------------------------------------------------------
 def _taken(value: Any, data: list[Any], sealed: bool, seal: bool = False) -> Any:
-    """The shape of nested data; its strings and numbers go into `data`. Objects that are sealed go
-    as a whole.
+    """Returns the shape of nested data; appends its strings and numbers to `data`.
+
+    Sealed objects are appended as a whole.
     """
     if isinstance(value, str):
         data.append(value)
@@ -265,8 +265,9 @@ def _taken(value: Any, data: list[Any], sealed: bool, seal: bool = False) -> Any
 
 
 def kind_of(chat: Chat, sealed: bool) -> tuple[tuple, list[Any]]:
-    """What conversations must have in common for their texts to differ in holes only, and the data
-    of this one.
+    """Returns the kind of a conversation and its data.
+
+    Conversations of one kind may differ in symbolic values only.
     """
     data: list[Any] = [m.content for m in chat.messages]
     turns = tuple([(m.role, m.weight > 0) for m in chat.messages])
@@ -277,7 +278,7 @@ def kind_of(chat: Chat, sealed: bool) -> tuple[tuple, list[Any]]:
 
 
 def _holes(shape: Any, session: Session, numbers: Iterator[int]) -> Any:
-    """Nested data of a shape, with holes."""
+    """Builds nested data of a shape, with symbolic values."""
     if shape == "string":
         return Hole(session, ("data", next(numbers)))
     if shape in ("number", "sealed"):
@@ -295,7 +296,7 @@ def _holes(shape: Any, session: Session, numbers: Iterator[int]) -> Any:
 
 
 def on_holes(chat: Chat, kind: tuple, session: Session) -> Chat:
-    """The conversation with a hole in place of each string of its data."""
+    """Returns the conversation with a symbolic value for each string of its data."""
     numbers = iter(range(len(session.data)))
     contents = [Hole(session, ("data", next(numbers))) for _ in chat.messages]
     extras: list[Any] = [{}] * len(contents)
@@ -311,7 +312,7 @@ def on_holes(chat: Chat, kind: tuple, session: Session) -> Chat:
 
 
 class _Question:
-    """A node of the tree: what is asked next, and where each answer leads."""
+    """A node of the decision tree: the next question, and where each answer leads."""
 
     __slots__ = ("answers", "read")
 
@@ -320,7 +321,7 @@ class _Question:
 
 
 class Layouts:
-    """The layouts of one template, by kind of conversation and by the answers to what it asks."""
+    """The layouts of one template, by kind of conversation and by the answers to its questions."""
 
     def __init__(
         self,
@@ -329,8 +330,10 @@ class Layouts:
         learn: Callable[[Chat, Session], Any],
         given: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        """`learn` makes the layout of a conversation of holes; what it raises says that there is
-        none. `given`: functions for the template.
+        """Compiles the template for symbolic values.
+
+        `learn` makes the layout of a symbolic conversation; what it raises says that there
+        is none. `given`: functions for the template.
         """
         self.environment = Symbolic(special)
         self.environment.globals |= given
@@ -340,9 +343,7 @@ class Layouts:
         self._paths: dict[tuple, int] = {}
 
     def find(self, chat: Chat) -> tuple[Any, list[Any]] | None:
-        """The layout of a conversation and the data that fill it, or None where it must be
-        rendered.
-        """
+        """Returns the layout of a conversation and its data; None where it must be rendered."""
         try:
             kind, data = kind_of(chat, self._sealed)
         except Looked:

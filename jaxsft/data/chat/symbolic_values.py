@@ -1,5 +1,4 @@
-"""Values that a template can put in their places and cannot look into, and what is written down of
-what it does with them.
+"""Symbolic values: a template can place them but not look into them; each use is recorded.
 
 The proof that `layouts.py` stands on: a hole is no string and holds no characters. What comes out
 of it is another hole, or the answer to a question that is written down; anything else raises.
@@ -40,17 +39,18 @@ Expression = tuple
 
 
 class Looked(BaseException):
-    """A template does more with a value than put it in its place. No Exception: Jinja turns some of
-    those into answers.
+    """The signal that a template looks into a symbolic value.
+
+    It is no Exception, for Jinja turns some of those into answers.
     """
 
 
 class Opened(Looked):
-    """A template looks into an object that was given as one value."""
+    """The signal that a template looks into an object that was given as one value."""
 
 
 class Opaque:
-    """What cannot be looked into, not even by isinstance."""
+    """The base of symbolic values, which cannot be looked into, not even by isinstance."""
 
     __slots__ = ()
     kind = STRING
@@ -122,7 +122,7 @@ for _name in (
 
 
 class Hole(Opaque):
-    """A string of the data, or a part of one."""
+    """A symbolic string of the data, or a part of one."""
 
     __slots__ = ("expression", "session")
 
@@ -155,7 +155,7 @@ class Hole(Opaque):
         )
 
     def called(self, name: str, args: tuple, options: dict) -> Any:
-        """What the method of a string of this name gives."""
+        """Returns the symbolic result of a string method of this name."""
         call = (
             "call",
             self.expression,
@@ -169,7 +169,7 @@ class Hole(Opaque):
 
 
 class Parts(Opaque):
-    """What a split gives."""
+    """The symbolic result of a split."""
 
     __slots__ = ("expression", "session")
 
@@ -192,9 +192,7 @@ class Parts(Opaque):
 
 
 class Sealed(Opaque):
-    """A number, or an object that is given as one value: a schema of a tool, the arguments of a
-    call.
-    """
+    """A symbolic number or object, such as the schema of a tool or the arguments of a call."""
 
     __slots__ = ("expression", "kind", "session")
 
@@ -211,8 +209,9 @@ class Sealed(Opaque):
 
 
 class Text(Opaque):
-    """Strings and holes in a row; each with its mark of what is trained, which a string has in
-    itself.
+    """A sequence of strings and symbolic strings.
+
+    A symbolic string carries the mark of a trained region beside it; a string has it in itself.
     """
 
     __slots__ = ("parts", "session")
@@ -243,7 +242,7 @@ class Text(Opaque):
 
 
 class Method:
-    """A method of a hole, to be called."""
+    """A method of a symbolic string, to be called."""
 
     __slots__ = ("name", "owner")
 
@@ -252,9 +251,7 @@ class Method:
 
 
 class Output(str):
-    """A hole on its way through Jinja's output, which is made of strings; `concat` takes it out
-    again.
-    """
+    """A symbolic string inside Jinja's output, which consists of strings; `concat` unwraps it."""
 
     __slots__ = ("value",)
 
@@ -267,7 +264,10 @@ WRITABLE = frozenset((Hole, Text))
 
 
 def _simple(values: Any) -> tuple:
-    """Arguments that are constants of the template: numbers, strings, None, tuples of strings."""
+    """Returns the arguments that are constants of the template; raises Looked for others.
+
+    Constants are numbers, strings, None, and tuples of strings.
+    """
     out = []
     for value in values:
         if type(value) in OPAQUE or not isinstance(value, str | int | tuple | None):
@@ -283,7 +283,7 @@ def _simple(values: Any) -> tuple:
 
 
 def reader(expression: Expression) -> Callable[[Sequence[Any]], Any]:
-    """From the data of a row to what an expression or a question means for it."""
+    """Returns a function from the data of a row to the value of an expression or question."""
     kind = expression[0]
     if kind == "data":
         return operator.itemgetter(expression[1])
@@ -311,7 +311,7 @@ def reader(expression: Expression) -> Callable[[Sequence[Any]], Any]:
 
 
 def frozen(value: Any) -> tuple:
-    """Nested data with holes as something that can be compared."""
+    """Returns nested data with symbolic values as something comparable."""
     if type(value) in (Hole, Sealed):
         return value.expression
     if type(value) in OPAQUE:
@@ -338,7 +338,7 @@ def _thawed(given: tuple, data: Sequence[Any]) -> Any:
 
 
 def bases(expression: Expression) -> set[int]:
-    """The numbers of the data that go into an expression, or into what `frozen` gives."""
+    """Returns the data numbers that occur in an expression, or in the result of `frozen`."""
     kind, inner = expression[:2]
     if kind in ("data", "value"):
         return {inner} if kind == "data" else set()
@@ -349,8 +349,7 @@ def bases(expression: Expression) -> set[int]:
 
 
 def stripped(expression: Expression) -> int | None:
-    """The number of the data of which an expression is all but white space at the ends, if it
-    is."""
+    """Returns the data number of an expression that only strips white space from it, else None."""
     while (
         expression[0] == "call"
         and expression[2] in STRIPS
@@ -361,12 +360,12 @@ def stripped(expression: Expression) -> int | None:
 
 
 def holes_in(value: Any) -> set[int]:
-    """The numbers of the data that are in nested data with holes."""
+    """Returns the data numbers that occur in nested data with symbolic values."""
     return bases(frozen(value))
 
 
 class Session:
-    """One run on holes.
+    """One run on symbolic values.
 
     Attributes:
       asked: the answer to each question, in the order of their asking.
@@ -384,7 +383,7 @@ class Session:
         return self.asked[question]
 
     def written(self, text: str | Text | Hole) -> Tracked:
-        """A text with a character in place of each hole that is not empty."""
+        """Returns a text with one character for each symbolic string that is not empty."""
         out = []
         for part, flag in parts(text):
             if type(part) is Hole:
@@ -398,7 +397,7 @@ class Session:
         return join(out)
 
     def pieces(self, text: Tracked) -> list[str | Expression]:
-        """A text of `written` as strings and the expressions of holes."""
+        """Splits a text of `written` into strings and the expressions of symbolic strings."""
         expressions, out = list(self.places), []
         for letter in plain(text):
             if ord(letter) >= _FIRST:
@@ -428,7 +427,7 @@ def parts(value: Any) -> list[tuple[Any, int]]:
 
 
 def strings(value: Any) -> Iterator[str]:
-    """The strings inside nested data, keys too, but for holes."""
+    """Yields the strings inside nested data, keys too, without symbolic ones."""
     if type(value) in OPAQUE:
         return
     if isinstance(value, str):

@@ -1,5 +1,6 @@
-"""What a chat template may spend: every operation pays for what it touches and makes, before it
-does so.
+"""The budget of a chat template: every operation is charged before it runs.
+
+It pays for what it touches and makes.
 
 A step is an iteration, a call, an item of a list, or `STEP` characters. What an operation touches
 is counted as it would be written: a list that stands in another one twice counts twice, for that is
@@ -58,8 +59,9 @@ _LINES = ("\n", "\r", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2
 
 
 class Size(NamedTuple):
-    """A value as it would be written: its items, its characters, the bytes of a character at most,
-    and how deep it nests.
+    """The size of a value as it would be written.
+
+    Its items, its characters, the bytes of a character at most, and how deep it nests.
     """
 
     items: int
@@ -77,7 +79,7 @@ class Size(NamedTuple):
 
 
 class Spent(threading.local):
-    """What one render has used."""
+    """The budget that one render has used."""
 
     steps = 0
     bytes = 0
@@ -99,32 +101,33 @@ class Spent(threading.local):
             )
 
     def touch(self, *values: Any) -> None:
-        """Pay for a look at all of some values."""
+        """Charges for reading all of the values."""
         self.pay(1 + sum(size_of(value).steps for value in values))
 
     def make(self, chars: float, width: int = 4, items: float = 0) -> None:
-        """Pay for a result of at most so many characters and items."""
+        """Charges for a result of at most so many characters and items."""
         self.pay(1 + int(chars // STEP + items), int(chars * (width + 1) + items * ITEM))
 
     def iterate(self, values: Any) -> Iterator[Any]:
-        """The items of something, each of which costs a step."""
+        """Yields the items of an iterable, each of which costs a step."""
         for value in values:
             self.pay(1)
             yield value
 
 
 def width_of(text: str) -> int:
-    """The bytes of a character, at most."""
+    """Returns an upper bound of the bytes per character."""
     return 1 if str.isascii(text) else 2 if sys.getsizeof(text) < 3 * len(text) else 4
 
 
 def attributes(value: Namespace) -> dict[str, Any]:
-    """What a namespace of the template holds."""
+    """Returns the content of a namespace of the template."""
     return object.__getattribute__(value, "_Namespace__attrs")
 
 
 def size_of(value: Any) -> Size:
-    """The size of a value as it would be written; what stands in it several times counts so often.
+    """Returns the size of a value as it would be written, repetitions included.
+
     Raises SecurityError for what nests too deep.
     """
     return _size(value, {}, 0)
@@ -173,7 +176,7 @@ def check_numbers(*values: Any) -> None:
 
 
 def _len(value: Any) -> int:
-    """Its length, where it is of Python's own types: others may not be looked into."""
+    """Returns the length of a value of Python's own types; 0 of others, which stay closed."""
     return (
         str.__len__(value)
         if issubclass(type(value), str)
@@ -197,7 +200,7 @@ def _shallow(spent: Spent, *args: Any, **options: Any) -> None:
 
 
 def _text(times: float = 1) -> Cost:
-    """As many characters as its arguments have as texts, times a number."""
+    """Returns the cost of writing the arguments as text, times a number."""
 
     def cost(spent: Spent, *args: Any, **options: Any) -> None:
         for value in (*args, *options.values()):
@@ -295,7 +298,7 @@ def _wrapped(
 
 
 def _format(spent: Spent, form: Any, *args: Any, **options: Any) -> None:
-    """Of `%`: each directive writes at most the largest argument, or as wide as a number says."""
+    """Charges for `%`: each directive writes at most the largest argument, or its field width."""
     text = str.__str__(form) if issubclass(type(form), str) else ""
     sizes = [size_of(value) for value in (*args, *options.values())]
     numbers = [int(digits) for digits in re.findall(r"\d{1,9}", text)] if "%" in text else []
@@ -370,7 +373,7 @@ DEEP_TESTS = frozenset(
 
 
 def guarded_test(spent: Spent, name: str, test: Callable) -> Callable:
-    """A test of Jinja that pays for what it compares."""
+    """Wraps a test of Jinja so that it is charged for what it compares."""
 
     def tested(value: Any, *args: Any) -> Any:
         pay_comparison(spent, "in" if name == "in" else "eq", value, args[0] if args else None)
@@ -382,7 +385,9 @@ def guarded_test(spent: Spent, name: str, test: Callable) -> Callable:
 # --- operators
 # --------------------------------------------------------------------------------------------------
 def pay_comparison(spent: Spent, name: str, left: Any, right: Any) -> None:
-    """A text in a text, or a value among others, looks at all of the right one; of two texts that
+    """Charges for a comparison.
+
+    A text in a text, or a value among others, looks at all of the right one; of two texts that
     are compared the shorter one counts.
     """
     if issubclass(type(left), str) and issubclass(type(right), str):
@@ -396,7 +401,10 @@ def pay_comparison(spent: Spent, name: str, left: Any, right: Any) -> None:
 
 
 def pay_operator(spent: Spent, name: str, left: Any, right: Any) -> None:
-    """The operators that can grow something without bound, and `%`. Raises SecurityError."""
+    """Charges for operators that can grow something without bound, and `%`.
+
+    Raises SecurityError for too large a result.
+    """
     kinds = (type(left), type(right))
     if all(issubclass(kind, int) for kind in kinds):
         bits = left.bit_length(), right.bit_length()
@@ -424,7 +432,7 @@ def pay_operator(spent: Spent, name: str, left: Any, right: Any) -> None:
 
 
 def pay_slice(spent: Spent, value: Any, key: slice) -> None:
-    """A part of a text or list."""
+    """Charges for a slice of a text or list."""
     try:
         count = len(range(*key.indices(_len(value))))
     except (TypeError, ValueError):
@@ -455,9 +463,7 @@ def _expand(spent: Spent, text: str, tabsize: Any = 8) -> None:
 
 
 def _formatted(spent: Spent, text: str, *args: Any, **options: Any) -> None:
-    """Of `str.format`: each field writes at most the largest argument, or as wide as its format
-    says.
-    """
+    """Charges for `str.format`: each field writes at most the largest argument, or its width."""
     widest, fields = (
         max((size_of(value).chars for value in (*args, *options.values())), default=0),
         0,
@@ -530,8 +536,9 @@ _FREE = (Macro, Undefined)  # what they are given, their bodies pay for
 def pay_call(
     spent: Spent, function: Any, owner: Any, args: tuple, options: Mapping[str, Any]
 ) -> None:
-    """A call of a method of a text, list or dict, which must be one of those above; or of anything
-    else. Raises SecurityError.
+    """Charges for a call.
+
+    A method of a text, list or dict must be one of those above. Raises SecurityError.
     """
     check_numbers(*args, *options.values())
     for base in (str, list, tuple, dict, int, float, range, set, frozenset, bytes):
@@ -554,8 +561,9 @@ def pay_call(
 # --- the template
 # --------------------------------------------------------------------------------------------------
 def instrument(tree: nodes.Template) -> None:
-    """Let each node that can touch or make something pay for it: comparisons, slices, loops,
-    macros. Raises SecurityError for what is not offered.
+    """Makes comparisons, slices, loops and macros of a template charge for what they do.
+
+    Raises SecurityError for what is not offered.
     """
     for count, node in enumerate(tree.find_all(nodes.Node)):
         if count > NODES:
@@ -588,8 +596,9 @@ def _filter(value: nodes.Expr, name: str, args: list[nodes.Expr], line: int) -> 
 
 
 def _rewrite(node: nodes.Node) -> None:
-    """Turn each `a ~ b`, each comparison and each slice into a filter. Of `~` Jinja's own operator
-    makes plain strings.
+    """Rewrites each `a ~ b`, comparison and slice as a filter.
+
+    Of `~` Jinja's own operator makes plain strings.
     """
     for field, value in node.iter_fields():
         children = value if isinstance(value, list) else [value]

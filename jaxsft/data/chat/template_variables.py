@@ -1,5 +1,6 @@
-"""What a chat template is given beside the conversation (`task.variables`): checked, and written as
-Jinja where a template leaves the run.
+"""Variables of a chat template beside the conversation (`task.variables`).
+
+They are checked here, and written as Jinja where a template leaves the run.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ GIVEN = ("messages", "tools", "documents", "add_generation_prompt")  # by every 
 
 
 def clock(variables: Mapping[str, Any]) -> dict[str, Callable[[str], str]]:
-    """`strftime_now` of the date that was given; nothing where none was, for a run must repeat.
-    Raises ConfigError.
+    """Returns `strftime_now` for the given date; empty without a date, for a run must repeat.
+
+    Raises ConfigError where it is no date.
     """
     if variables.get(DATE) is None:
         return {}
@@ -49,8 +51,9 @@ def check(variables: Mapping[str, Any], names: Collection[str], template: str) -
 
 
 def pinned(source: str, variables: Mapping[str, Any]) -> str:
-    """The template with the variables at its head, so that it writes the same wherever it is used.
-    Raises ConfigError where Jinja cannot say one.
+    """Returns the template with its variables set at the top, so that it repeats anywhere.
+
+    Raises ConfigError where Jinja cannot express one.
     """
     head = [f"{{%- set {name} = {literal(value)} " for name, value in variables.items()]
     if (date := clock(variables)) and (
@@ -63,7 +66,7 @@ def pinned(source: str, variables: Mapping[str, Any]) -> str:
 
 
 def literal(value: Any) -> str:
-    """A value as Jinja writes it. Raises ConfigError."""
+    """Returns a value as a Jinja literal. Raises ConfigError where there is none."""
     if value is None or isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float) and math.isfinite(value):
@@ -90,7 +93,10 @@ def literal(value: Any) -> str:
 
 
 def _forms(source: str) -> list[str]:
-    """How a template asks for the date. Raises ConfigError where it makes the form up."""
+    """Returns the date formats that a template asks for.
+
+    Raises ConfigError where one is no constant.
+    """
     try:
         calls = list(
             Environment(extensions=["jinja2.ext.loopcontrols"])

@@ -1,5 +1,6 @@
-"""Chat templates: a conversation becomes token ids and a weight per token. One renderer serves
-training, evaluation and generation.
+"""Chat templates: a conversation becomes token ids and a weight per token.
+
+One renderer serves training, evaluation and generation.
 
     text   a sandboxed Jinja template writes it; every character knows whether the template or the
       data wrote it, and whether it is trained
@@ -70,7 +71,7 @@ _HELLO = (
 
 @dataclasses.dataclass(slots=True)
 class _Drafts:
-    """The texts of one conversation by (number of messages, prompt), and what writes them."""
+    """The texts of one conversation by (number of messages, prompt), with their environment."""
 
     environment: Environment
     template: Any
@@ -100,7 +101,7 @@ class Template:
         variables: Mapping[str, Any] | None = None,
         tool_use: str | None = None,
     ) -> None:
-        """Compile and probe the template.
+        """Compiles and probes the template.
 
         Args:
           source: Jinja as Hugging Face defines it for chat templates, `{% generation %}` included.
@@ -170,8 +171,10 @@ class Template:
 
     @classmethod
     def default(cls, tokenizer: Tokenizer, **options: Any) -> Template:
-        """The built-in compact template; the tokenizer must know its tokens (those of
-        `Tokenizer.bytes` and `Tokenizer.train` do).
+        """Returns the built-in compact template.
+
+        The tokenizer must have its tokens (those of `Tokenizer.bytes` and `Tokenizer.train`
+        do). Raises ConfigError.
         """
         if missing := [token for token in DEFAULT_TOKENS if token not in tokenizer.added]:
             raise ConfigError(
@@ -186,8 +189,9 @@ class Template:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, **options: Any) -> Template:
-        """The tokenizer's own chat template, and its template `tool_use` where it has one. Raises
-        ConfigError if it has none.
+        """Returns the tokenizer's own chat template, with its template `tool_use` if any.
+
+        Raises ConfigError if it has none.
         """
         if tokenizer.chat_template is None:
             if tokenizer.chat_templates:
@@ -210,7 +214,7 @@ class Template:
 
     @property
     def stored(self) -> dict[str, Any]:
-        """What a run keeps of it: `Template.from_stored` makes it again."""
+        """Returns what a run stores of the template, for `Template.from_stored`."""
         kept = {
             "name": self.name,
             "source": self.source,
@@ -235,7 +239,7 @@ class Template:
     # --- training
     # ----------------------------------------------------------------------------------------------
     def render(self, chat: Chat, where: str) -> Rendered:
-        """The whole conversation for training.
+        """Renders the whole conversation for training.
 
         Args:
           chat: ends with an assistant turn.
@@ -251,8 +255,9 @@ class Template:
         return self.render_all([chat], [where])[0]
 
     def render_all(self, chats: Sequence[Chat], where: Sequence[str]) -> list[Rendered]:
-        """`render` of many conversations: the texts of some are encoded, on all cores, while the
-        next are planned.
+        """Renders many conversations as `render` does.
+
+        The texts of some are encoded, on all cores, while the next are planned.
         """
         if self.require_stop and not self.stop_ids:
             raise self._no_stop()
@@ -303,8 +308,9 @@ class Template:
     def _planned(
         self, chat: Chat, where: str
     ) -> tuple[tuple[Plan, ...], Sequence[Any], Tracked | None]:
-        """The plans of a conversation, one for each of its texts, the data that fill them, and the
-        text of the whole if it had to be rendered.
+        """Returns the plans of a conversation, their data, and the text if it was rendered.
+
+        There is one plan for each of its texts.
         """
         if not self.allow_unwritten:
             self._losses.check_fields(chat, where)
@@ -328,14 +334,15 @@ class Template:
         )
 
     def _is_clean(self, plan: Plan, data: Sequence[Any]) -> bool:
-        """Whether the tokens before a later turn are those that generation would see: those of a
-        text that is not cut at earlier turns.
+        """Returns whether the tokens before later turns are those that generation would see.
+
+        Generation sees a text that is not cut at earlier turns.
         """
         texts = ((before(data), behind(data), inside) for before, behind, inside in plan.borders)
         return all(clean_cut(self.tokenizer, *one) for one in texts if may_be_unclean(*one[:2]))
 
     def _encoded(self, texts: Sequence[tuple[str, bool]]) -> list[list[int]]:
-        """The ids of texts, each with whether it goes on with what stands before it."""
+        """Encodes texts, each with whether it continues what stands before it."""
         found = {
             flag: iter(
                 self.tokenizer.encode_batch(
@@ -347,8 +354,9 @@ class Template:
         return [next(found[inside]) for _, inside in texts]
 
     def _learnt(self, chat: Chat, session: Session) -> tuple[Plan, ...]:
-        """The plans of a conversation of holes. Raises Looked or DataError where such conversations
-        must be rendered one by one.
+        """Returns the plans of a symbolic conversation.
+
+        Raises Looked or DataError where such conversations must be rendered one by one.
         """
         draft = self._drafts(
             chat.tools, _PROBE, _Drafts(self._layouts.environment, self._layouts.template)
@@ -363,7 +371,7 @@ class Template:
         return tuple(plan_of(layout, session, self.tokenizer) for layout in layouts)
 
     def _swallows_data(self, text: Tracked) -> bool:
-        """Whether a special token that takes the white space beside it stands beside data."""
+        """Returns whether a special token that swallows white space stands beside data."""
         flags = {
             name: (token.get("lstrip"), token.get("rstrip"))
             for name, token in self.tokenizer.added.items()
@@ -386,8 +394,9 @@ class Template:
     def _assembled(
         self, chat: Chat, where: str, planned: tuple, encoded: Iterator[list[int]]
     ) -> Rendered:
-        """Ids and weights of each text, checked; `encoded` gives the ids of each piece of the
-        plans.
+        """Assembles ids and weights of each text, and checks them.
+
+        `encoded` gives the ids of each piece of the plans.
         """
         plans, data, text = planned
         made = []
@@ -416,8 +425,9 @@ class Template:
     # --- generation and inspection
     # ----------------------------------------------------------------------------------------------
     def prompt(self, messages: Sequence[Message], where: str, tools: tuple = ()) -> list[int]:
-        """The ids that precede the next assistant turn after `messages`: of a turn that is trained,
-        those before it. Raises DataError as `render`.
+        """Returns the ids before the next assistant turn, as training has them.
+
+        Raises DataError as `render`.
         """
         if tools and self._with_tools is not None:
             return self._with_tools.prompt(messages, where, tools)
@@ -437,8 +447,9 @@ class Template:
         return ids
 
     def written(self, chat: Chat, where: str) -> list[bool]:
-        """For each id of `render`, and of its further texts, whether the template alone wrote its
-        characters. Raises DataError as `render`.
+        """Returns for each id of `render` whether the template alone wrote its characters.
+
+        Ids of its further texts follow. Raises DataError as `render`.
         """
         if chat.tools and self._with_tools is not None:
             return self._with_tools.written(chat, where)
@@ -461,7 +472,7 @@ class Template:
     # --- texts
     # ----------------------------------------------------------------------------------------------
     def _drafts(self, tools: tuple, where: str, made: _Drafts | None = None) -> Draft:
-        """What gives the text of messages, each once."""
+        """Returns a function that renders messages, each list of them once."""
         drafts = made or _Drafts(self._environment, self._template)
 
         def draft(messages: Sequence[Message], prompt: bool) -> Tracked:
@@ -509,8 +520,9 @@ class Template:
         return [{"type": "text", "text": content}] if self._in_parts else content
 
     def _fields(self, message: Message) -> dict[str, Any]:
-        """The other fields of a message; a thought goes by all names that templates know it by, as
-        in Hugging Face.
+        """Returns the other fields of a message.
+
+        A thought has all names that templates know it by, as in Hugging Face.
         """
         fields = dict(message.extra)
         if found := [fields[name] for name in THOUGHTS if name in fields]:
@@ -544,8 +556,9 @@ class Template:
                 )
 
     def _what_fits(self, messages: Sequence[Message], tools: tuple, where: str) -> str:
-        """What would make an answer begin with its prompt: other variables, or a thought where the
-        prompt opens one.
+        """Returns a hint on what would make an answer begin with its prompt.
+
+        It is a value of a variable, or a thought where the prompt opens one.
         """
 
         def fits(answer: Message, **variables: Any) -> bool:
@@ -618,8 +631,10 @@ class Template:
     # --- what a template is found to do
     # ----------------------------------------------------------------------------------------------
     def _probe(self) -> None:
-        """Learn from a question and its answer the stop tokens, from three whether BOS comes once,
-        and in which form contents and calls are read.
+        """Probes the template with example conversations.
+
+        A question and its answer give the stop tokens, three turns whether BOS comes once,
+        and both the form in which contents and calls are read.
         """
         try:
             text = self._probed_text()
@@ -639,8 +654,9 @@ class Template:
             )
 
     def _probed_text(self) -> Tracked:
-        """The text of a question and its answer. Where contents are written as lists of parts only,
-        they are given so from then on.
+        """Returns the text of a question and its answer.
+
+        Where contents are only written as lists of parts, they are given so from then on.
         """
         for self._in_parts in (False, True):
             with contextlib.suppress(DataError):
@@ -651,7 +667,7 @@ class Template:
         return self._drafts((), _PROBE)(_HELLO[:2], False)
 
     def _probed_call(self) -> list[int]:
-        """The tokens that end a call of a tool, where the template writes one."""
+        """Returns the tokens that end a tool call, where the template writes one."""
         messages = (_HELLO[0], Message("assistant", "", 1.0, {"tool_calls": [_CALL]}))
         for self._text_arguments in (False, True):
             with contextlib.suppress(DataError):
@@ -666,7 +682,7 @@ class Template:
 
 
 def _with_text_arguments(call: Any) -> Any:
-    """A call whose arguments are JSON text."""
+    """Returns a tool call with its arguments as JSON text."""
     if not isinstance(call, Mapping) or not isinstance(call.get("function"), Mapping):
         return call
     function = dict(call["function"])

@@ -1,5 +1,6 @@
-"""Where the assistant's turns stand in the text of a conversation: what is trained, and the pieces
-that are encoded one by one.
+"""Finds the assistant's turns in the text of a conversation.
+
+They say what is trained, and how the text is cut into pieces that are encoded one by one.
 """
 
 from __future__ import annotations
@@ -32,8 +33,7 @@ Match = tuple[int, int, int]  # (start, end, id) of a special token
 
 
 class NoPrefix(DataError):
-    """The answer that ends `messages` does not begin with the prompt that generation would
-    answer."""
+    """The error that the last answer does not begin with the prompt that generation would give."""
 
     def __init__(self, message: str, messages: Sequence[Message]) -> None:
         super().__init__(message)
@@ -42,7 +42,7 @@ class NoPrefix(DataError):
 
 @dataclasses.dataclass
 class Turns:
-    """What finds the turns of one template.
+    """The finder of the turns of one template.
 
     Attributes:
       name: of the template, for errors.
@@ -66,8 +66,9 @@ class Turns:
     def layouts(
         self, messages: Sequence[Message], draft: Draft, where: str, session: Session | None
     ) -> list[Layout]:
-        """The texts that train every turn with a weight as generation would ask for it, the longest
-        first.
+        """Returns the layouts that train each weighted turn as generation would ask for it.
+
+        The longest comes first.
 
         A turn is trained in a text that begins with its prompt, and that goes on as the text that
         ends with this turn does, up to its stop token.
@@ -92,9 +93,7 @@ class Turns:
         where: str,
         session: Session | None,
     ) -> tuple[Layout, list[int]]:
-        """The text of the messages with the turns of `wanted` that are trained in it, and those
-        that are not.
-        """
+        """Returns the layout of the messages with its trained turns of `wanted`, and the others."""
         text = draft(messages, False)
         matches = self.matches(text, messages, where)
         extents, left = [], []
@@ -129,9 +128,10 @@ class Turns:
         where: str,
         session: Session | None,
     ) -> tuple[int, int] | None:
-        """From the end of the prompt for a message to the end of its turn; None where it is written
-        otherwise than if it were the last. Raises DataError where it is the last, and its prompt is
-        no beginning of it.
+        """Returns (end of the prompt, end of the turn) of a message.
+
+        None where it is written otherwise than if it were the last. Raises DataError where
+        it is the last, and its prompt is no beginning of it.
         """
         before, last = draft(messages[:index], True), index == len(messages) - 1
         if not self.begins(text, before, matches):
@@ -158,9 +158,10 @@ class Turns:
         return (len(before), ends[-1]) if ends and self._only_stops(alone, ends[-1]) else None
 
     def begins(self, text: Tracked, beginning: Tracked, matches: list[Match] | None = None) -> bool:
-        """Whether a text, with these tokens, begins with another one, token by token: of special
-        tokens the template must have written both, for data are spelled out; others are read alike
-        whoever wrote them.
+        """Returns whether a text begins with another one, token by token.
+
+        Special tokens must be the template's in both, for those of data are spelled out;
+        others are compared whoever wrote them.
         """
         if not text.startswith(plain(beginning)):
             return False
@@ -175,7 +176,7 @@ class Turns:
     def _regions(
         self, text: Tracked, begin: int, end: int, index: int, matches: list[Match], where: str
     ) -> list[tuple[int, int, int]]:
-        """What is trained of a turn: all of it, or what the template marks in it."""
+        """Returns the trained regions of a turn: all of it, or what the template marks in it."""
         runs = [(begin, end)]
         if self.marked:
             runs = [
@@ -205,7 +206,7 @@ class Turns:
         return [(a, b, index) for a, b in runs]
 
     def _only_stops(self, text: Tracked, at: int) -> bool:
-        """Whether nothing but stop tokens and white space of the template follows."""
+        """Returns whether only stop tokens and white space of the template follow `at`."""
         for start, end, token in self.matches(text, (), ""):
             if start >= at:
                 if token not in self.stop_ids or not is_blank(text, at, start):
@@ -214,8 +215,9 @@ class Turns:
         return is_blank(text, at, len(text))
 
     def _cut_is_clean(self, text: Tracked, at: int, matches: list[Match]) -> bool:
-        """Whether the tokens of a text are the same where it is cut, so that a later turn sees in
-        training what it sees in generation.
+        """Returns whether cutting a text at `at` leaves its tokens unchanged.
+
+        Then a later turn sees in training what it sees in generation.
         """
         start = max((end for _, end, _ in matches if end <= at), default=0)
         stop = min((begin for begin, _, _ in matches if begin >= at), default=len(text))
@@ -229,8 +231,9 @@ class Turns:
     # --- special tokens
     # ----------------------------------------------------------------------------------------------
     def matches(self, text: Tracked, data: Any, where: str) -> list[Match]:
-        """(start, end, id) of the special tokens that the template itself wrote. Raises DataError
-        where nobody can tell whether `data` wrote one.
+        """Returns (start, end, id) of the special tokens that the template itself wrote.
+
+        Raises DataError where it is unclear whether `data` wrote one.
         """
         found = []
         for begin, stop in template_runs(text):
@@ -248,8 +251,9 @@ class Turns:
         return found
 
     def ends_of(self, text: Tracked, prompt: Tracked) -> list[int]:
-        """The special tokens that the template writes behind the last turn of a text, which answers
-        `prompt`: with nothing but white space beside.
+        """Returns the special tokens that the template writes behind the last turn.
+
+        The turn answers `prompt`; only white space may stand between them.
         """
         at, found = len(text), []
         for start, end, token in reversed(self.matches(text, (), "")):
@@ -262,8 +266,10 @@ class Turns:
     def pieces(
         self, text: Tracked, cuts: set[int], matches: list[Match]
     ) -> list[tuple[int, int, int | None]]:
-        """Cut the text; tokens that swallow the white space beside them (lstrip, rstrip) swallow it
-        up to a cut.
+        """Cuts the text into pieces.
+
+        Tokens that swallow the white space beside them (lstrip, rstrip) swallow it up to a
+        cut.
         """
         pieces: list[tuple[int, int, int | None]] = []
         position, borders = 0, sorted(cuts)
@@ -306,8 +312,9 @@ class Turns:
 
 
 def clean_cut(tokenizer: Tokenizer, before: str, behind: str, inside: bool) -> bool:
-    """Whether two neighbouring texts have the tokens that they have together; `inside` as in
-    `Tokenizer.encode`, of the first.
+    """Returns whether two neighbouring texts have the same tokens apart as together.
+
+    `inside` is that of `Tokenizer.encode`, for the first.
     """
     if not before or not behind:
         return True
@@ -317,12 +324,15 @@ def clean_cut(tokenizer: Tokenizer, before: str, behind: str, inside: bool) -> b
 
 
 def may_be_unclean(before: str, behind: str) -> bool:
-    """Whether `clean_cut` is worth asking: tokenizers part white space from the word behind it."""
+    """Returns whether `clean_cut` must be called.
+
+    Tokenizers separate white space from a word behind it.
+    """
     return bool(before and behind) and (behind[0].isspace() or not before[-1].isspace())
 
 
 def is_blank(text: Tracked, start: int, end: int) -> bool:
-    """Whether the template, not the data, wrote these characters, and all are white space."""
+    """Returns whether the template, not the data, wrote these characters, all white space."""
     return not any(sources(text, start, end)) and not text[start:end].strip()
 
 
@@ -331,7 +341,7 @@ def _agreed(one: Tracked, other: Tracked) -> int:
 
 
 def _strings(*values: Any) -> list[str]:
-    """Every string inside nested data."""
+    """Returns every string inside nested data."""
     found: list[str] = []
     for value in values:
         if isinstance(value, str):

@@ -1,5 +1,6 @@
-"""Rows in and out: one file per format. A reader gives every row of the file with its line, or an
-error; it never drops one silently.
+"""Rows in and out: one file per format.
+
+A reader gives every row of the file with its line, or an error; it never drops one silently.
 
 The format is told by its name (`data.format`), by the beginning of the file, or by the suffix.
 `FORMATS` has all of them.
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxsft import rundir
+from jaxsft import plugins, rundir
 from jaxsft.data.formats import (
     aligned,
     arrayrecord,
@@ -74,7 +75,7 @@ _ALL = (
     delimited.TSV,
     text.FORMAT,
 )
-FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
+FORMATS = plugins.Registry("formats", {format.name: format for format in _ALL})
 # in options, what stands at such a name is of the files of that split
 SPLITS = ("train", "validation", "test")
 LONGEST = 900  # characters of the reason why a row is bad
@@ -93,8 +94,9 @@ def stream(
     options: Mapping[str, Any] | None = None,
     quarantine: Callable[[Bad], None] | None = None,
 ) -> Iterator[Row]:
-    """All rows of a file, as they are read; of all files that a pattern, a folder or an archive
-    means (see `source.sources`), in their order.
+    """Yields all rows of a file, as they are read.
+
+    A pattern, a folder or an archive means several files (see `source.sources`), read in order.
 
     Args:
       path: a local file (.gz is unpacked), a pattern, a folder, an archive or a part of one, a file
@@ -123,6 +125,7 @@ def stream(
         )
     asked = {"header": header, "unit": unit, "columns": tuple(columns), **(options or {})}
     for source, kind in _openings(path, format):
+        plugins.note("formats", kind.name)
         empty = True
         for found in kind.read(source, encoding, _options(kind, asked, options or {})):
             empty = False
@@ -143,7 +146,7 @@ def stream(
 
 
 def _one_line(reason: str) -> str:
-    """A reason as a sentence of one line; what it quotes from a file may be as long as the file."""
+    """Returns a reason as one line; a quotation from a file is shortened."""
     reason = (
         reason
         if len(reason) <= LONGEST
@@ -153,9 +156,10 @@ def _one_line(reason: str) -> str:
 
 
 def options_of(options: Mapping[str, Any], split: str) -> dict[str, Any]:
-    """The options that the file of a split is read with: those of all files, and over them what
-    stands at its name, `{"split": "trainval", "test": {"split": "test"}}`. Raises ConfigError where
-    that is no mapping.
+    """Returns the options that the file of a split is read with.
+
+    They are those of all files, overridden by those at the split's name, `{"split": "trainval",
+    "test": {"split": "test"}}`. Raises ConfigError where that is no mapping.
     """
     own = options.get(split, {}) if split in SPLITS else {}
     if not isinstance(own, Mapping):
@@ -167,8 +171,9 @@ def options_of(options: Mapping[str, Any], split: str) -> dict[str, Any]:
 
 
 def files(path: str | Path) -> list[Source]:
-    """Every file that a path means, for their hashes: those of `sources`, all of a folder, all of a
-    data set of TFDS. Raises DataError.
+    """Returns every file that a path means, for their hashes.
+
+    Those of `sources`, all of a folder, or all of a data set of TFDS. Raises DataError.
     """
     if str(path).startswith("tfds:"):
         path = tfds.located(str(path))[0]
@@ -176,13 +181,12 @@ def files(path: str | Path) -> list[Source]:
 
 
 def read(path: str | Path, **how: Any) -> list[Row]:
-    """All rows of a file at once; see `stream`."""
+    """Returns all rows of a file at once; see `stream`."""
     return list(stream(path, **how))
 
 
 def write(rows: Iterable[dict[str, Any]], path: str | Path, format: str = "auto") -> None:
-    """Write dicts to a file (optionally .gz), aside and then renamed: a crash leaves the old file
-    or the new one. The same rows give the same bytes.
+    """Writes dicts to a file (optionally .gz), all or nothing; the same rows give the same bytes.
 
     Raises:
       DataError: a row does not fit the format (a list in a CSV cell, a tab in a TSV cell, columns
@@ -206,8 +210,9 @@ def write(rows: Iterable[dict[str, Any]], path: str | Path, format: str = "auto"
 
 
 def detect(source: Source | Tree) -> Format:
-    """The format of a file, from its beginning and its suffix. Raises ConfigError where neither
-    tells.
+    """Detects the format of a file, from its beginning and its suffix.
+
+    Raises ConfigError where neither tells.
     """
     is_tree = isinstance(source, Tree)
     head = source if is_tree else source.head()
@@ -233,7 +238,10 @@ def detect(source: Source | Tree) -> Format:
 
 
 def _openings(path: str | Path, format: str) -> list[tuple[Source | Tree, Format]]:
-    """A folder or archive that is of one format as a whole; otherwise its files, one by one."""
+    """Returns (source, format) of a path.
+
+    A folder or archive that is of one format as a whole is one; otherwise its files are.
+    """
     if format != "auto" and named(format).tree:
         return [(tree(path), named(format))]
     folder = os.path.isdir(path) or str(path).lower().endswith(".zip")
@@ -249,8 +257,9 @@ def _openings(path: str | Path, format: str) -> list[tuple[Source | Tree, Format
 
 
 def _format_of(source: Source, format: str) -> Format:
-    """The format that is asked for, or that a file is told to be. Raises ConfigError (cannot be
-    told) and DataError (of another program).
+    """Returns the requested format, or the detected one.
+
+    Raises ConfigError where it cannot be told, DataError for a file of another program.
     """
     if format == "auto":
         return detect(source)
@@ -259,8 +268,9 @@ def _format_of(source: Source, format: str) -> Format:
 
 
 def left_out(path: str | Path, format: str = "auto") -> list[str]:
-    """The files of a folder or an archive that are no data, by their names: README, LICENSE and the
-    like. They are not read, and must be told.
+    """Returns the names of a folder's or archive's files that are no data: README, LICENSE ...
+
+    They are not read, and must be told.
     """
     if str(path).startswith("tfds:") or not (
         os.path.isdir(path) or str(path).lower().endswith(".zip")
@@ -281,8 +291,9 @@ def left_out(path: str | Path, format: str = "auto") -> list[str]:
 
 
 def left_out_note(path: str | Path, format: str = "auto") -> list[str]:
-    """What is told of `left_out`, in a sentence; none where nothing is, or where the path cannot be
-    read: that is told by who reads it.
+    """Returns a sentence about the files of `left_out`; empty without any.
+
+    Also empty where the path cannot be read: whoever reads it says so.
     """
     try:
         names = left_out(path, format)
@@ -313,7 +324,7 @@ def _by_suffix(path: str | Path) -> Format | None:
 
 
 def named(format: str) -> Format:
-    """The format of a name. Raises ConfigError where there is none."""
+    """Returns the format of a name. Raises ConfigError where there is none."""
     if format not in FORMATS:
         raise ConfigError(f"data.format={format!r} is unknown; expected auto, {', '.join(FORMATS)}")
     return FORMATS[format]
@@ -333,8 +344,9 @@ def _options(kind: Format, asked: Mapping[str, Any], given: Mapping[str, Any]) -
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:
-    """An option as its format declares it: `tags=2` on a command line is a number, where the format
-    expects a name.
+    """Converts an option to the type that its format declares.
+
+    `tags=2` on a command line is a number, where the format expects a name.
     """
     if hint is str and isinstance(value, str | int | float):
         return str(value).lower() if isinstance(value, bool) else str(value)

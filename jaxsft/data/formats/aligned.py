@@ -1,6 +1,7 @@
-"""Parallel texts: two files whose lines, or whose sentence ids, belong together, and a Pharaoh file
-of word alignments; or all of it in one file; or any number of files whose lines are the columns of
-a row, such as words, tags and intents.
+"""Parallel texts: aligned files, or files whose lines are the columns of a row.
+
+Two files whose lines or sentence ids belong together, and a Pharaoh file of word alignments; or all
+of it in one file; or any number of files, such as words, tags and intents.
 
 `data.path` names the source side; the options name the files that lie next to it. One file holds
 lines `source ||| target`, perhaps `||| 0-0 1-2`. Source of the alignment format: Koehn 2004
@@ -60,12 +61,14 @@ class AlignedOptions:
 
 
 def read(source: Source, encoding: str, options: AlignedOptions) -> Numbered:
-    """One row per pair: `source`, `target`, and `alignment` [[i, j], ...] between their tokens,
-    counted from 0 between spaces, where there is one; `scores` and `possible` (the links that are)
-    where the file has them. Of CoNLL-U also `sent_id`, `source_tokens` and `target_tokens`; with
-    `project` the target's words are `tokens`, and `tags` those of the source words that they are
-    linked to (Yarowsky et al. 2001, section 3): of several links the first, without a link `_`,
-    which `task.untagged=_` leaves out of loss and scores. With `files` a row has a column per file.
+    """Reads one row per pair: `source`, `target`, and `alignment` where there is one.
+
+    `alignment` is [[i, j], ...] between their tokens, counted from 0 between spaces; `scores`
+    and `possible` (the links that are) stand there where the file has them. Of CoNLL-U also
+    `sent_id`, `source_tokens` and `target_tokens`; with `project` the target's words are
+    `tokens`, and `tags` those of the source words that they are linked to (Yarowsky et al.
+    2001, section 3): of several links the first, without a link `_`, which `task.untagged=_`
+    leaves out of loss and scores. With `files` a row has a column per file.
 
     Raises:
       DataError: the files have different numbers of lines, an id occurs twice, or a file is
@@ -112,9 +115,7 @@ def read(source: Source, encoding: str, options: AlignedOptions) -> Numbered:
 
 
 def beside(source: Source, name: str) -> Source:
-    """The file of that name, seen from the folder of `source`; where that lies in an archive, the
-    member of that name.
-    """
+    """Returns the file of that name in the folder of `source`, or in its archive."""
     folder, _, _ = source.name.rpartition("/")
     label = name if PurePosixPath(name).is_absolute() or not folder else f"{folder}/{name}"
     if source.member is None:
@@ -126,7 +127,7 @@ def beside(source: Source, name: str) -> Source:
 
 
 def _together(files: list[Source], encoding: str) -> Iterator[tuple[int, list[str | Bad]]]:
-    """The lines of the same number; lines that are empty in all files are none."""
+    """Yields the lines of the same number; lines that are empty in all files are skipped."""
     readers = [file.lines(encoding) for file in files]
     for number in itertools.count(1):
         lines = [next(reader, None) for reader in readers]
@@ -150,7 +151,7 @@ def _together(files: list[Source], encoding: str) -> Iterator[tuple[int, list[st
 
 
 def _columns(source: Source, encoding: str, options: AlignedOptions) -> Numbered:
-    """A row per line number, with a column for each file."""
+    """Yields a row per line number, with a column for each file."""
     if options.target or options.alignment or options.pair != "line" or options.project:
         raise ConfigError(
             "data.options.files: excludes data.options.target, alignment, pair and project"
@@ -210,7 +211,7 @@ def _pair(
 def _links(
     number: int, line: str, lengths: tuple[int, int], options: AlignedOptions, alignment_file: str
 ) -> dict[str, Any] | Bad:
-    """The columns of a line of links between so many tokens."""
+    """Returns the columns of a line of links between so many tokens; `Bad` where one is broken."""
     links, scores, possible = [], [], []
     for text in line.split():
         found = _link.fullmatch(text)
@@ -244,9 +245,10 @@ def _links(
 
 
 def _by_id(source: Source, target: Source, encoding: str, options: AlignedOptions) -> Numbered:
-    """Sentences of two CoNLL-U files with the same `sent_id`, in the order of the first; one that
-    is in one file only is Bad. The target is held in memory. The lines of an alignment belong to
-    the pairs, in this order.
+    """Yields the sentences of two CoNLL-U files with the same `sent_id`, in the first one's order.
+
+    One that is in one file only is Bad. The target is held in memory. The lines of an alignment
+    belong to the pairs, in this order.
     """
     links = beside(source, options.alignment) if options.alignment else None
     lines = None if links is None else links.lines(encoding)
@@ -312,7 +314,7 @@ def _linked(
     options: AlignedOptions,
     file: str,
 ) -> dict[str, Any] | Bad:
-    """A pair with its links and, with `project`, the target's words and their tags."""
+    """Returns a pair with its links and, with `project`, the target's words and their tags."""
     if isinstance(line, Bad):
         return dataclasses.replace(line, file=file)
     words = fields["target_tokens"]
@@ -344,8 +346,9 @@ def _text(sentence: dict[str, Any]) -> str:
 
 
 def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """`source ||| target`, and `||| 0-0 1-2` where a row has an alignment. Raises DataError where a
-    row would not be read back as it is.
+    """Writes `source ||| target`, and `||| 0-0 1-2` where a row has an alignment.
+
+    Raises DataError where a row would not be read back as it is.
     """
     for number, row in enumerate(rows, start=1):
         parts = _parts(row, f"{name}: row {number}")
@@ -358,8 +361,9 @@ def write_files(
     target: str | Path,
     alignment: str | Path = "",
 ) -> None:
-    """Two line-aligned files and, with `alignment`, a Pharaoh file. Raises DataError where a row
-    would not be read back, or has no alignment.
+    """Writes two line-aligned files and, with `alignment`, a Pharaoh file.
+
+    Raises DataError where a row would not be read back, or has no alignment.
     """
     parts = [_parts(row, f"{source}: row {number}") for number, row in enumerate(rows, start=1)]
     if alignment and (

@@ -1,5 +1,6 @@
-"""ArrayRecord files whose records are JSON objects. The shards of a TFDS data set hold
-tf.train.Example: their folder is the format `tfds`.
+"""ArrayRecord files whose records are JSON objects.
+
+The shards of a TFDS data set hold tf.train.Example: their folder is the format `tfds`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ MAGIC = bytes.fromhex("83af70d10d884a3f")  # of Riegeli's files, which ArrayReco
 
 
 def read(source: Source, encoding: str, options: NoOptions) -> Numbered:
-    """One JSON object per record, numbered from 1.
+    """Reads one JSON object per record, numbered from 1.
 
     Raises:
       DataError: packed, damaged, or its records are no JSON.
@@ -67,8 +68,9 @@ def _row(record: bytes, number: int) -> tuple[int, dict[str, Any]] | Bad:
 
 
 def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """A record per row, each in its own group, so that any of them is read by itself. The same rows
-    give the same bytes.
+    """Writes a record per row, each in its own group, so that any of them is read by itself.
+
+    The same rows give the same bytes.
     """
     from array_record.python import array_record_module
 

@@ -1,5 +1,4 @@
-"""What COCO and VOC share: rows of images with boxes, the check of a box, and the text samples that
-are made of them.
+"""Rows of images with boxes, for COCO and VOC: the check of a box, and text samples of them.
 
 A row of an image is `{"image", "width", "height", "labels", "boxes", "captions", ...}`, sizes in
 pixels; a box is `{"label", "x", "y", "w", "h"}`, its upper left corner at x, y. `labels` has each
@@ -53,7 +52,7 @@ class ImageOptions:
 
 
 def problem(x: float, y: float, w: float, h: float, width: float, height: float) -> str | None:
-    """What is wrong with a box in an image, in half a sentence; None: nothing."""
+    """Returns what is wrong with a box in an image, in half a sentence; None if nothing is."""
     if not all(
         isinstance(v, int | float) and not isinstance(v, bool) and math.isfinite(v)
         for v in (x, y, w, h)
@@ -74,8 +73,10 @@ def labels(boxes: list[dict[str, Any]]) -> list[str]:
 
 
 def as_text(row: dict[str, Any], digits: int, named: bool = True) -> str:
-    """A line per box: label (where they are `named`), left, top, right and bottom, each coordinate
-    as the part of the image's width or height (0 to 1) that lies before it.
+    """Formats the boxes as text, one line each: label (where they are `named`) and corners.
+
+    The corners are left, top, right and bottom, each as the part of the image's width or height
+    (0 to 1) that lies before it.
     """
     lines = []
     for box in row["boxes"]:
@@ -89,7 +90,7 @@ def as_text(row: dict[str, Any], digits: int, named: bool = True) -> str:
 
 
 def shaped(row: dict[str, Any], options: ImageOptions) -> Iterator[dict[str, Any]]:
-    """The rows, or the samples, of one image.
+    """Yields the rows, or the samples, of one image.
 
     caption: `{"image", "prompt", "completion"}` per caption; boxes: the same per image, whose
     completion are the boxes as text; labels: `{"image", "text", "labels"}` per image, or per

@@ -1,5 +1,6 @@
-"""brat's standoff files (Stenetorp et al. 2012, aclanthology.org/E12-2021): a folder or archive of
-pairs, a .txt and its .ann.
+"""brat's standoff files: a folder or archive of pairs, a .txt and its .ann.
+
+Stenetorp et al. 2012, aclanthology.org/E12-2021.
 """
 
 from __future__ import annotations
@@ -31,8 +32,10 @@ class BratOptions:
 
 
 def read(tree: Tree, encoding: str, options: BratOptions) -> Numbered:
-    """A row per document: `{"id", "folder", "text", "spans", "relations", "events", "attributes",
-    "equivalences", "normalizations", "notes"}`.
+    """Reads a row per document with its text and annotations.
+
+    `{"id", "folder", "text", "spans", "relations", "events", "attributes", "equivalences",
+    "normalizations", "notes"}`.
 
     A span of several parts has `parts`, `[[start, end], ...]`, beside the start of the first and
     the end of the last. A line of the .ann file that is broken (offsets that leave the text, a text
@@ -75,8 +78,9 @@ def read(tree: Tree, encoding: str, options: BratOptions) -> Numbered:
 
 
 class _Document:
-    """What the lines of an .ann file say of a text. Spans are named by their position, events and
-    relations by their id.
+    """The annotations of a text from its .ann file.
+
+    Spans are named by their position, events and relations by their id.
     """
 
     def __init__(self, text: str):
@@ -87,8 +91,9 @@ class _Document:
             setattr(self, key, [])
 
     def add(self, source: Source, encoding: str) -> Iterable[Bad]:
-        """Spans first, then events and relations, then what points to them: an .ann file may have
-        them in any order.
+        """Adds the lines of an .ann file, which may stand in any order; yields the bad ones.
+
+        Spans come first, then events and relations, then what points to them.
         """
         stages: list[list[tuple[int, str]]] = [[], [], []]
         for found in source.lines(encoding):
@@ -203,7 +208,7 @@ class _Document:
         )
 
     def target(self, id: str, name: str) -> int | str:
-        """The position of a span, or the id of an event or a relation."""
+        """Returns the position of a span, or the id of an event or a relation."""
         if id in self.index:
             return self.index[id]
         if id not in self.ids:
@@ -218,8 +223,9 @@ def _spaced(text: str) -> str:
 # --- write
 # --------------------------------------------------------------------------------------------------
 def write_brat(folder: str | Path, rows: Iterable[dict[str, Any]]) -> Path:
-    """Write rows as pairs of .txt and .ann in a new folder, made aside and renamed, called as `id`,
-    or by their number, inside `folder`.
+    """Writes rows as pairs of .txt and .ann in a new folder, all or nothing.
+
+    A pair is called as its `id`, or by its number, inside `folder`.
 
     Raises:
       DataError: the folder exists; a row without text; two of a name; a span that leaves the text.

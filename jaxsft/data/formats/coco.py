@@ -1,5 +1,6 @@
-"""COCO's annotation files (Lin et al. 2014, arXiv:1405.0312): instances, captions and keypoints,
-one JSON document over all images.
+"""COCO's annotation files: instances, captions and keypoints, one JSON document over all images.
+
+Lin et al. 2014, arXiv:1405.0312.
 
 Every annotation is checked; one that is broken is `Bad`, and its image keeps the others. An image
 without annotations is a row all the same.
@@ -41,8 +42,9 @@ class _Image:
 
 
 def read(source: Source, encoding: str, options: CocoOptions) -> Numbered:
-    """`{"id", "image", "width", "height", "labels", "boxes", "captions", "keypoints"}` per image;
-    see `boxes` for the other rows and the samples.
+    """Reads a row per image; see `boxes` for the other rows and the samples.
+
+    `{"id", "image", "width", "height", "labels", "boxes", "captions", "keypoints"}`.
 
     A box has `crowd`, whether it stands for a group. `keypoints` are `{"label", "points": [{"name",
     "x", "y", "visible"}]}`, those points that are labelled; `visible` is false for a covered one.
@@ -70,7 +72,7 @@ def read(source: Source, encoding: str, options: CocoOptions) -> Numbered:
 
 
 def _add(source: Source, encoding: str, images: dict[Any, _Image], first: bool) -> Iterator[Bad]:
-    """What the annotations of a file say goes to their images, which the first file names."""
+    """Adds the annotations of a file to their images, which the first file names."""
     lists: dict[str, Lines] = {"images": [], "annotations": [], "categories": []}
     seen = set()
     for name, line, value in jsonl.top_lists(source.text(encoding), source.name):
@@ -261,9 +263,11 @@ def _points_problem(
 
 
 def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """Rows of images as one COCO document that reads as the same rows. Categories are numbered from
-    1 in the order of their first box; images keep `id`, or are numbered. Raises DataError for a row
-    that is no image with a size, and for one with keypoints: their skeleton is not in a row.
+    """Writes rows of images as one COCO document that reads as the same rows.
+
+    Categories are numbered from 1 in the order of their first box; images keep `id`, or are
+    numbered. Raises DataError for a row that is no image with a size, and for one with
+    keypoints: their skeleton is not in a row.
     """
     images, annotations, categories = [], [], {}
     for number, row in enumerate(rows, start=1):

@@ -1,5 +1,6 @@
-"""Column files: a token a line, its tags in columns, an empty line between sentences. CoNLL-2002
-and -2003 and what grew out of them.
+"""Column files: a token a line, its tags in columns, an empty line between sentences.
+
+CoNLL-2002 and -2003 and what grew out of them.
 
 What real files do differently is told from their beginning (`Layout`): the separator, a header, ids
 before the tokens, which column holds tags, and their scheme.
@@ -79,8 +80,9 @@ class ConllOptions:
 
 @dataclasses.dataclass(slots=True)
 class Layout:
-    """How a file's lines are to be understood. `names` are the columns; `scheme` is None as long as
-    only O has been seen.
+    """The layout of a file's lines.
+
+    `names` are the columns; `scheme` is None as long as only O has been seen.
     """
 
     tab: bool
@@ -98,7 +100,7 @@ class Layout:
         return ontonotes.cells(line) if self.brackets else _cells(line, self.tab)
 
     def comment(self, line: str, at_head: bool) -> tuple[str, str] | None:
-        """Key and value of a comment line; None for a token, such as `#FF` or `#` itself."""
+        """Returns key and value of a comment; None for a token, such as `#FF` or `#` itself."""
         if not line.startswith("#"):
             return None
         found = _keyed.fullmatch(line)
@@ -119,7 +121,7 @@ class Layout:
         return key.rstrip(), value or ""
 
     def _tagged(self, line: str) -> bool:
-        """Whether the line ends in a tag, or has one in its column: `#win=5 O` is a word."""
+        """Returns whether the line ends in a tag or has one in its column: `#win=5 O` is a word."""
         if self.tags is None or not (cells := self.cells(line)):
             return False
         tag = cells[self.tags if len(cells) == len(self.names) else -1].strip()
@@ -129,11 +131,12 @@ class Layout:
 
 
 def read(source: Source, encoding: str, options: ConllOptions) -> Numbered:
-    """One row per sentence: `tokens`, `tags`, the other columns as lists under their names
-    (`column_2` without a header), each comment under its key, `document` from the first -DOCSTART-
-    on, `multiword` where a sentence has lines of multiword tokens. A broken line makes its sentence
-    Bad. Of CoNLL-2012 (OntoNotes) the named entities are the tags, as IOB2, and the columns of
-    arguments are left out.
+    """Reads one row per sentence: `tokens`, `tags`, other columns as lists, and comments.
+
+    The other columns have their names (`column_2` without a header), each comment its key;
+    `document` stands from the first -DOCSTART- on, `multiword` where a sentence has lines of
+    multiword tokens. A broken line makes its sentence Bad. Of CoNLL-2012 (OntoNotes) the named
+    entities are the tags, as IOB2, and the columns of arguments are left out.
 
     Raises:
       ConfigError: an option has a value that does not exist, or names a column that does not.
@@ -234,8 +237,9 @@ def _cells(line: str, tab: bool) -> list[str]:
 
 
 def _blocks(lines: Iterable[str]) -> list[list[str]]:
-    """The lines of tokens, by sentence. What could be a comment is left out, unless nothing else is
-    there: `#FF` is a token of tweets.
+    """Groups the lines of tokens by sentence.
+
+    Possible comments are left out, unless nothing else is there: `#FF` is a token of tweets.
     """
     blocks: list[list[str]] = [[]]
     for line in lines:
@@ -253,8 +257,9 @@ def _blocks(lines: Iterable[str]) -> list[list[str]]:
 
 
 def _is_header(rows: Sequence[Sequence[str]], option: str) -> bool:
-    """Whether the first row names the columns: one the tokens and one the tags, and none of its
-    cells is found again in its column.
+    """Returns whether the first row names the columns.
+
+    One names the tokens and one the tags, and none of its cells occurs again in its column.
     """
     if option != "auto" or not rows:
         return option == "true"
@@ -285,21 +290,22 @@ def _chosen(what: str, option: str, names: Sequence[str], file: str) -> int | No
 
 
 def _chunky(cells: Sequence[str]) -> bool:
-    """Whether a column holds chunk tags, but for a few mistakes."""
+    """Returns whether a column holds chunk tags, but for a few mistakes."""
     fitting = sum(schemes.split(cell) is not None for cell in cells)
     return fitting == len(cells) > 0 or (fitting > 0.9 * len(cells) and "O" in cells)
 
 
 def _tags_first(rows: Sequence[Sequence[str]], first: int) -> bool:
-    """Whether a column holds chunk tags, O and others, and the one behind it does not: the tag
-    stands in front of its token.
+    """Returns whether tags stand before their tokens.
+
+    A column holds chunk tags, O and others, and the one behind it does not.
     """
     tags, behind = ([row[i].strip() for row in rows] for i in (first, first + 1))
     return _chunky(tags) and "O" in tags and len(set(tags)) > 1 and not _chunky(behind)
 
 
 def _scheme(sentences: Iterable[Sequence[str]]) -> str | None:
-    """The scheme of the tags that are chunk tags; None where all of these are O."""
+    """Returns the scheme of the tags that are chunk tags; None where all of these are O."""
     return schemes.detect(
         [tag if schemes.split(tag) else "O" for tag in tags] for tags in sentences
     )
@@ -318,8 +324,10 @@ def _tags_column(rows: Sequence[Sequence[str]], names: Sequence[str], tokens: in
 
 
 def _counts_ids(sentences: Sequence[Sequence[str]]) -> bool:
-    """Whether nearly every sentence begins with 0 or 1, and nearly all cells are numbers or
-    ranges."""
+    """Returns whether a column holds token ids.
+
+    Nearly every sentence begins with 0 or 1, and nearly all cells are numbers or ranges.
+    """
     sentences = [sentence for sentence in sentences if sentence]
     cells = [cell for sentence in sentences for cell in sentence]
     numbers = sum(cell.isdecimal() or _range.fullmatch(cell) is not None for cell in cells)
@@ -330,7 +338,7 @@ def _counts_ids(sentences: Sequence[Sequence[str]]) -> bool:
 
 
 def _counts_positions(sentences: Iterable[Sequence[str]]) -> bool:
-    """Whether each token is a character and its place in a word, from 0: `科0 技1 全0`."""
+    """Returns whether tokens are characters with their place in a word, from 0: `科0 技1 全0`."""
     seen, foreign = 0, False
     for tokens in sentences:
         before = None
@@ -396,7 +404,9 @@ def _sentences(
 
 
 def _document_name(line: str) -> str:
-    """`-DOCSTART- (12 Spain)` -> `12 Spain`, as in AIDA-CoNLL; `#begin document (bc/cctv); part
+    """Returns the name of a document line.
+
+    `-DOCSTART- (12 Spain)` -> `12 Spain`, as in AIDA-CoNLL; `#begin document (bc/cctv); part
     000` -> `bc/cctv; part 000`.
     """
     name, close, part = line.partition("(")[2].rpartition(")")
@@ -494,8 +504,7 @@ def _finished(
 def _checked(
     tags: list[str], numbers: Sequence[int], layout: Layout, options: ConllOptions
 ) -> list[str] | Bad:
-    """The tags, repaired or converted where that is asked for; `Bad` where they break the
-    scheme."""
+    """Returns the tags, repaired or converted if asked; `Bad` where they break the scheme."""
     if layout.scheme is None:
         layout.scheme = _scheme([tags])
     if layout.scheme == "raw":
@@ -527,9 +536,11 @@ def _checked(
 # --- writing
 # --------------------------------------------------------------------------------------------------
 def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """Tabs between columns, comments as `# key = value`, an empty line behind each sentence. Lists
-    are columns, texts are comments; `column_2` stands at its place. Where there are more columns
-    than tokens and tags, the first line names them: `# global.columns`, as in CoNLL-U Plus.
+    """Writes tabs between columns, comments as `# key = value`, an empty line after each sentence.
+
+    Lists are columns, texts are comments; `column_2` stands at its place. Where there are more
+    columns than tokens and tags, the first line names them: `# global.columns`, as in CoNLL-U
+    Plus.
 
     Raises:
       DataError: a row would not be read back as it is: no tokens, columns of different lengths or
@@ -578,7 +589,7 @@ def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
 
 
 def _placed(columns: dict[str, list[str]], where: str) -> list[str]:
-    """The order of the columns: `column_2` at 2, the others around them, tokens and tags first."""
+    """Returns the columns in order: `column_2` at 2, the others around, tokens and tags first."""
     if "tokens" not in columns or any(key.split() != [key] for key in columns):
         raise DataError(
             f"{where}: found the columns {', '.join(columns) or 'none'}, expected tokens, and names"
@@ -660,8 +671,10 @@ def _token_lines(
 
 
 def id_order(identifier: str) -> tuple[int, int, int]:
-    """Where the line of an id stands: a range `1-2` before its first word, an empty node `8.1`
-    behind the word of its number.
+    """Returns the sort key of an id.
+
+    A range `1-2` stands before its first word, an empty node `8.1` behind the word of its
+    number.
     """
     if found := _range.fullmatch(identifier):
         return int(found[1]), 0 if found[2] == "-" else 2, int(found[3])
@@ -671,8 +684,10 @@ def id_order(identifier: str) -> tuple[int, int, int]:
 # --- telling the format
 # --------------------------------------------------------------------------------------------------
 def _looks_like(head: bytes) -> bool:
-    """Sentences of at least two columns, all of as many cells, one of them with O and other chunk
-    tags, and more than one sentence or a comment.
+    """Returns whether a file begins as column files do.
+
+    It has sentences of at least two columns, all of as many cells, one of them with O and other
+    chunk tags, and more than one sentence or a comment.
     """
     lines = head.decode("utf-8", "replace").removeprefix("\ufeff").split("\n")
     lines = [line.removesuffix("\r") for line in lines[:-1] or lines]

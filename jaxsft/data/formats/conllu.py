@@ -1,5 +1,6 @@
-"""CoNLL-U: dependency trees of Universal Dependencies, ten columns a word
-(https://universaldependencies.org/format.html).
+"""CoNLL-U: dependency trees of Universal Dependencies, ten columns a word.
+
+See https://universaldependencies.org/format.html.
 
 Read by hand: a library that makes an object of every feature takes many times longer. What is read
 is written back byte for byte.
@@ -26,9 +27,11 @@ _named = re.compile(r"#\s*(sent_id|text)\s*=\s?(.*)", re.DOTALL)
 
 
 def read(source: Source, encoding: str, options: NoOptions) -> Numbered:
-    """One row per sentence: the ten columns as lists over its words (`head` as numbers, 0 for the
-    root; None where nothing is annotated), `multiword` and `empty` with the ten cells of each range
-    `1-2` and node `8.1`, `comments` as they stand, and `sent_id` and `text` out of them.
+    """Reads one row per sentence: the ten columns as lists over its words.
+
+    `head` are numbers, 0 for the root; None where nothing is annotated. `multiword` and `empty`
+    have the ten cells of each range `1-2` and node `8.1`, `comments` stand as they are, with
+    `sent_id` and `text` out of them.
 
     A sentence is Bad where a line has not ten cells, or ids do not count up from 1. Whether the
     heads are a tree is asked where they are used (task=parse): tags are read of sentences with two
@@ -101,7 +104,7 @@ def _ids(length: int) -> list[str]:
 
 
 def _misplaced(ids: Sequence[str]) -> tuple[int, str]:
-    """The first id that cannot stand where it does, and why; "" where all can."""
+    """Returns the first misplaced id by its index, and why; "" where there is none."""
     word, empty, end, opened = 0, 0, 0, None
     last = sum(map(str.isdecimal, ids))
     for i, identifier in enumerate(ids):
@@ -145,8 +148,9 @@ def _misplaced(ids: Sequence[str]) -> tuple[int, str]:
 
 
 def _heads(cells: Sequence[str]) -> list[int | str | None]:
-    """The heads as numbers; None where nothing is annotated, and the text of what is no number:
-    whoever needs a tree looks whether it is one.
+    """Returns the heads as numbers; None where nothing is annotated.
+
+    What is no number stays text: whoever needs a tree looks whether it is one.
     """
     try:
         return list(map(_numbers.__getitem__, cells))
@@ -158,8 +162,9 @@ def _heads(cells: Sequence[str]) -> list[int | str | None]:
 
 
 def features(cell: str) -> dict[str, list[str]]:
-    """`Case=Acc,Dat|Number=Sing` as {"Case": ["Acc", "Dat"], "Number": ["Sing"]}; `_` as {}; of
-    `misc` too, where a word alone has no value.
+    """Parses features: `Case=Acc,Dat|Number=Sing` as {"Case": ["Acc", "Dat"], "Number": ["Sing"]}.
+
+    `_` becomes {}. It reads `misc` too, where a word alone has no value.
 
     Raises:
       DataError: a feature without a name, or a name that occurs twice.
@@ -177,8 +182,9 @@ def features(cell: str) -> dict[str, list[str]]:
 
 
 def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """Sentences as they were read, byte for byte; of others `sent_id` and `text` become comments,
-    and a column that is missing becomes `_`.
+    """Writes sentences as they were read, byte for byte.
+
+    Of others `sent_id` and `text` become comments, and a column that is missing becomes `_`.
 
     Raises:
       DataError: what is written would not be read back: columns of different lengths, a tab or a
@@ -245,8 +251,10 @@ def _token_lines(row: dict[str, Any], where: str) -> list[str]:
 
 
 def _looks_like(head: bytes) -> bool:
-    """Behind comments a line of ten cells that begins with 1, a range or an empty node, and all
-    cells of the lines that follow are ten.
+    """Returns whether a file begins as CoNLL-U.
+
+    After comments a line of ten cells begins with 1, a range or an empty node, and the lines
+    that follow have ten cells.
     """
     lines = head.decode("utf-8", "replace").removeprefix("\ufeff").split("\n")[:200]
     rows = [

@@ -1,6 +1,7 @@
-"""CSV, with quotes, and TSV, without: real TSV files hold quotes that nobody closed, and a reader
-that minds them swallows rows. What a file does differently is told from its first lines, or by
-options (`dialect`).
+"""CSV, with quotes, and TSV, without.
+
+Real TSV files hold quotes that nobody closed, and a reader that minds them swallows rows. What a
+file does differently is told from its first lines, or by options (`dialect`).
 """
 
 from __future__ import annotations
@@ -43,8 +44,9 @@ class DelimitedOptions:
 
 
 def _read(source: Source, encoding: str, options: DelimitedOptions, separator: str) -> Numbered:
-    """Yield (line, {column: cell}); cells are strings, as in the file. Lines without any character
-    are skipped, and so is a first line `sep=;`.
+    """Yields (line, {column: cell}); cells are strings, as in the file.
+
+    Lines without any character are skipped, and so is a first line `sep=;`.
 
     Raises:
       DataError: a quote that is never closed, a column name that occurs twice, a header that cannot
@@ -96,7 +98,7 @@ def _read(source: Source, encoding: str, options: DelimitedOptions, separator: s
 
 
 def _legible(bad: Bad, names: Sequence[str], dialect: Dialect) -> Bad:
-    """A line that cannot be decoded with those of its cells that can be read."""
+    """Returns a line that cannot be decoded with those of its cells that can be read."""
     line = bad.text.rstrip("\r\n")
     rows = (
         []
@@ -140,7 +142,7 @@ def _beginning(table: Iterator[Cells | Bad]) -> list[Cells | Bad]:
 def has_header(
     table: Sequence[Cells | Bad], file: str, columns: Sequence[str], hint: str = ""
 ) -> bool:
-    """Whether the first row names the columns.
+    """Returns whether the first row names the columns.
 
     With wanted `columns`: numbers only: no; all wanted names in the first row: yes; otherwise that
     is an error. Without: no, if a cell of the first row is empty (but for the first), a number, a
@@ -186,8 +188,9 @@ def has_header(
 
 
 def _write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str, separator: str) -> None:
-    """A header and one line per row. Null becomes an empty cell, numbers and booleans their JSON
-    spelling.
+    """Writes a header and one line per row.
+
+    Null becomes an empty cell, numbers and booleans their JSON spelling.
 
     Raises:
       DataError: no rows, a column that the first row lacks or misses, a list or dict in a cell, a
@@ -285,9 +288,7 @@ def _read_plain(source: Source, encoding: str, dialect: Dialect) -> Iterator[Cel
 
 
 class _Lines:
-    """What `csv.reader` asks for its lines; those that cannot be decoded are noted, and end the row
-    that they stand in.
-    """
+    """The lines of a file for `csv.reader`; those that cannot be decoded end their row."""
 
     def __init__(self, source: Source, encoding: str):
         self.found, self.undecodable, self.number, self.ended = (
@@ -363,8 +364,9 @@ def _read_quoted(source: Source, encoding: str, dialect: Dialect) -> Iterator[Ce
 
 
 def _open_quote(source: Source, encoding: str, begin: int, separator: str) -> int | None:
-    """The line of the quote that is still open at the end of the file, from the row that begins in
-    line `begin`; None if none is.
+    """Returns the line of a quote that is never closed; None if there is none.
+
+    It reads from the row that begins in line `begin`.
     """
     opened: int | None = None
     before, closed, at_start = 0, False, True
@@ -384,8 +386,10 @@ def _open_quote(source: Source, encoding: str, begin: int, separator: str) -> in
 
 
 def _looks_quoted(head: bytes) -> bool:
-    """A first line of at least two cells that are column names, and as many commas in the lines
-    behind it, where no quote joins lines.
+    """Returns whether a file begins as CSV.
+
+    A first line of at least two column names, and as many commas in the lines behind it, where
+    no quote joins lines.
     """
     return _looks_delimited(head, ",")
 

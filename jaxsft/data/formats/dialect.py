@@ -1,5 +1,6 @@
-"""How a delimited file is written: what parts its cells, and whether quotes enclose them. Told from
-its first lines where the options do not say.
+"""The dialect of a delimited file: its separator, and whether quotes enclose its cells.
+
+It is told from the first lines where the options do not say.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ _excel = re.compile(r"sep=(.)\r?\n?")  # a first line by which Excel is told the
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Dialect:
-    """`begin`: lines before the table; `others`: separators that fit the file too, for messages;
+    """The dialect of a delimited file.
+
+    `begin`: lines before the table; `others`: separators that fit the file too, for messages;
     `sure`: the options say whether there are quotes; `spaced`: a space behind each separator
     belongs to it.
     """
@@ -40,7 +43,7 @@ class Dialect:
 
     @property
     def hint(self) -> str:
-        """What a message about cells that are not there adds."""
+        """Returns the hint of a message about missing cells: another separator; "" without one."""
         if not self.others:
             return ""
         return (
@@ -50,7 +53,7 @@ class Dialect:
 
 
 def spelled(separator: str) -> str:
-    """A separator as its option takes it."""
+    """Returns a separator as its option takes it."""
     return next((name for name, sign in NAMES.items() if sign == separator), separator)
 
 
@@ -63,7 +66,7 @@ def tell(
     columns: Sequence[str],
     header: str,
 ) -> Dialect:
-    """The dialect of a file: what the options say, or with auto what its first lines do.
+    """Returns the dialect of a file: by the options, or with auto by its first lines.
 
     Args:
       default: what parts the cells of such files; another sign does where the first row has none of
@@ -111,7 +114,7 @@ def tell(
 
 
 def _beginning(source: Source, encoding: str) -> tuple[list[str], bool]:
-    """The first lines, and whether there are more."""
+    """Returns the first lines, and whether there are more."""
     lines: list[str] = []
     size = 0
     for number, found in enumerate(source.lines(encoding, ends=True)):
@@ -125,7 +128,7 @@ def _beginning(source: Source, encoding: str) -> tuple[list[str], bool]:
 
 
 def cells(lines: Iterable[str], separator: str) -> list[list[str]]:
-    """The rows of some lines, up to the first that is badly quoted."""
+    """Returns the rows of some lines, up to the first that is badly quoted."""
     rows = []
     try:
         for row in csv.reader(lines, delimiter=separator, strict=True):
@@ -137,7 +140,7 @@ def cells(lines: Iterable[str], separator: str) -> list[list[str]]:
 
 
 def _fits(lines: Sequence[str], sign: str) -> bool:
-    """Whether a sign parts the first row into several cells, and nearly all others into as many."""
+    """Returns whether a separator cuts the first row into several cells, and most others alike."""
     rows = cells(lines[:FEW], sign)
     return (
         len(rows) > 1
@@ -147,7 +150,7 @@ def _fits(lines: Sequence[str], sign: str) -> bool:
 
 
 def _spaced(lines: Sequence[str], sign: str) -> bool:
-    """Whether the header has a space behind each separator, and so have all other lines."""
+    """Returns whether the header has a space after each separator, and so have all other lines."""
     rows = cells(lines[:FEW], sign)
     named = (
         len(rows) > 1 and len(rows[0]) > 1 and all(NAME.fullmatch(cell.strip()) for cell in rows[0])
@@ -158,8 +161,10 @@ def _spaced(lines: Sequence[str], sign: str) -> bool:
 def _needed(
     lines: Sequence[str], default: str, sign: str, columns: Sequence[str], header: str
 ) -> bool:
-    """Whether the first row is one cell by the default, and by the sign a header, or has the
-    columns that are wanted by number.
+    """Returns whether the default separator fails where the other one gives a header.
+
+    The first row is one cell by the default, and by the other a header, or has the columns that
+    are wanted by number.
     """
     first = (cells(lines[:FEW], sign) or [[]])[0]
     if len((cells(lines[:FEW], default) or [[]])[0]) > 1:
@@ -172,9 +177,7 @@ def _needed(
 
 
 def escaped(cell: str) -> bool:
-    """Whether a program quoted the cell: it begins and ends with a quote, and has quotes inside,
-    which are doubled.
-    """
+    """Returns whether a program quoted the cell: enclosed in quotes, with inner ones doubled."""
     inner = cell[1:-1]
     return (
         len(cell) > 3
@@ -189,9 +192,11 @@ CUT = 2**16  # characters that a cell may have which the end of what is looked a
 
 
 def _written_with_quotes(text: str, cut: bool) -> bool:
-    """Whether a program quoted the cells between tabs: every quote stands in a cell that is
-    enclosed and has its inner ones doubled; and one such cell has inner ones, or all names of the
-    header are enclosed, or the lines have as many cells only so. `cut`: the file goes on behind it.
+    """Returns whether a program quoted the cells between tabs.
+
+    Every quote stands in a cell that is enclosed and has its inner ones doubled; and one such
+    cell has inner ones, or all names of the header are enclosed, or the lines have as many
+    cells only so. `cut`: the file goes on behind it.
     """
     if '"' not in text:
         return False

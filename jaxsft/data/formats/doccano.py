@@ -1,5 +1,6 @@
-"""Exports of doccano as JSON lines: a text with spans `[[start, end, label], ...]`, with labels, or
-with entities and relations.
+"""Exports of doccano as JSON lines.
+
+A text with spans `[[start, end, label], ...]`, with labels, or with entities and relations.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class DoccanoOptions:
 
 
 def read(source: Source, encoding: str, options: DoccanoOptions) -> Numbered:
-    """`{"text", "spans" or "labels", "relations", "annotator"}` and the other fields as they are.
+    """Reads `{"text", "spans" or "labels", "relations", "annotator"}` and all other fields.
 
     `relations` where the export has any; `annotator` where it names the users (several users are
     several rows), or with the option `annotators`. A span that leaves its text, and a relation
@@ -104,8 +105,10 @@ def _rows(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _labelled(text: str, labels: Any) -> dict[str, Any]:
-    """Spans or labels, whichever the list has; an empty one is both, so that either task reads
-    it."""
+    """Returns spans or labels, whichever the list has.
+
+    An empty list gives both, so that either task reads it.
+    """
     if isinstance(labels, str | int):
         return {"labels": [labels]}
     if not isinstance(labels, list):
@@ -139,8 +142,10 @@ def _relation(link: Any, index: dict[str, int]) -> dict[str, Any]:
 
 
 def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """Rows as doccano imports them: spans as `label: [[start, end, label]]`, with relations as
-    `entities` and `relations`, labels as `label: [...]`.
+    """Writes rows as doccano imports them.
+
+    Spans become `label: [[start, end, label]]`, with relations `entities` and `relations`,
+    labels `label: [...]`.
 
     Raises:
       DataError: a row without text, with spans and labels at once, with neither, or with a span
@@ -186,7 +191,9 @@ def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
 
 
 def _looks_like(head: bytes) -> bool:
-    """Nearly every whole line an object with a text, and one of them with spans as only doccano
+    """Returns whether a file begins as an export of doccano.
+
+    Nearly every whole line is an object with a text, and one of them has spans as only doccano
     spells them: a bad row does not decide.
     """
     lines = [

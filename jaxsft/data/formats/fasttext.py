@@ -1,5 +1,6 @@
-"""Lines with their labels in front: `__label__sport The match began late`, as fastText (Joulin et
-al. 2017) has them; or `NUM:date When was it ?`.
+"""fastText's lines with their labels in front: `__label__sport The match began late`.
+
+Joulin et al. 2017; or `NUM:date When was it ?`.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ class FasttextOptions:
 
 
 def read(source: Source, encoding: str, options: FasttextOptions) -> Numbered:
-    """`{"text", "labels"}` of each line: the words in front that begin with the prefix, without it,
-    and what is left. Empty lines are no rows.
+    """Reads `{"text", "labels"}` of each line.
+
+    Labels are the words in front that begin with the prefix, without it; the text is what is
+    left. Empty lines are no rows.
 
     A line without a label or without a text is `Bad`, and so is a label behind the text.
     """
@@ -60,7 +63,7 @@ def _row(number: int, line: str, prefix: str | None) -> tuple[int, dict[str, Any
 
 
 def _looks_like(head: bytes) -> bool:
-    """Nearly every line begins with a label as fastText writes it."""
+    """Returns whether nearly every line begins with a label as fastText writes it."""
     lines = [line for line in head.removeprefix(b"\xef\xbb\xbf").split(b"\n")[:200] if line.strip()]
     lines = lines[:-1] if len(lines) > 1 else lines
     return bool(lines) and sum(

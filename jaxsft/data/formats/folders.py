@@ -1,6 +1,4 @@
-"""What of a folder or an archive is data: not what describes it, and files of one format and one
-split.
-"""
+"""The data files of a folder or archive: files of one format and split, without documentation."""
 
 from __future__ import annotations
 
@@ -39,8 +37,7 @@ SPLITS |= {
 
 
 def documents(names: Iterable[str]) -> list[str]:
-    """Those of some paths that name a file about the data: README, LICENSE, dataset_info.json
-    ..."""
+    """Returns the paths that name a file about the data: README, LICENSE, dataset_info.json ..."""
     paths = map(PurePosixPath, names)
     return [
         str(p)
@@ -55,12 +52,12 @@ def _suffix(path: PurePosixPath) -> str:
 
 
 def annotated(name: str, files: Iterable[str]) -> bool:
-    """Whether an .ann of the same name says of a text that it is data all the same."""
+    """Returns whether a text has an .ann of the same name, so that it is data all the same."""
     return str(PurePosixPath(name).with_suffix(".ann")) in files
 
 
 def data_files(found: Sequence[Source]) -> list[Source]:
-    """The files without those about the data, unless there are no others."""
+    """Returns the files without those about the data, unless there are no others."""
     out = {str(PurePosixPath(name)) for name in documents(source.name for source in found)}
     return [source for source in found if str(PurePosixPath(source.name)) not in out] or list(found)
 
@@ -68,7 +65,7 @@ def data_files(found: Sequence[Source]) -> list[Source]:
 def of_one_kind(
     path: str, found: Sequence[Source], detect: Callable[[Source], K]
 ) -> list[tuple[Source, K]]:
-    """Each file with its format.
+    """Returns each file with its format, which all must share.
 
     Raises:
       DataError: the files are of several formats, of one that cannot be told, or of several splits;
@@ -104,7 +101,7 @@ def of_one_kind(
 
 
 def _pattern(path: str, names: Sequence[str]) -> str:
-    """A pattern for files of one ending, in the folder or below it."""
+    """Returns a pattern for files of one ending, in the folder or below it."""
     inside = [name.removeprefix(path.rstrip("/") + "/") for name in names]
     ending = "".join(
         PurePosixPath(inside[0]).suffixes[-2 if inside[0].lower().endswith(".gz") else -1 :]

@@ -1,5 +1,6 @@
-"""HTML: the text of a page as a reader sees it, without scripts and, unless it is asked for,
-without what stands around the content.
+"""HTML: the text of a page as a reader sees it, without scripts.
+
+What stands around the content is left out, unless it is asked for.
 """
 
 from __future__ import annotations
@@ -58,8 +59,9 @@ class HtmlOptions:
 
 
 def read(source: Source, encoding: str, options: HtmlOptions) -> Numbered:
-    """A file is a row: `{"text", "title", "language", "folder"}`. A block is a line, a row of a
-    table cells between tabs; `<pre>` keeps its spaces.
+    """Reads a file as one row: `{"text", "title", "language", "folder"}`.
+
+    A block is a line, a row of a table cells between tabs; `<pre>` keeps its spaces.
 
     Where the page has a `<main>`, its text is that. The characters are those that `<meta charset>`
     declares, unless `encoding` is another than utf-8. A page without text, and one with an element
@@ -107,8 +109,9 @@ def read(source: Source, encoding: str, options: HtmlOptions) -> Numbered:
 
 
 class Page(HTMLParser):
-    """Collects lines of text. `hidden` are the open elements, with their lines, that nothing is
-    taken from.
+    """A collector of lines of text.
+
+    `hidden` are the open elements, with their lines, whose text is ignored.
     """
 
     def __init__(self, boilerplate: bool):
@@ -194,7 +197,7 @@ class Page(HTMLParser):
             self.line, self.first_cell = "", True
 
     def text(self) -> str:
-        """The lines; those of <main> alone where it has any, unless boilerplate is kept."""
+        """Returns the text; that of <main> alone where it has any, unless boilerplate is kept."""
         self._break("html")
         main = [line for inside, line in self.lines if inside]
         return "\n".join(
@@ -203,8 +206,9 @@ class Page(HTMLParser):
 
 
 def _known(charset: str) -> str | None:
-    """The codec of a declared charset; the web reads Latin-1 and ASCII as Windows-1252 (WHATWG
-    encoding standard).
+    """Returns the codec of a declared charset; None for an unknown one.
+
+    The web reads Latin-1 and ASCII as Windows-1252 (WHATWG encoding standard).
     """
     try:
         name = codecs.lookup(charset).name

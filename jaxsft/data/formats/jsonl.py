@@ -1,5 +1,7 @@
-"""JSON and JSON lines. Every object keeps the line where it begins, in a list over many lines
-too."""
+"""JSON and JSON lines.
+
+Every object keeps the line where it begins, in a list over many lines too.
+"""
 
 from __future__ import annotations
 
@@ -32,8 +34,9 @@ _half_emoji = re.compile("[\ud800-\udfff]")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys all count: of two equal ones the standard decoder forgets the first
-    without a word.
+    """Returns an object whose keys are unique. Raises ValueError for a key that occurs twice.
+
+    The standard decoder would silently drop the first of two equal keys.
     """
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -47,9 +50,7 @@ _decoder = json.JSONDecoder(object_pairs_hook=_unique)
 
 
 def read_lines(source: Source, encoding: str, options: NoOptions) -> Numbered:
-    """One object per line, as they are read; a file that is a list over several lines is one all
-    the same.
-    """
+    """Reads one object per line, as they are read; a list over several lines is one too."""
     head = source.head()
     if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[") and not _is_lines(head, list):
         yield from _whole(source.text(encoding), source.name)
@@ -58,8 +59,9 @@ def read_lines(source: Source, encoding: str, options: NoOptions) -> Numbered:
 
 
 def read_document(source: Source, encoding: str, options: DocumentOptions) -> Numbered:
-    """A list of objects, or `{"data": [...]}`; or one object per line. A list is read as a whole:
-    JSON lines are for what memory does not hold.
+    """Reads a list of objects, `{"data": [...]}`, or one object per line.
+
+    A list is read as a whole: JSON lines are for what memory does not hold.
 
     With `records` the rows of a nested document: `*` gives those of `{"sst2": [...], "qqp":
     [...]}`, each with its `key`, sst2 or qqp, and those of a list of texts as `{"value": text}`;
@@ -91,13 +93,16 @@ def _whole(content: str, file: str) -> Numbered:
 
 
 def write_lines(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """One compact object per line. Raises DataError as `dumped`."""
+    """Writes one compact object per line. Raises DataError as `dumped`."""
     for number, row in enumerate(rows, start=1):
         file.write(dumped(row, name, number) + b"\n")
 
 
 def write_list(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """One compact object per line, between brackets and commas. Raises DataError as `dumped`."""
+    """Writes one compact object per line, between brackets and commas.
+
+    Raises DataError as `dumped`.
+    """
     before = b"[\n"
     for number, row in enumerate(rows, start=1):
         file.write(before + dumped(row, name, number))
@@ -106,8 +111,10 @@ def write_list(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> No
 
 
 def dumped(row: dict[str, Any], name: str, number: int) -> bytes:
-    """A row as strict JSON (RFC 8259). Raises DataError where a number is not finite: the readers
-    here take `NaN`, but other programs do not.
+    """Returns a row as strict JSON (RFC 8259).
+
+    Raises DataError where a number is not finite: the readers here take `NaN`, but other
+    programs do not.
     """
     try:
         text = json.dumps(row, ensure_ascii=False, allow_nan=False)
@@ -124,7 +131,7 @@ def dumped(row: dict[str, Any], name: str, number: int) -> bytes:
 
 
 def _not_finite(value: Any) -> float | None:
-    """The first number in a value that is not finite."""
+    """Returns the first number in a value that is not finite; None without one."""
     if isinstance(value, dict | list | tuple):
         return next(
             (
@@ -159,8 +166,9 @@ NO_CHARACTER = "half of a surrogate pair, which is no character; mend or remove 
 
 
 def surrogate(value: Any) -> str | None:
-    """The first lone surrogate in the texts of a value, as it is escaped: of a broken emoji, or a
-    byte that was no UTF-8.
+    """Returns the first lone surrogate in the texts of a value, escaped; None without one.
+
+    It comes from a broken emoji, or a byte that was no UTF-8.
     """
     left = [value]  # not by calling itself: JSON nests nearly as deep as Python may call
     while left:
@@ -181,8 +189,9 @@ def _kind(value: Any) -> str:
 
 
 def _is_lines(head: bytes, kind: type = dict) -> bool:
-    """Whether the first line is an object (or a list) by itself and more follows: a .json file that
-    holds JSON lines.
+    """Returns whether a .json file holds JSON lines.
+
+    The first line is an object (or a list) by itself and more follows.
     """
     first, _, rest = head.lstrip(b"\xef\xbb\xbf \t\r\n").partition(b"\n")
     if not rest.strip():
@@ -206,7 +215,7 @@ def _lines(source: Source, encoding: str) -> Iterator[tuple[int, Any] | Bad]:
 
 
 def _legible(bad: Bad) -> Bad:
-    """A line that cannot be decoded with those of its fields that can be read."""
+    """Returns a line that cannot be decoded with those of its fields that can be read."""
     try:
         fields = _decoder.decode(bad.text)
     except (ValueError, RecursionError):
@@ -227,7 +236,7 @@ class _Cursor:
         self.position = position
 
     def skip(self, characters: str = "") -> bool:
-        """Step over white space and then over one of `characters`, if it is there."""
+        """Skips white space and then one of `characters`; returns whether there was one."""
         self.move(_space.match(self.content, self.position).end())
         if self.position < len(self.content) and self.content[self.position] in characters:
             self.move(self.position + 1)
@@ -297,7 +306,7 @@ def _records(content: str, file: str, options: DocumentOptions) -> Iterator[tupl
 def _walk(
     at: _Cursor, path: list[str], keys: tuple[str, ...]
 ) -> Iterator[tuple[int, tuple[str, ...], Any]]:
-    """Line, keys and value of what lies below; the cursor goes on behind it."""
+    """Yields line, keys and value of what lies below; moves the cursor behind it."""
     at.skip()
     opening = at.content[at.position : at.position + 1]
     if not path and opening == "[":
@@ -347,9 +356,10 @@ def _walk_object(
 
 
 def top_lists(content: str, file: str) -> Iterator[tuple[str, int, Any]]:
-    """Of a document that is one object of lists, such as `{"images": [...], "annotations": [...]}`:
-    the name of the list, and each of its elements with its line. What is no list is passed over.
-    Raises DataError where the JSON is broken.
+    """Yields (list name, line, element) of a document that is one object of lists.
+
+    An example is `{"images": [...], "annotations": [...]}`. What is no list is skipped. Raises
+    DataError where the JSON is broken.
     """
     at = _Cursor(content, 0, file)
     at.expect("{")
@@ -368,8 +378,10 @@ def top_lists(content: str, file: str) -> Iterator[tuple[str, int, Any]]:
 
 
 def _document(content: str, begin: int, file: str) -> Iterator[tuple[int, Any]]:
-    """One object over the whole file: its list `data`, or else the object itself is the only
-    row."""
+    """Yields the rows of one object over the whole file.
+
+    They are its list `data`, or else the object itself is the only row.
+    """
     at = _Cursor(content, begin, file)
     first = at.line
     fields: dict[str, Any] = {}

@@ -1,5 +1,6 @@
-"""Exports of Label Studio: JSON, with the results of every annotator, and JSON-MIN. One annotator's
-work on one task is a row.
+"""Exports of Label Studio: JSON, with every annotator's results, and JSON-MIN.
+
+One annotator's work on one task is a row.
 """
 
 from __future__ import annotations
@@ -39,9 +40,11 @@ class LabelStudioOptions:
 
 
 def read(source: Source, encoding: str, options: LabelStudioOptions) -> Numbered:
-    """`{"id", "text", "spans", "relations", "labels", "annotator", "skipped"}`, `seconds` (the lead
-    time) where the tool has measured it, the other data of the task, and a column per control that
-    is no span.
+    """Reads one row per task and annotator, with its spans, relations and labels.
+
+    `{"id", "text", "spans", "relations", "labels", "annotator", "skipped"}`, `seconds` (the
+    lead time) where the tool has measured it, the other data of the task, and a column per
+    control that is no span.
 
     `labels` are all that was chosen (choices, taxonomies as `A/B`); a control's own column has its
     choices, rating, number or texts. A task that nobody has annotated is a row with annotator,
@@ -127,7 +130,7 @@ def _text(data: dict[str, Any], field: str) -> str:
 
 
 def _annotator(work: dict[str, Any]) -> Any:
-    """The name or number of who did it; a complete export has a whole user there."""
+    """Returns the name or number of the annotator; a complete export has a whole user there."""
     by = work.get("completed_by", work.get("created_username"))
     if isinstance(by, dict):
         by = by.get("email") or by.get("username") or by.get("id")
@@ -211,8 +214,9 @@ def _value(kind: Any, value: dict[str, Any]) -> Any:
 
 
 def _of_minimal(task: dict[str, Any], options: LabelStudioOptions) -> Iterator[dict[str, Any]]:
-    """JSON-MIN: the results stand beside the data. Lists of spans become `spans`; `{"choices":
-    [...]}` a list; the rest stays as it is.
+    """Yields the row of a JSON-MIN task, whose results stand beside its data.
+
+    Lists of spans become `spans`; `{"choices": [...]}` a list; the rest stays as it is.
     """
     text, spans, columns = _text(task, options.text), [], {}
     for key, value in task.items():
@@ -240,9 +244,10 @@ def _of_minimal(task: dict[str, Any], options: LabelStudioOptions) -> Iterator[d
 # --- write
 # --------------------------------------------------------------------------------------------------
 def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """Rows as a JSON export that reads as the same rows: those of one id, or without ids each row,
-    are the annotations of one task. Spans are of the control `label`, `labels` of the control
-    `labels`; other columns are data of the task.
+    """Writes rows as a JSON export that reads as the same rows.
+
+    Those of one id, or without ids each row, are the annotations of one task. Spans are of the
+    control `label`, `labels` of the control `labels`; other columns are data of the task.
 
     Raises:
       DataError: a row without text; a span that leaves it; rows of one id with different data.

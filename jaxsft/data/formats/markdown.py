@@ -1,5 +1,6 @@
-"""Markdown: a file is a row. Front matter, in YAML between `---` or in TOML between `+++`, becomes
-columns.
+"""Markdown: a file is a row, and its front matter becomes columns.
+
+Front matter is YAML between `---` or TOML between `+++`.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ class MarkdownOptions:
 
 
 def read(source: Source, encoding: str, options: MarkdownOptions) -> Numbered:
-    """`{"text", "title", "folder"}` and the fields of the front matter; `title` is its field, or
-    else the first heading of level 1.
+    """Reads `{"text", "title", "folder"}` and the fields of the front matter.
+
+    `title` is its field, or else the first heading of level 1.
 
     Front matter that is broken, is no mapping, or has a field `text` or `folder`, makes the row
     `Bad`; so does a file without text.
@@ -109,7 +111,7 @@ def _plain(value: Any) -> Any:
 
 
 def _shown(body: str) -> tuple[str, str | None]:
-    """The text as a page shows it, and its first heading of level 1."""
+    """Returns the text as a page shows it, and its first heading of level 1."""
     from markdown_it import MarkdownIt
 
     page = html.Page(boilerplate=True)

@@ -1,6 +1,7 @@
-"""The columns of CoNLL-2012 (OntoNotes; Pradhan et al. 2012, aclanthology.org/W12-4501): at least
-twelve, of which those of arguments differ in number from sentence to sentence; named entities are
-brackets, `(GPE*` `*)` `(DATE)`.
+"""The columns of CoNLL-2012 (OntoNotes): at least twelve, with named entities in brackets.
+
+Pradhan et al. 2012, aclanthology.org/W12-4501. The columns of arguments differ in number from
+sentence to sentence; entities are `(GPE*` `*)` `(DATE)`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _begin = re.compile(r"#begin document \(.*\); part \d+\s*")
 
 
 def is_layout(lines: Sequence[str]) -> bool:
-    """Whether lines, of which the first says so, have these columns."""
+    """Returns whether lines have these columns; one of them must declare a document."""
     rows = [line.split() for line in lines if line.strip() and not line.startswith("#")]
     return (
         any(map(_begin.fullmatch, lines))
@@ -39,13 +40,13 @@ def is_layout(lines: Sequence[str]) -> bool:
 
 
 def cells(line: str) -> list[str]:
-    """The columns of `NAMES`."""
+    """Returns the cells of the columns of `NAMES`."""
     found = line.split()
     return [*found[:11], found[-1]] if len(found) >= len(NAMES) else found
 
 
 def iob2(column: Sequence[str]) -> list[str]:
-    """The tags of a column of brackets.
+    """Converts a column of brackets to IOB2 tags.
 
     Raises:
       ValueError: brackets that do not fit each other; its argument is the position and what is

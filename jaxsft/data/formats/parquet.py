@@ -1,5 +1,6 @@
-"""Parquet, and Arrow's own files (IPC file, IPC stream, Feather), through pyarrow: read batch by
-batch, every value as plain JSON has it.
+"""Parquet, and Arrow's own files (IPC file, IPC stream, Feather), through pyarrow.
+
+They are read batch by batch, every value as plain JSON has it.
 
 Nothing is rounded: integers are exact; a decimal is the text of its digits; dates, times and
 instants are ISO 8601 text (an instant with a time zone in UTC), a duration is `PT<seconds>S`. A
@@ -52,7 +53,7 @@ def _pyarrow() -> Any:
 # --- read
 # --------------------------------------------------------------------------------------------------
 def read(source: Source, encoding: str, options: ParquetOptions) -> Numbered:
-    """The rows of a Parquet file, numbered from 1, by batches of its row groups.
+    """Reads the rows of a Parquet file, numbered from 1, by batches of its row groups.
 
     A row with bytes in a wanted column is `Bad`; so is one whose text is not UTF-8, or whose id has
     no name.
@@ -68,8 +69,10 @@ def read(source: Source, encoding: str, options: ParquetOptions) -> Numbered:
 
 
 def read_arrow(source: Source, encoding: str, options: ParquetOptions) -> Numbered:
-    """The rows of an Arrow IPC file (also Feather, version 2) or an IPC stream (what Hugging Face
-    datasets keep). Raises as `read`.
+    """Reads the rows of an Arrow IPC file or stream.
+
+    An IPC file is also Feather, version 2; an IPC stream is what Hugging Face datasets keep.
+    Raises as `read`.
     """
     pa = _pyarrow()
     with source.open() as file, _told(pa, source.name, "Arrow"):
@@ -117,9 +120,7 @@ def _rows(schema: Any, batches: Iterable[Any], name: str, options: ParquetOption
 
 
 def _batch(batch: Any, before: int, barred: dict[str, str], labels: dict[str, Any]) -> Numbered:
-    """The rows of a batch; where it is damaged, or a text in it is not UTF-8, its rows one by one,
-    to find which.
-    """
+    """Yields the rows of a batch; one by one where it is damaged, to find the bad ones."""
     try:
         batch.validate(full=True)  # without this, what points outside of the file ends the process
         columns = {
@@ -171,12 +172,13 @@ def _batch(batch: Any, before: int, barred: dict[str, str], labels: dict[str, An
 
 
 class _NoValue(Exception):
-    """A value that has no place in plain JSON, and why."""
+    """The error that a value has no place in plain JSON, and why."""
 
 
 def _no_text(kind: Any) -> str | None:
-    """What bars a column of this type, anywhere in it: its bytes, or a type that is not known here;
-    None where nothing does.
+    """Returns why a column of this type cannot be read: bytes, or an unknown type; else None.
+
+    The type may be nested anywhere in it.
     """
     types = _pyarrow().types
     if isinstance(kind, _pyarrow().BaseExtensionType):
@@ -198,7 +200,7 @@ def _no_text(kind: Any) -> str | None:
 
 
 def _plain(array: Any) -> list[Any]:
-    """The values of an Arrow array as JSON has them."""
+    """Returns the values of an Arrow array as JSON has them."""
     pa, types, kind = _pyarrow(), _pyarrow().types, array.type
     if isinstance(kind, pa.BaseExtensionType):
         return _plain(array.storage)
@@ -240,7 +242,7 @@ def _lists(pa: Any, array: Any) -> list[Any]:
 
 
 def _maps(pa: Any, array: Any) -> list[Any]:
-    """A dict where the keys are texts, and occur once; otherwise a list of pairs."""
+    """Returns a dict where the keys are texts and unique; otherwise a list of pairs."""
     # a slice of a map keeps the keys of all
     array = array.take(pa.array(range(len(array)), pa.int64()))
     keys, items, offsets = _plain(array.keys), _plain(array.items), array.offsets.to_pylist()
@@ -299,8 +301,9 @@ def _fraction(value: int, digits: int) -> str:
 # --- class names of Hugging Face
 # --------------------------------------------------------------------------------------------------
 def _class_names(schema: Any, name: str) -> dict[str, Any]:
-    """By column, the names of a ClassLabel, or `{"feature": ...}` and `{field: ...}` around it, as
-    the schema's metadata has them.
+    """Returns the names of a ClassLabel by column, as the schema's metadata has them.
+
+    Nested ones stand in `{"feature": ...}` and `{field: ...}`.
     """
     try:
         features = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))["info"][
@@ -354,8 +357,9 @@ def _named(value: Any, labels: Any, column: str) -> Any:
 # --- write
 # --------------------------------------------------------------------------------------------------
 def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """Rows as Parquet, in row groups of 10,000. The rows are held in memory: the type of a column
-    is known from all of them.
+    """Writes rows as Parquet, in row groups of 10,000.
+
+    The rows are held in memory: the type of a column is known from all of them.
 
     Raises:
       DataError: no rows; a row without a column of the first, or with another; values of different
@@ -369,7 +373,7 @@ def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
 
 
 def write_arrow(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """Rows as an Arrow IPC file; as `write`."""
+    """Writes rows as an Arrow IPC file, as `write` does."""
     pa, rows = _pyarrow(), list(rows)
     schema = _schema(pa, rows, name)
     with pa.ipc.new_file(file, schema) as writer:
@@ -389,8 +393,9 @@ def _schema(pa: Any, rows: Sequence[dict[str, Any]], name: str) -> Any:
 
 
 def _merged(kind: Any, value: Any, where: Callable[[str], str]) -> Any:
-    """The type of what was seen before (None: only null) and of this value. A type is "text",
-    "bool", "int", "uint", "float", ("list", type) or ("dict", {key: type}).
+    """Merges the type seen so far (None: only null) with that of a value.
+
+    A type is "text", "bool", "int", "uint", "float", ("list", type) or ("dict", {key: type}).
     """
     if value is None:
         return kind

@@ -1,5 +1,6 @@
-"""The Penn Treebank's two layouts: bracketed trees (.mrg) and tagged text (.pos). Source: Marcus et
-al. 1993, and the treebank's README files.
+"""The Penn Treebank's two layouts: bracketed trees (.mrg) and tagged text (.pos).
+
+Source: Marcus et al. 1993, and the treebank's README files.
 
 Trees nest as deep as they like: nothing here calls itself.
 """
@@ -59,9 +60,11 @@ class Node:
 
 
 def read(source: Source, encoding: str, options: TreeOptions) -> Numbered:
-    """One row per tree: `tree` in one line, `tokens` and `pos` of its leaves, `spans` [start, end,
-    label] of its constituents, a parent before its children; the nameless bracket around a sentence
-    is none. A tree whose brackets do not close, or that holds text outside of leaves, is Bad.
+    """Reads one row per tree: `tree` in one line, `tokens` and `pos` of its leaves, and `spans`.
+
+    `spans` are [start, end, label] of its constituents, a parent before its children; the
+    nameless bracket around a sentence is none. A tree whose brackets do not close, or that
+    holds text outside of leaves, is Bad.
 
     Raises:
       ConfigError: an option has a value that does not exist.
@@ -99,8 +102,9 @@ def _known(options: Any, choices: dict[str, tuple[str, ...]]) -> None:
 
 
 def _trees(source: Source, encoding: str) -> Iterator[tuple[int, list[tuple[str, int]] | Bad]]:
-    """The signs of each tree with their lines. A tree that is never closed ends where a line begins
-    another one.
+    """Yields the signs of each tree with their lines.
+
+    A tree that is never closed ends where a line begins another one.
     """
     signs: list[tuple[str, int]] = []
     depth, broken, blank = 0, None, False
@@ -204,7 +208,7 @@ def _parsed(signs: list[tuple[str, int]]) -> Node | Bad:
 
 
 def _without_traces(root: Node) -> bool:
-    """Take out leaves tagged -NONE- and what is empty then. Whether anything is left."""
+    """Removes leaves tagged -NONE- and what is empty then; returns whether anything is left."""
     order = list(_nodes(root))
     for node in reversed(order):
         node.children = [
@@ -216,7 +220,7 @@ def _without_traces(root: Node) -> bool:
 
 
 def _nodes(root: Node) -> Iterator[Node]:
-    """All nodes, a parent before its children, from left to right."""
+    """Yields all nodes, a parent before its children, from left to right."""
     stack = [root]
     while stack:
         node = stack.pop()
@@ -254,8 +258,10 @@ def _unescaped(word: str) -> str:
 
 
 def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """The field `tree` of each row as a line. Raises DataError where it is not one whole tree, or
-    where `tokens` or `pos` are not its leaves.
+    """Writes the field `tree` of each row as a line.
+
+    Raises DataError where it is not one whole tree, or where `tokens` or `pos` are not its
+    leaves.
     """
     for number, row in enumerate(rows, start=1):
         where, tree = f"{name}: row {number}", row.get("tree")
@@ -308,8 +314,10 @@ class _Open:
 
 
 def read_tagged(source: Source, encoding: str, options: TaggedOptions) -> Numbered:
-    """One row per sentence: `tokens`, `pos`, and `spans` [start, end, "NP"] of the brackets around
-    noun phrases. A word without a tag, or a bracket that does not close, makes its sentence Bad.
+    """Reads one row per sentence: `tokens`, `pos`, and `spans` of the bracketed noun phrases.
+
+    A span is [start, end, "NP"]. A word without a tag, or a bracket that does not close, makes
+    its sentence Bad.
 
     Raises:
       ConfigError: an option has a value that does not exist.
@@ -345,8 +353,9 @@ def read_tagged(source: Source, encoding: str, options: TaggedOptions) -> Number
 
 
 def _closes(pos: list[str], part: str) -> bool:
-    """Whether a part still belongs to the sentence whose full stop was the last tag but for closing
-    quotes and brackets.
+    """Returns whether a part still belongs to the sentence that has had its full stop.
+
+    Since the stop there were only closing quotes and brackets.
     """
     behind = pos[len(pos) - 1 - pos[::-1].index(".") + 1 :]
     return any(tag not in CLOSING for tag in behind) or part.rpartition("/")[2] in (*CLOSING, ".")
@@ -382,8 +391,9 @@ def _add(now: _Open, part: str, number: int, options: TaggedOptions) -> None:
 
 
 def write_tagged(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """Sentences between lines of ====, noun phrases in brackets on lines of their own. A sentence
-    with a full stop inside is read back whole with `sentence=paragraph`.
+    """Writes sentences between lines of ====, bracketed noun phrases on lines of their own.
+
+    A sentence with a full stop inside is read back whole with `sentence=paragraph`.
 
     Raises:
       DataError: a row would not be read back: tokens and tags of different number, white space in
@@ -427,7 +437,10 @@ def write_tagged(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> 
 
 
 def _looks_like_trees(head: bytes) -> bool:
-    """`( (S (NP ...`: two brackets, labels in capitals, a leaf among the first lines."""
+    """Returns whether a file begins with trees, `( (S (NP ...`.
+
+    It has two brackets, labels in capitals, and a leaf among the first lines.
+    """
     text = head[:2000].decode("utf-8", "replace").removeprefix("\ufeff")
     text = "\n".join(line for line in text.split("\n") if not line.startswith("*x*"))
     begins = re.match(r"\s*\((?:[A-Z][A-Z0-9|=+-]*)?\s*\([A-Z][A-Z0-9|=+-]*[\s(]", text)
@@ -435,7 +448,9 @@ def _looks_like_trees(head: bytes) -> bool:
 
 
 def _looks_tagged(head: bytes) -> bool:
-    """The first lines hold only brackets and words with tags in capitals or signs, and a line of
+    """Returns whether a file begins as tagged text.
+
+    The first lines hold only brackets and words with tags in capitals or signs, and a line of
     ==== or a bracketed noun phrase is among them.
     """
     text = head[:4000].decode("utf-8", "replace").removeprefix("\ufeff")

@@ -11,15 +11,18 @@ from jaxsft.errors import DataError
 
 
 class Struct(dict):
-    """An object of a columnar file: it has the fields of all objects of its column, null where
-    nobody wrote one.
+    """An object of a columnar file.
+
+    It has the fields of all objects of its column, null where nobody wrote one.
     """
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Row:
-    """One row as read: its fields, the file (spelled as the user gave it) and the 1-based physical
-    line where the row begins.
+    """One row as read: its fields, its file and its line.
+
+    The file is spelled as the user gave it; the line is the 1-based physical one where the row
+    begins.
     """
 
     fields: dict[str, Any]
@@ -28,14 +31,15 @@ class Row:
 
     @property
     def where(self) -> str:
-        """`train.csv:17`: what an error message about this row begins with."""
+        """Returns the beginning of an error message about this row, `train.csv:17`."""
         return f"{self.file}:{self.line}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Bad:
-    """A row that cannot be read, and why; the reader goes on behind it. `data.on_bad_row` says
-    whether it ends the run or is put aside.
+    """A row that cannot be read, and why; the reader goes on behind it.
+
+    `data.on_bad_row` says whether it ends the run or is put aside.
     """
 
     line: int
@@ -57,7 +61,7 @@ Numbered = Iterator[tuple[int, dict[str, Any]] | Row | Bad]
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class NoOptions:
-    """Of a format that reads one way only."""
+    """The options of a format that reads one way only."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -92,7 +96,7 @@ class Format:
 
 
 def listed(names: Iterable[str], most: int = 20) -> str:
-    """Names for a message: the first of them, and how many there are beside them."""
+    """Formats names for a message: the first of them, and how many there are beside them."""
     names = list(names)
     return ", ".join(names[:most]) + (
         f" and {len(names) - most:,} more" if len(names) > most else ""
@@ -100,8 +104,9 @@ def listed(names: Iterable[str], most: int = 20) -> str:
 
 
 def repeated(names: Iterable[str]) -> str | None:
-    """The first name that stands there for the second time; None where all differ. In time that
-    grows with their number.
+    """Returns the first name that occurs for the second time; None where all differ.
+
+    In time that grows with their number.
     """
     seen: set[str] = set()
     for name in names:
@@ -115,15 +120,18 @@ _number = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?
 
 
 def plain_number(text: str) -> float | None:
-    """The number that a text spells with the digits 0 to 9, a point and an exponent; None for
-    Python's `1_000`, for `inf`, `nan` and other digits.
+    """Parses a number in the digits 0 to 9 with a point and an exponent; None for other text.
+
+    None for Python's `1_000`, for `inf`, `nan` and other digits.
     """
     return float(text) if _number.fullmatch(text.strip()) else None
 
 
 def require_column(row: Row, name: str, option: str) -> Any:
-    """Return `row.fields[name]`; a missing column is a DataError that lists those found and names
-    `option` (such as data.columns.text).
+    """Returns `row.fields[name]`.
+
+    Raises DataError for a missing column, with those found and `option` (such as
+    data.columns.text).
     """
     if name not in row.fields:
         found = listed(map(repr, row.fields)) or "none"

@@ -1,5 +1,6 @@
-"""The raw files of SNIPS (Coucke et al. 2018, arXiv:1805.10190): `{"GetWeather": [{"data":
-[{"text": "in "}, {"text": "Rome", "entity": "city"}]}]}`.
+"""The raw files of SNIPS (Coucke et al. 2018, arXiv:1805.10190).
+
+They hold `{"GetWeather": [{"data": [{"text": "in "}, {"text": "Rome", "entity": "city"}]}]}`.
 
 Each utterance is a row: its whole text, its intent, and the slots as spans of characters.
 """
@@ -22,7 +23,7 @@ _begins = re.compile(
 
 
 def read(source: Source, encoding: str, options: NoOptions) -> Numbered:
-    """Rows `{"text", "intent", "spans": [{"start", "end", "label"}]}`; `end` is exclusive."""
+    """Reads rows `{"text", "intent", "spans": [{"start", "end", "label"}]}`; `end` is exclusive."""
     for found in jsonl.read_document(
         source, encoding, jsonl.DocumentOptions(records="*", key="intent")
     ):
@@ -62,8 +63,9 @@ def read(source: Source, encoding: str, options: NoOptions) -> Numbered:
 
 
 def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """The same shape again, intents in the order of their first row. Raises DataError where spans
-    overlap, leave the text, or a field is missing.
+    """Writes rows in the raw form, intents in the order of their first row.
+
+    Raises DataError where spans overlap, leave the text, or a field is missing.
     """
     intents: dict[str, list[Any]] = {}
     for number, row in enumerate(rows, start=1):

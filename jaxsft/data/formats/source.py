@@ -1,5 +1,4 @@
-"""Where bytes come from: a file, a packed one, a member of an archive; and the one place where
-bytes become characters.
+"""The source of bytes (a file, a packed one, a member of an archive) and their decoding.
 
 Archives are read in place: nothing is unpacked to the disk. A member whose name leaves the archive,
 and one that grows without measure, is refused.
@@ -48,8 +47,10 @@ JUNK = ("__macosx", "thumbs.db", "desktop.ini")  # what file managers leave in f
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Source:
-    """One file. `name` is what messages call it: the path as the user spelled it, and the member of
-    an archive behind it.
+    """One file.
+
+    `name` is what messages call it: the path as the user spelled it, and the member of an
+    archive behind it.
     """
 
     name: str
@@ -58,7 +59,7 @@ class Source:
 
     @contextlib.contextmanager
     def open(self) -> Iterator[IO[bytes]]:
-        """Its bytes, unpacked as they are read where the name ends in .gz.
+        """Opens its bytes, unpacked as they are read where the name ends in .gz.
 
         Raises:
           DataError: missing, a directory, unreadable, encrypted, a damaged archive or .gz, one that
@@ -79,15 +80,16 @@ class Source:
             yield file
 
     def head(self) -> bytes:
-        """The first bytes; those of UTF-16 and UTF-32 with a byte-order mark as UTF-8."""
+        """Returns the first bytes; those of UTF-16 and UTF-32 with a byte-order mark as UTF-8."""
         with self.open() as file:
             head = file.read(HEAD)
         mark = _mark(head)
         return head if mark is None else head.decode(mark, "ignore").encode()
 
     def lines(self, encoding: str, ends: bool = False) -> Iterator[tuple[int, str] | Bad]:
-        """Each line with its number from 1, as it is read; `Bad` for one that is not in the
-        encoding. A byte-order mark is no part of the first.
+        """Yields each line with its number from 1; `Bad` for one that is not in the encoding.
+
+        A byte-order mark is no part of the first.
 
         Args:
           ends: keep the line ends; without, one LF or CR LF is taken off. Only a LF ends a line: a
@@ -151,8 +153,10 @@ class Source:
             )
 
     def _cure(self, encoding: str) -> str:
-        """What helps where a line is not in the encoding: to mend it, where more of the others that
-        have such bytes are; else another encoding.
+        """Returns the advice for a line that is not in the encoding.
+
+        It is to mend the line, where most others with such bytes are in the encoding; else
+        to choose another encoding.
         """
         fitting = strange = high = 0
         with self.open() as file:
@@ -177,8 +181,9 @@ class Source:
         )
 
     def text(self, encoding: str) -> str:
-        """All characters, without a byte-order mark and with the line ends as they are, for formats
-        that are read as a whole.
+        """Returns all characters, without a byte-order mark and with the line ends as they are.
+
+        It is for formats that are read as a whole.
 
         Raises:
           DataError: as `open`; or the bytes are not in `encoding` (with the line and the byte).
@@ -199,8 +204,9 @@ class Source:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Tree:
-    """A folder or an archive as a whole: for formats that spread a data set over files. `files` are
-    all its files by their path inside it, sorted.
+    """A folder or an archive as a whole, for formats that spread a data set over files.
+
+    `files` are all its files by their path inside it, sorted.
     """
 
     name: str
@@ -208,8 +214,9 @@ class Tree:
     files: dict[str, Source]
 
     def match(self, pattern: str) -> list[Source]:
-        """The files whose path inside the tree fits a pattern in any case: `*` stands for anything,
-        slashes too.
+        """Returns the files whose path inside the tree matches a pattern in any case.
+
+        `*` stands for anything, slashes too.
         """
         return [
             source
@@ -219,9 +226,11 @@ class Tree:
 
 
 def sources(path: str | Path) -> list[Source]:
-    """The files that a path means: one file, a pattern (`data/*.jsonl`), the members of an archive
+    """Returns the files that a path means, sorted by name, without hidden files.
+
+    It may be one file, a pattern (`data/*.jsonl`), the members of an archive
     (`set.zip/train/*.txt`), the files of a folder or an archive; or one of the hub,
-    `hub:owner/name@revision/path`. Sorted by name; hidden files are left out.
+    `hub:owner/name@revision/path`.
 
     Raises:
       DataError: there is none.
@@ -255,7 +264,7 @@ def sources(path: str | Path) -> list[Source]:
 
 
 def _nothing(text: str) -> str:
-    """Why a path means no file."""
+    """Returns why a path means no file."""
     if not glob.has_magic(text):
         return "there is no such file" + hub.hint(text, file=True)
     brackets = re.search(r"\[[^\]]*\]", text)
@@ -269,8 +278,9 @@ def _nothing(text: str) -> str:
 
 
 def tree(path: str | Path) -> Tree:
-    """A folder or an archive as a whole. Raises DataError where it is neither, or an archive's
-    member would leave it.
+    """Returns a folder or an archive as a whole.
+
+    Raises DataError where it is neither, or an archive's member would leave it.
     """
     text, plain = str(path), Path(path)
     with _told(text):
@@ -301,8 +311,9 @@ def tree(path: str | Path) -> Tree:
 
 @functools.lru_cache(maxsize=2)
 def _archive(path: Path, changed: int, size: int, process: int) -> zipfile.ZipFile:
-    """An archive that stays open: to open it reads the list of all members, 10 ms of 2,000. A fork
-    has its own: a shared file has one position.
+    """Opens an archive that stays open: its list of members takes 10 ms for 2,000.
+
+    A forked process has its own: a shared file has one position.
     """
     return zipfile.ZipFile(path)
 
@@ -339,7 +350,7 @@ def _hidden(name: str) -> bool:
 
 
 def _printable(name: str) -> str:
-    """A name for messages, which are one line: a file's name may hold a line break."""
+    """Returns a name for messages, which are one line: a file's name may hold a line break."""
     return (
         name
         if name.isprintable()
@@ -353,7 +364,7 @@ def _is_zip(path: Path) -> bool:
 
 
 def _inside_archive(text: str) -> tuple[str, str] | None:
-    """`set.zip/a/*.txt` -> (`set.zip`, `a/*.txt`)."""
+    """Splits a path inside an archive: `set.zip/a/*.txt` -> (`set.zip`, `a/*.txt`)."""
     parts = PurePosixPath(text).parts
     for i in range(1, len(parts)):
         archive = Path(*parts[:i])
@@ -363,8 +374,7 @@ def _inside_archive(text: str) -> tuple[str, str] | None:
 
 
 class _Bounded(io.RawIOBase):
-    """Unpacked bytes that end in an error where they grow out of all proportion to what is
-    packed."""
+    """A stream of unpacked bytes that fails where it grows beyond all proportion."""
 
     def __init__(self, file: IO[bytes], packed: int, name: str):
         self.file, self.left, self.name, self.packed = (
@@ -398,7 +408,7 @@ class _Bounded(io.RawIOBase):
 
 @contextlib.contextmanager
 def _told(name: str) -> Iterator[None]:
-    """What the system, gzip and zip raise, as one sentence."""
+    """Raises one sentence for each error of the system, gzip and zip."""
     try:
         yield
     except FileNotFoundError:
@@ -446,8 +456,9 @@ def _undecodable(
 
 
 def _mark(head: bytes) -> str | None:
-    """The encoding whose byte-order mark a file begins with; None for UTF-8 and for Arrow's
-    streams, which begin likewise.
+    """Returns the encoding of a file's byte-order mark; None without one, or for UTF-8.
+
+    None also for Arrow's streams, which begin likewise.
     """
     return next((name for mark, name in MARKS.items() if head.startswith(mark)), None)
 

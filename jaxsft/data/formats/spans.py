@@ -1,4 +1,4 @@
-"""What the formats of annotation tools share: spans of characters that lie in their text.
+"""Spans of characters in their text, shared by the formats of annotation tools.
 
 A span is `{"start", "end", "label"}`, counted in characters (code points), `end` exclusive; a
 relation `{"head", "tail", "label"}`, whose ends are positions in the row's list of spans. None in
@@ -11,8 +11,9 @@ from typing import Any
 
 
 class Problem(Exception):
-    """What is wrong with one annotation, as the reason of a `Bad`: of at most 500 characters,
-    whatever it quotes.
+    """The error of one annotation, as the reason of a `Bad`.
+
+    It has at most 500 characters, whatever it quotes.
     """
 
     def __init__(self, reason: str):
@@ -20,8 +21,7 @@ class Problem(Exception):
 
 
 def located(text: str, start: Any, end: Any, quoted: str | None, name: str) -> tuple[int, int]:
-    """Start and end of a span, checked against the text and, where the tool gives it, against the
-    `quoted` part.
+    """Returns start and end of a span, checked against the text and the `quoted` part, if any.
 
     Offsets of JavaScript, which counts a character beyond U+FFFF twice, are turned into characters
     where only so the quoted part fits.
@@ -50,8 +50,10 @@ def located(text: str, start: Any, end: Any, quoted: str | None, name: str) -> t
 
 
 def same(quoted: str, held: str) -> bool:
-    """Whether a tool quotes what a text holds: it may show white space folded and line breaks gone,
-    or as `\\n`, as a browser or a form does.
+    r"""Returns whether a tool quotes what a text holds.
+
+    The tool may show white space folded and line breaks gone, or as `\n`, as a browser or a
+    form does.
     """
     return quoted == held or (isinstance(quoted, str) and _bare(quoted) == _bare(held))
 
@@ -77,7 +79,10 @@ def _from_utf16(text: str, start: int, end: int) -> tuple[int, int] | None:
 
 
 def relation(head: Any, tail: Any, label: Any, index: dict[Any, int], name: str) -> dict[str, Any]:
-    """A relation between spans, by their ids. Raises Problem where one of them is not there."""
+    """Returns a relation between spans, by their ids.
+
+    Raises Problem where one of them is not there.
+    """
     for end in (head, tail):
         if not isinstance(end, int | str) or end not in index:
             raise Problem(f"{name} ends at {end!r}, which is no span of this text")

@@ -1,5 +1,6 @@
-"""SQuAD as it is published (Rajpurkar et al. 2016, arXiv:1606.05250; 2018, arXiv:1806.03822): a
-document of articles, paragraphs and questions.
+"""SQuAD as it is published: a document of articles, paragraphs and questions.
+
+Rajpurkar et al. 2016, arXiv:1606.05250; 2018, arXiv:1806.03822.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from jaxsft.data.formats.spans import Problem
 
 
 def read(source: Source, encoding: str, options: NoOptions) -> Numbered:
-    """`{"id", "title", "context", "question", "answers"}` per question, with `is_impossible` where
-    the file has it; the line is that of its article.
+    """Reads a row per question: `{"id", "title", "context", "question", "answers"}`.
+
+    `is_impossible` stands there where the file has it; the line is that of its article.
 
     `answers` is a list of `{"text", "answer_start"}`, empty where the context has no answer
     (`plausible_answers` are left out); a question without the field has no such column. An article,

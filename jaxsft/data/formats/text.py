@@ -21,8 +21,9 @@ class TextOptions:
 
 
 def read(source: Source, encoding: str, options: TextOptions) -> Numbered:
-    """The field `text`; of whole files also `folder`, the name of the folder that the file lies in
-    (a label, in many data sets).
+    """Reads the field `text`; of whole files also `folder`.
+
+    It is the name of the folder that the file lies in (a label, in many data sets).
 
     Empty lines are no rows; line ends are no part of a text, except inside a whole file. A
     paragraph with a line that cannot be decoded is Bad.
@@ -58,8 +59,10 @@ def read(source: Source, encoding: str, options: TextOptions) -> Numbered:
 
 
 def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """The field `text` of each row as a line. Raises DataError where a row has other fields, or its
-    text would not be read back as one line.
+    """Writes the field `text` of each row as a line.
+
+    Raises DataError where a row has other fields, or its text would not be read back as one
+    line.
     """
     for number, row in enumerate(rows, start=1):
         text = row.get("text")

@@ -54,9 +54,11 @@ class TfdsOptions:
 # --- where it is
 # --------------------------------------------------------------------------------------------------
 def located(path: str) -> tuple[Path, str]:
-    """The folder and the split that `tfds:name[/config][/version][:split]` means, below
-    TFDS_DATA_DIR or ~/tensorflow_datasets. Without a version it is the newest; without a config,
-    the only one. The name may be the folder of a data set itself, `tfds:path/to/set:train`.
+    """Returns the folder and the split that `tfds:name[/config][/version][:split]` means.
+
+    It lies below TFDS_DATA_DIR or ~/tensorflow_datasets. Without a version it is the newest;
+    without a config, the only one. The name may be the folder of a data set itself,
+    `tfds:path/to/set:train`.
 
     Raises:
       DataError: there is none, or there are several configs (they are listed).
@@ -104,8 +106,10 @@ def _is_prepared(tree: Tree) -> bool:
 # --- read
 # --------------------------------------------------------------------------------------------------
 def read(tree: Tree, encoding: str, options: TfdsOptions) -> Numbered:
-    """The rows of a split, numbered from 1: texts decoded, class ids as names, sequences as lists,
-    a sequence of dicts as a list of dicts.
+    """Reads the rows of a split, numbered from 1.
+
+    Texts are decoded, class ids become names, sequences lists, a sequence of dicts a list of
+    dicts.
 
     Raises:
       DataError: damaged; no such split, or several and none is chosen (they are listed); prepared
@@ -169,8 +173,9 @@ def read(tree: Tree, encoding: str, options: TfdsOptions) -> Numbered:
 def _wanted(
     tfds: Any, name: str, features: Mapping[str, Any], columns: Sequence[str]
 ) -> dict[str, Any]:
-    """The features that become columns: all, but where `columns` are named, none that is barred and
-    not among them.
+    """Returns the features that become columns: all, or those in `columns`.
+
+    Raises DataError where one of them has no text form.
     """
     wanted = {}
     for column, feature in features.items():
@@ -224,7 +229,7 @@ def _plain(tfds: Any, feature: Any, value: Any, options: TfdsOptions) -> Any:
 
 
 def _value(value: Any) -> Any:
-    """numpy as Python, bytes as text."""
+    """Converts numpy values to Python's, and bytes to text."""
     if isinstance(value, bytes):
         return value.decode("utf-8")
     if isinstance(value, Mapping):
@@ -260,8 +265,9 @@ def write_tfds(
     shards: int | None = None,
     description: str = "",
 ) -> Path:
-    """Write rows as a data set that `tfds.builder_from_directory(folder)` reads, and
-    `data.train=<folder>` too. The same rows give the same bytes.
+    """Writes rows as a data set that `tfds.builder_from_directory(folder)` reads.
+
+    `data.train=<folder>` reads it too. The same rows give the same bytes.
 
     The folder is made aside and renamed; a data set that stands there is replaced. The rows are
     held in memory: all of them tell a column's type.
@@ -371,8 +377,9 @@ def _write_split(
 
 
 def _kinds(splits: Mapping[str, list[dict[str, Any]]], name: str) -> dict[str, Any]:
-    """By column, in the order of the first appearance: "text", "int", "float", "bool", ("list", one
-    of these) or "json".
+    """Returns the kind of each column, in the order of their first appearance.
+
+    It is "text", "int", "float", "bool", ("list", one of these) or "json".
     """
     kinds: dict[str, Any] = {}
     number = 0
@@ -424,7 +431,7 @@ def _kind(value: Any) -> Any:
 
 
 def _is_single(value: float) -> bool:
-    """Whether 32 bits hold the float exactly: all that tf.train.Example has."""
+    """Returns whether 32 bits hold the float exactly: all that tf.train.Example has."""
     if not math.isfinite(value):
         return True
     try:

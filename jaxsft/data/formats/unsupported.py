@@ -1,5 +1,6 @@
-"""Files of other programs, told by their first bytes or by what an archive holds, and what to do
-with them.
+"""Files of other programs, known by their first bytes or by what an archive holds.
+
+Each comes with what to do with it.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ _pickle = re.compile(rb"\x80[\x02-\x05][\x95}\]cK(q]")
 
 
 def of_file(name: str, head: bytes) -> str | None:
-    """What a file is that no reader takes, and what to do with it; None where a reader may."""
+    """Returns what an unreadable file is and what to do with it; None if a reader may take it."""
     suffix = PurePath(name.lower()).suffix
     if head.startswith(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"):
         return SUFFIXES.get(
@@ -82,9 +83,7 @@ def of_file(name: str, head: bytes) -> str | None:
 
 
 def of_archive(name: str, members: Iterable[str]) -> str | None:
-    """What a zip archive is that is no archive to its user: a workbook, a document; None where it
-    is one.
-    """
+    """Returns what a zip archive is to its user, such as a workbook; None for an archive."""
     suffix, members = PurePath(name.lower()).suffix, set(members)
     if "[Content_Types].xml" in members:
         folders = {member.partition("/")[0] for member in members}

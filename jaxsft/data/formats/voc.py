@@ -1,5 +1,6 @@
-"""PASCAL VOC (Everingham et al. 2010, doi:10.1007/s11263-009-0275-4): a folder or archive with
-Annotations/*.xml and ImageSets/Main/*.txt.
+"""PASCAL VOC: a folder or archive with Annotations/*.xml and ImageSets/Main/*.txt.
+
+Everingham et al. 2010, doi:10.1007/s11263-009-0275-4.
 
 Corners are kept as the file has them (VOC counts pixels from 1): x = xmin, w = xmax - xmin. An
 image without objects is a row all the same.
@@ -35,8 +36,9 @@ class VocOptions(boxes.ImageOptions):
 
 
 def read(tree: Tree, encoding: str, options: VocOptions) -> Numbered:
-    """`{"id", "image", "width", "height", "labels", "boxes"}` per image, in the order of the split,
-    or of the names; see `boxes` for the other rows.
+    """Reads a row per image: `{"id", "image", "width", "height", "labels", "boxes"}`.
+
+    They come in the order of the split, or of the names; see `boxes` for the other rows.
 
     A box has `truncated` and `difficult` too. An object that is broken is `Bad`, and its image
     keeps the others; so is an image whose file is broken (no XML, a document type or entities, no
@@ -73,8 +75,9 @@ def read(tree: Tree, encoding: str, options: VocOptions) -> Numbered:
 
 
 def _split(tree: Tree, encoding: str, split: str) -> Iterator[tuple[str, int, str]]:
-    """File, line and image of each line of a split; in lists by class, `name 1`, those with -1 are
-    not in it.
+    """Yields file, line and image of each line of a split.
+
+    In lists by class, `name 1`, those with -1 are not in it.
     """
     found = {PurePosixPath(source.name).stem: source for source in tree.match(SETS)}
     if split not in found:
@@ -142,7 +145,7 @@ def _parsed(content: bytes) -> ElementTree.Element:
 
 
 def _box(element: ElementTree.Element, width: float, height: float) -> dict[str, Any] | str:
-    """The box of an object, or what is wrong with it."""
+    """Returns the box of an object, or what is wrong with it."""
     name = (element.findtext("name") or "").strip()
     if len(name) > 200:
         return f"an object has a name of {len(name)} characters, expected a label"
@@ -166,8 +169,9 @@ def _number(text: str | None) -> float | None:
 
 
 def write_voc(folder: str | Path, splits: Mapping[str, Iterable[dict[str, Any]]]) -> Path:
-    """Write rows of images as a VOC folder, made aside and renamed: an XML per image, called as its
-    `id` or its `image`, and a list per split.
+    """Writes rows of images as a VOC folder, all or nothing.
+
+    There is an XML per image, called as its `id` or its `image`, and a list per split.
 
     It reads as the same rows; a width that is no whole number, to rounding.
 

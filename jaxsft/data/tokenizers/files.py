@@ -1,4 +1,4 @@
-"""Which files hold a tokenizer, and what they say as one tokenizer.json and tokenizer_config.json.
+"""Reads the files of a tokenizer as one tokenizer.json and tokenizer_config.json.
 
 | files | kind |
 |---|---|
@@ -67,8 +67,7 @@ Read = tuple[dict[str, Any], dict[str, Any]]
 
 
 def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], Path]:
-    """The content of tokenizer.json and of tokenizer_config.json, and the file that holds the
-    vocabulary.
+    """Returns the content of tokenizer.json and tokenizer_config.json, and the vocabulary's file.
 
     Args:
       path: a folder, or the file with the vocabulary.
@@ -94,7 +93,7 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], Path]:
 
 
 def there(folder: Path) -> bool:
-    """Whether a folder holds a vocabulary."""
+    """Returns whether a folder holds a vocabulary."""
     return os.path.isdir(folder) and bool(_candidates(folder))
 
 
@@ -116,7 +115,7 @@ def _vocabulary(path: Path) -> Path:
 
 
 def _candidates(folder: Path) -> list[Path]:
-    """The files that hold a vocabulary, of the first kind that is there."""
+    """Returns the files that hold a vocabulary, of the first kind that is there."""
     for pattern in (
         "tokenizer.json",
         "vocab.txt",
@@ -149,8 +148,9 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _added(file: Path) -> dict[str, Any]:
-    """The tokens of an added_tokens.json (each with its id) as `added_tokens_decoder`. Which of
-    them are special, another file says.
+    """Returns the tokens of an added_tokens.json (each with its id) as `added_tokens_decoder`.
+
+    Which of them are special, another file says.
     """
     found = read_object(file, "tokens with their ids")
     if wrong := next((text for text, index in found.items() if not text or not is_id(index)), None):
@@ -162,7 +162,7 @@ def _added(file: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def named(file: Path) -> Iterator[None]:
-    """Errors of the block begin with the file."""
+    """Raises the ConfigErrors of the block with the file in front."""
     try:
         yield
     except ConfigError as error:
@@ -170,14 +170,17 @@ def named(file: Path) -> Iterator[None]:
 
 
 def _class(config: dict[str, Any]) -> str:
-    """`Llama` of LlamaTokenizer and LlamaTokenizerFast; empty where no class is named."""
+    """Returns `Llama` of LlamaTokenizer and LlamaTokenizerFast; "" where no class is named."""
     return str(config.get("tokenizer_class") or "").removesuffix("Fast").removesuffix("Tokenizer")
 
 
 # --- WordPiece
 # --------------------------------------------------------------------------------------------------
 def _wordpiece(file: Path, config: dict[str, Any]) -> Read:
-    """BERT's cleaning, words and pieces (Devlin et al., 2019, arXiv:1810.04805)."""
+    """Builds WordPiece with BERT's cleaning, words and pieces.
+
+    Devlin et al., 2019, arXiv:1810.04805.
+    """
     try:
         lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeError) as error:
@@ -366,8 +369,10 @@ def _sentencepiece(file: Path, config: dict[str, Any]) -> Read:
 
 
 def _fairseq(model: sentencepiece.Model) -> sentencepiece.Model:
-    """The ids of fairseq: four special tokens of its own before all other pieces, and the mask
-    after them (as XLM-R has, arXiv:1911.02116).
+    """Renumbers the pieces as fairseq does.
+
+    It has four special tokens before all other pieces, and the mask after them (as XLM-R has,
+    arXiv:1911.02116).
     """
     control = lambda text: sentencepiece.Piece(text, 0.0, sentencepiece.CONTROL)
     unknown = sentencepiece.Piece("<unk>", 0.0, sentencepiece.UNKNOWN)
@@ -398,8 +403,9 @@ def _document(model: dict[str, Any], **parts: Any) -> dict[str, Any]:
 
 
 def template(single: list[str], pair: list[str], ids: dict[str, int]) -> dict[str, Any]:
-    """The post processor of a frame: special tokens, `A` and `B`, each with `:1` where it is of the
-    second type.
+    """Builds the post processor of a frame.
+
+    A frame is special tokens, `A` and `B`, each with `:1` where it is of the second type.
     """
 
     def part(text: str) -> dict[str, Any]:
@@ -419,7 +425,7 @@ def template(single: list[str], pair: list[str], ids: dict[str, int]) -> dict[st
 
 
 def read_object(file: Path, expected: str) -> dict[str, Any]:
-    """A JSON object of a file. Raises ConfigError."""
+    """Returns a JSON object of a file. Raises ConfigError."""
     try:
         return documents.read_json(file, ConfigError, dict)
     except ConfigError as error:

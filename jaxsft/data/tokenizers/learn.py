@@ -1,5 +1,6 @@
-"""Tokenizers learnt from the texts of a training split: characters, words, WordPiece and unigram
-pieces. The same texts give the same tokenizer.
+"""Tokenizers learned from the training texts: characters, words, WordPiece and unigram pieces.
+
+The same texts give the same tokenizer.
 
 What is not in the vocabulary becomes the unknown token. Byte-level BPE, which knows every text, is
 `Tokenizer.train`.
@@ -30,7 +31,10 @@ _ROLES = OURS | {"unk_token": UNKNOWN}
 
 
 def characters(texts: Iterable[str], min_count: int = 1, lowercase: bool = False) -> Tokenizer:
-    """A token per character (code point) that the texts hold at least `min_count` times."""
+    """Builds a tokenizer with a token per character that occurs at least `min_count` times.
+
+    A character is a code point.
+    """
     counts: collections.Counter[str] = collections.Counter()
     for text in texts:
         counts.update(text.lower() if lowercase else text)
@@ -48,8 +52,9 @@ def words(
     lowercase: bool = True,
     segment: str = "spaces",
 ) -> Tokenizer:
-    """A token per word that the texts hold at least `min_count` times, of these the `vocab_size`
-    most frequent (special tokens included).
+    """Builds a tokenizer with a token per word that occurs at least `min_count` times.
+
+    Of these it has the `vocab_size` most frequent (special tokens included).
 
     Args:
       segment: spaces: runs of letters and digits, and each other sign by itself; jieba: the words
@@ -73,8 +78,9 @@ def words(
 
 
 def wordpiece(texts: Iterable[str], vocab_size: int, lowercase: bool = True) -> Tokenizer:
-    """WordPiece with BERT's cleaning, special tokens and frame. Its characters have their ids
-    beforehand: the library would order them by chance.
+    """Learns WordPiece with BERT's cleaning, special tokens and frame.
+
+    Its characters have their ids beforehand: the library would order them by chance.
     """
     texts = list(texts)
     raw = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
@@ -111,8 +117,9 @@ def wordpiece(texts: Iterable[str], vocab_size: int, lowercase: bool = True) -> 
 
 
 def unigram(texts: Iterable[str], vocab_size: int, lowercase: bool = False) -> Tokenizer:
-    """Unigram pieces by SentencePiece (Kudo, 2018, arXiv:1804.10959), over NFKC-normalised text; in
-    the extra `sentencepiece`.
+    """Learns unigram pieces by SentencePiece, over NFKC-normalised text.
+
+    Kudo, 2018, arXiv:1804.10959; in the extra `sentencepiece`.
 
     Raises:
       ConfigError: the package is missing, or `vocab_size` has no room for the characters of the
@@ -157,14 +164,17 @@ def unigram(texts: Iterable[str], vocab_size: int, lowercase: bool = False) -> T
 
 
 def _lines(texts: Iterable[str]) -> Iterator[str]:
-    """SentencePiece takes a line for a sentence."""
+    """Yields the non-empty lines of texts, which SentencePiece takes for sentences."""
     return (line for text in texts for line in text.splitlines() if line.strip())
 
 
 def _frequent(
     counts: collections.Counter[str], min_count: int, vocab_size: int | None, what: str
 ) -> list[str]:
-    """The most frequent first, those of one count in the order of their code points."""
+    """Returns the most frequent items first, those of one count in code point order.
+
+    Raises ConfigError where `vocab_size` is too small.
+    """
     kept = sorted(
         (item for item, count in counts.items() if count >= min_count),
         key=lambda item: (-counts[item], item),

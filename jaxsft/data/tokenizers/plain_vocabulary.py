@@ -1,5 +1,6 @@
-"""How text is read: added tokens that are not special as the `tokenizers` library reads them,
-special ones spelled out as any other text.
+"""Plain text encoding: special tokens in a text are spelled out as any other text.
+
+Added tokens that are not special are read as the `tokenizers` library reads them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _UNKNOWN = "\0"
 
 
 class Reading(NamedTuple):
-    """Ids of a text, and which characters, (start, end), each stands for."""
+    """The ids of a text and the characters, (start, end), that each stands for."""
 
     ids: list[int]
     offsets: list[tuple[int, int]]
@@ -40,7 +41,9 @@ class PlainReader:
     """
 
     def __init__(self, document: dict[str, Any], *, inside: bool = False) -> None:
-        """`inside`: for text that goes on with what stands before it, so that no space is put
+        """Builds the encoder from the content of tokenizer.json.
+
+        `inside`: for text that goes on with what stands before it, so that no space is put
         there. Raises what the library raises.
         """
         plain = _without_special(document)
@@ -96,14 +99,14 @@ class PlainReader:
             }
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text. Raises ConfigError where the library fails on it."""
+        """Returns the ids of a text. Raises ConfigError where the library fails on it."""
         if self._finder:
             return self.read(text).ids
         with _readable(text):
             return self._numbered(self._raw.encode(text, add_special_tokens=False).ids)
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of many texts, on all cores."""
+        """Encodes many texts, on all cores."""
         if self._finder:
             return [self.encode(text) for text in texts]
         with _readable(texts[0] if texts else ""):  # fast: without the places of tokens in the text
@@ -113,15 +116,16 @@ class PlainReader:
             ]
 
     def read(self, text: str) -> Reading:
-        """The ids of a text with their places. Raises as `encode`."""
+        """Returns the ids of a text with their places. Raises as `encode`."""
         with _readable(text):
             raw = self._raw.encode(text, add_special_tokens=False)
             found = Reading(self._numbered(raw.ids), raw.offsets)
             return self._with_prefixes(found, text) if self._finder else found
 
     def _with_prefixes(self, found: Reading, text: str) -> Reading:
-        """What follows an added token is the beginning of a text for the library, so that a prefix
-        stands there.
+        """Adds the prefix after each added token.
+
+        What follows an added token is the beginning of a text for the library.
         """
         tokens = self._finder.encode(text)
         places = [
@@ -149,7 +153,10 @@ class PlainReader:
 
 
 def _readable(text: str) -> contextlib.AbstractContextManager[None]:
-    """Some tokenizers with added tokens that overlap make the library fail on a text."""
+    """Raises ConfigError where the library fails on a text.
+
+    Some tokenizers with added tokens that overlap make it fail.
+    """
     return library_errors(
         "the tokenizer fails on a text ({error}); take another one, or mend its added tokens."
         f" The text: {text!r:.80}"
@@ -157,8 +164,9 @@ def _readable(text: str) -> contextlib.AbstractContextManager[None]:
 
 
 def _read_as_tokens(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """The added tokens that text is searched for; not those that the model's own pre-tokenizer cuts
-    out (`sentencepiece`).
+    """Returns the added tokens that text is searched for.
+
+    Those that the model's own pre-tokenizer cuts out (`sentencepiece`) are not among them.
     """
     split = document.get("pre_tokenizer") or {}
     pattern = (
@@ -175,8 +183,10 @@ def _read_as_tokens(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _without_special(document: dict[str, Any]) -> dict[str, Any]:
-    """The same model without added tokens; its vocabulary holds the places of the special ones,
-    where nothing is merged into them or from them.
+    """Returns the same model without added tokens.
+
+    Its vocabulary keeps the places of the special ones, but nothing is merged into them or from
+    them.
     """
     model = dict(document["model"])
     vocabulary, special = (
@@ -202,14 +212,15 @@ def _without_special(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _prepends(step: dict[str, Any] | None) -> bool:
-    """Whether a normaliser puts a prefix before a text."""
+    """Returns whether a normaliser puts a prefix before a text."""
     kind = step and step["type"]
     return any(map(_prepends, step["normalizers"])) if kind == "Sequence" else kind == "Prepend"
 
 
 def _without_prefix(document: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """The same model for text that goes on: without the space that its normaliser or its
-    pre-tokenizer puts before a text; and `prefix`.
+    """Returns the same model for text that goes on, and `prefix`.
+
+    It lacks the space that its normaliser or its pre-tokenizer puts before a text.
     """
     found = ["none"]
 

@@ -1,5 +1,6 @@
-"""SentencePiece models (unigram and BPE; Kudo and Richardson, 2018, arXiv:1808.06226) as the
-document of a tokenizer.json.
+"""SentencePiece models (unigram and BPE) as the document of a tokenizer.json.
+
+Kudo and Richardson, 2018, arXiv:1808.06226.
 
 A `.model` file is a protobuf message: pieces with score and type, the options of training, and the
 normalisation. Only the fields that decide about ids are read, by their numbers in
@@ -37,8 +38,9 @@ class Piece(NamedTuple):
 
 
 class Model(NamedTuple):
-    """What a `.model` file says: pieces by id, then the options of TrainerSpec and NormalizerSpec
-    by field number.
+    """The content of a `.model` file.
+
+    Pieces by id, then the options of TrainerSpec and NormalizerSpec by field number.
     """
 
     pieces: list[Piece]
@@ -55,7 +57,7 @@ class Model(NamedTuple):
 
 
 def read(file: Path) -> Model:
-    """A `.model` file. Raises ConfigError where it is none, or of a kind that is not supported."""
+    """Reads a `.model` file. Raises ConfigError where it is none, or of an unsupported kind."""
     try:
         data = file.read_bytes()
     except OSError as error:
@@ -66,7 +68,7 @@ def read(file: Path) -> Model:
 
 
 def parse(data: bytes, file: str) -> Model:
-    """The content of a `.model` file, called `file` in errors. Raises as `read`."""
+    """Parses the content of a `.model` file, called `file` in errors. Raises as `read`."""
     try:
         pieces, trainer, normalizer = [], {}, {}
         for field, value in _fields(data):
@@ -102,7 +104,10 @@ def parse(data: bytes, file: str) -> Model:
 
 
 def document(model: Model, special: Collection[str] = ()) -> dict[str, Any]:
-    """tokenizer.json of a model; `special`: user-defined pieces that a text shall not write."""
+    """Builds the tokenizer.json of a model.
+
+    `special`: user-defined pieces that a text shall not write.
+    """
     words = words_of_users(model, special)
     by_name = lambda piece: (
         piece.type == USER_DEFINED and (piece.text in special or is_marker(piece.text))
@@ -128,21 +133,20 @@ def document(model: Model, special: Collection[str] = ()) -> dict[str, Any]:
 
 
 def words_of_users(model: Model, special: Collection[str] = ()) -> list[str]:
-    """User-defined pieces, but for those that are declared special: text is cut at them before
-    anything else.
-    """
+    """Returns the user-defined pieces that are not special: text is cut at them first."""
     return [p.text for p in model.pieces if p.type == USER_DEFINED and p.text not in special]
 
 
 def is_marker(text: str) -> bool:
-    """Whether a piece is in brackets, such as [MASK] or <|im_end|>: a chat template may write it as
-    a token, so that it is known as an added one.
+    """Returns whether a piece is in brackets, such as [MASK] or <|im_end|>.
+
+    A chat template may write it as a token, so that it is known as an added one.
     """
     return bool(re.fullmatch(r"<.*>|\[.*\]", text, re.DOTALL))
 
 
 def roles(model: Model) -> dict[str, str]:
-    """unk, bos, eos and pad as the model names them, where it has them."""
+    """Returns unk, bos, eos and pad as the model names them, where it has them."""
     out = {}
     for role, (field, default) in _ROLES.items():
         index = _signed(model.trainer.get(field, default))
@@ -176,7 +180,7 @@ def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
 
 
 def _cut(words: list[str]) -> dict[str, Any] | None:
-    """User-defined pieces by themselves, the longest first."""
+    """Builds a pre-tokenizer that isolates user-defined pieces, the longest first."""
     if not words:
         return None
     pattern = "|".join(re.escape(text) for text in sorted(words, key=len, reverse=True))
@@ -238,8 +242,9 @@ def _bpe(model: Model, words: list[str]) -> dict[str, Any]:
 # --- protobuf
 # --------------------------------------------------------------------------------------------------
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """(number, value) of a message: ints, or bytes for what has a length or is a float. Raises
-    IndexError or ValueError where it is no message.
+    """Yields (number, value) of a message: ints, or bytes for what has a length or is a float.
+
+    Raises IndexError or ValueError where it is no message.
     """
     at = 0
     while at < len(data):

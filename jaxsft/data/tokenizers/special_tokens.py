@@ -1,5 +1,6 @@
-"""The special tokens around a text, or two, that a model was pretrained with: read from the post
-processor of a tokenizer.json.
+"""The special tokens around one text or two, as the model was pretrained with.
+
+They are read from the post processor of a tokenizer.json.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ A, B = -1, -2  # where the texts stand in a frame
 
 
 class Wrapped(NamedTuple):
-    """A framed text.
+    """A text with its special tokens.
 
     Attributes:
       ids: with the special tokens.
@@ -29,7 +30,7 @@ class Wrapped(NamedTuple):
 
 
 class Frames(NamedTuple):
-    """(id or A or B, type) in their order, for one text and for two."""
+    """The frames of one text and of two: (id or A or B, type) in their order."""
 
     single: tuple[tuple[int, int], ...]
     pair: tuple[tuple[int, int], ...]
@@ -47,8 +48,10 @@ class Frames(NamedTuple):
 
 
 def frames(document: dict[str, Any], bos: int | None, eos: int | None) -> Frames:
-    """The frames of a tokenizer.json. Where its own do not close a text (or there are none), a text
-    is framed as the documents of pretraining are: `bos a eos`, and two texts `bos a eos b eos`.
+    """Returns the frames of a tokenizer.json.
+
+    Where its own do not close a text (or there are none), a text is framed as the documents of
+    pretraining are: `bos a eos`, and two texts `bos a eos b eos`.
 
     Raises:
       ConfigError: the post processor is of a kind that is not known, or what it names is not in the
@@ -71,7 +74,7 @@ def frames(document: dict[str, Any], bos: int | None, eos: int | None) -> Frames
 
 
 def processor(frame: Frames, token_of: Callable[[int], str]) -> dict[str, Any]:
-    """The post processor of a tokenizer.json that writes these frames."""
+    """Builds the post processor of a tokenizer.json that writes these frames."""
     tokens = {part: token_of(part) for half in frame for part, _ in half if part not in (A, B)}
 
     def half(parts: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
@@ -93,8 +96,9 @@ def processor(frame: Frames, token_of: Callable[[int], str]) -> dict[str, Any]:
 
 
 def own_frames(document: dict[str, Any]) -> Frames | None:
-    """Those of its post processor; None where it has none that adds tokens. Raises ConfigError as
-    `frames`.
+    """Returns the frames of the post processor; None where it adds no tokens.
+
+    Raises ConfigError as `frames`.
     """
     steps = _steps(document.get("post_processor"))
     if len(steps) > 1:
@@ -131,7 +135,7 @@ def own_frames(document: dict[str, Any]) -> Frames | None:
 
 
 def _steps(processor: Any) -> list[dict[str, Any]]:
-    """The steps that add tokens."""
+    """Returns the steps of a post processor that add tokens."""
     if not processor or processor.get("type") == "ByteLevel":
         return []
     if processor.get("type") == "Sequence":

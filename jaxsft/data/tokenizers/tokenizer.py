@@ -42,8 +42,9 @@ OURS = {"pad_token": "<|pad|>", "bos_token": "<|bos|>", "eos_token": "<|end|>"}
 
 
 class Tokenizer:
-    """A vocabulary with its special tokens and, perhaps, a chat template. Immutable; make one with
-    `bytes`, `train` or `load`.
+    """A vocabulary with its special tokens and, perhaps, a chat template.
+
+    Immutable; make one with `bytes`, `train` or `load`.
 
     Attributes:
       vocab_size: the largest id + 1; an embedding needs as many rows.
@@ -66,8 +67,9 @@ class Tokenizer:
     """
 
     def __init__(self, document: dict[str, Any], config: dict[str, Any]):
-        """From the content of tokenizer.json and tokenizer_config.json. Raises ConfigError where
-        they do not fit together.
+        """Takes the content of tokenizer.json and tokenizer_config.json.
+
+        Raises ConfigError where they do not fit together.
         """
         self._config = {name: value for name, value in config.items() if value is not None}
         self._document = checked(document) | {"truncation": None, "padding": None}
@@ -149,8 +151,9 @@ class Tokenizer:
 
     @classmethod
     def bytes(cls) -> Tokenizer:
-        """One token per byte of UTF-8 (id = byte), and the special tokens from id 256 on. Decoding
-        gives back any string exactly.
+        """Builds a tokenizer with one token per byte of UTF-8 (id = byte) and special tokens.
+
+        Decoding gives back any string exactly.
         """
         letters = _byte_letters()
         raw = tokenizers.Tokenizer(
@@ -163,8 +166,9 @@ class Tokenizer:
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int, lowercase: bool = False) -> Tokenizer:
-        """A byte-level BPE learnt from texts, the same for the same texts; fewer tokens than
-        `vocab_size` if the texts hold no more pairs.
+        """Learns a byte-level BPE from texts, the same for the same texts.
+
+        It has fewer tokens than `vocab_size` if the texts hold no more pairs.
 
         Raises ConfigError if `vocab_size` has no room for the 256 bytes and the special tokens.
         """
@@ -189,8 +193,10 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """From a folder or the file with its vocabulary, of any kind that `tokenizer_files` reads,
-        and the configs beside it. Runs no code.
+        """Loads a tokenizer from a folder or the file with its vocabulary.
+
+        It may be of any kind that `tokenizer_files` reads, with the configs beside it. Runs
+        no code.
 
         Raises:
           ConfigError: a file is missing or not what it should be.
@@ -203,12 +209,13 @@ class Tokenizer:
 
     @property
     def frames(self) -> Frames:
-        """What `wrap` puts around one text, and around two."""
+        """Returns the special tokens that `wrap` puts around one text, and around two."""
         return self._frames
 
     def save(self, directory: str | Path, frames: Frames | None = None) -> None:
-        """Write tokenizer.json and tokenizer_config.json, each aside and then renamed; `load` gives
-        the same tokenizer.
+        """Writes tokenizer.json and tokenizer_config.json; `load` gives the same tokenizer.
+
+        Each is written aside and then renamed.
 
         Args:
           frames: how other libraries shall frame a text, where the tokenizer's own post processor
@@ -227,8 +234,9 @@ class Tokenizer:
             (folder / name).unlink(missing_ok=True)
 
     def with_added(self, tokens: Sequence[str]) -> Tokenizer:
-        """The same tokenizer with further added tokens, which have the ids after all others. Raises
-        ConfigError where one is there already.
+        """Returns the tokenizer with further added tokens, which have the ids after all others.
+
+        Raises ConfigError where one is there already.
         """
         known = self._full.get_vocab(with_added_tokens=True)
         for i, token in enumerate(tokens):
@@ -246,8 +254,9 @@ class Tokenizer:
         )
 
     def encode(self, text: str, inside: bool = False) -> list[int]:
-        """The ids of plain text: nothing is added, and what looks like a special token is spelled
-        out.
+        """Returns the ids of plain text; what looks like a special token is spelled out.
+
+        Nothing is added.
 
         Args:
           inside: the text goes on with what stands before it, so that no space is put there
@@ -258,8 +267,9 @@ class Tokenizer:
         )
 
     def offsets(self, text: str, inside: bool = False) -> list[tuple[int, int]]:
-        """Which characters of the text, (start, end), each id of `encode` stands for; ids of one
-        character's bytes have that character in common.
+        """Returns the characters, (start, end), that each id of `encode` stands for.
+
+        Ids of one character's bytes have that character in common.
         """
         if not self.segment:
             return (self._inner if inside else self._plain).read(text).offsets
@@ -267,16 +277,14 @@ class Tokenizer:
         return [(places[start], places[end]) for start, end in self._plain.read(segmented).offsets]
 
     def encode_batch(self, texts: Sequence[str], inside: bool = False) -> list[list[int]]:
-        """`encode` of many texts, on all cores."""
+        """Encodes many texts, on all cores."""
         found = (self._inner if inside else self._plain).encode_batch(
             [*map(self._segmented, texts)]
         )
         return [self._checked(ids, text) for ids, text in zip(found, texts, strict=True)]
 
     def encode_stream(self, texts: Sequence[str]) -> Iterator[list[int]]:
-        """`encode_batch`, one after another: the next texts are encoded while the caller works with
-        these.
-        """
+        """Yields the ids of each text; the next texts are encoded while the caller works."""
         parts = [list(texts[start : start + TOGETHER]) for start in range(0, len(texts), TOGETHER)]
         encode = lambda part: self._plain.encode_batch([*map(self._segmented, part)])
         with concurrent.futures.ThreadPoolExecutor(1) as pool:
@@ -285,26 +293,29 @@ class Tokenizer:
                     yield self._checked(ids, text)
 
     def wrap(self, ids: Sequence[int], pair_ids: Sequence[int] | None = None) -> Wrapped:
-        """A whole text, or two, as the model was pretrained to read it: `[CLS] a [SEP] b [SEP]`,
-        `<s> a </s></s> b </s>`, or `bos a eos b eos`.
+        """Returns one text or two with special tokens, as the model was pretrained to read them.
+
+        `[CLS] a [SEP] b [SEP]`, `<s> a </s></s> b </s>`, or `bos a eos b eos`.
         """
         return self._frames.wrap(ids, pair_ids)
 
     def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
-        """The text of ids; without the tokens that are flagged special if `skip_special`."""
+        """Returns the text of ids, without special tokens if `skip_special`."""
         return self._full.decode([int(token) for token in ids], skip_special_tokens=skip_special)
 
     def continued(self, ids: Sequence[int], skip_special: bool = True) -> str:
-        """The text of ids that follow other text: a decoder that drops the space before a whole
-        text keeps it here.
+        """Returns the text of ids that follow other text.
+
+        A decoder that drops the space before a whole text keeps it here.
         """
         before = self.encode("a")[-1:]
         start, text = self.decode(before), self.decode([*before, *ids], skip_special)
         return text[len(start) :] if text.startswith(start) else self.decode(ids, skip_special)
 
     def pieces(self) -> list[bytes] | None:
-        """The bytes that each id adds to a text, `[vocab_size]`, where a text is the bytes of its
-        ids one after another; None for other decoders.
+        """Returns the bytes that each id adds to a text, `[vocab_size]`, of byte-level decoders.
+
+        None for other decoders, where a text is not the bytes of its ids one after another.
         """
         if (self._document.get("decoder") or {}).get("type") != "ByteLevel":
             return None
@@ -319,7 +330,7 @@ class Tokenizer:
         return out
 
     def special_id(self, token: str) -> int:
-        """The id of an added token. Raises ConfigError if there is none of this name."""
+        """Returns the id of an added token. Raises ConfigError if there is none of this name."""
         if token not in self.added:
             known = ", ".join([*self.added][:20]) or "none"
             raise ConfigError(
@@ -329,8 +340,9 @@ class Tokenizer:
         return self.added[token]["id"]
 
     def words(self) -> list[str | None]:
-        """The word that each id stands for, in the order of ids: the text of a piece without
-        blanks; None for added tokens and inner pieces.
+        """Returns the word that each id stands for, in the order of ids.
+
+        It is the text of a piece without blanks; None for added tokens and inner pieces.
         """
         prefix = self._document["model"].get("continuing_subword_prefix") or "\0"
         pieces = {index: piece for piece, index in self._plain.vocabulary.items()}
@@ -345,7 +357,7 @@ class Tokenizer:
         return out
 
     def ordinary(self) -> np.ndarray:
-        """The ids of the vocabulary that are no added tokens, in order: what a text is made of."""
+        """Returns the ids of the vocabulary that are no added tokens, in order."""
         return np.array(
             sorted(
                 set(self._full.get_vocab(with_added_tokens=True).values())
@@ -355,8 +367,9 @@ class Tokenizer:
         )
 
     def inner(self) -> np.ndarray | None:
-        """Which ids, `[vocab_size]` bool, go on with the word of the id before; None where pieces
-        do not tell.
+        """Returns which ids, `[vocab_size]` bool, continue the word of the id before.
+
+        None where pieces do not tell.
         """
         model, pieces = self._document["model"], self._plain.vocabulary
         prefix = model.get("continuing_subword_prefix")
@@ -377,8 +390,10 @@ class Tokenizer:
         return out
 
     def role_strings(self) -> dict[str, str]:
-        """The declared bos_token, eos_token, pad_token ... by role: what a chat template may
-        name."""
+        """Returns the declared bos_token, eos_token, pad_token ... by role.
+
+        A chat template may name them.
+        """
         return {role: text for role in ROLES if (text := _content(self._config.get(role)))}
 
     def _segmented(self, text: str) -> str:
@@ -409,9 +424,7 @@ class Tokenizer:
         return ids
 
     def role_id(self, role: str) -> int | None:
-        """The id of a declared role, such as unk_token or cls_token; None where the tokenizer
-        declares none.
-        """
+        """Returns the id of a declared role, such as unk_token or cls_token; None without one."""
         return self._role(role)
 
     def _role(self, role: str) -> int | None:
@@ -423,8 +436,9 @@ _BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 def _byte_letters() -> list[str]:
-    """The printable stand-in of each byte in byte-level BPE, in byte order: printable Latin-1 for
-    itself, the others from U+0100 on.
+    """Returns the printable stand-in of each byte in byte-level BPE, in byte order.
+
+    Printable Latin-1 stands for itself, the others are from U+0100 on.
     """
     printable = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))

@@ -1,5 +1,4 @@
-"""The content of tokenizer.json and of tokenizer_config.json: checked, and its added tokens
-completed by what the config declares.
+"""The checked content of tokenizer.json, its added tokens completed from tokenizer_config.json.
 
 Every message names the key, what was found there and what was expected; the file is put before it
 by whoever read it.
@@ -36,8 +35,9 @@ _STEPS = {
 
 @contextlib.contextmanager
 def library_errors(message: str) -> Iterator[None]:
-    """What the `tokenizers` library raises in the block as ConfigError; its panics are no
-    Exception. `message` has a place `{error}`.
+    """Raises ConfigError for what the `tokenizers` library raises in the block.
+
+    Its panics are no Exception. `message` has a place `{error}`.
     """
     try:
         yield
@@ -50,15 +50,16 @@ def library_errors(message: str) -> Iterator[None]:
 
 
 def content(token: Any) -> str | None:
-    """A token as text, where it may be written as an object."""
+    """Returns a token as text, where it may be written as an object."""
     return token.get("content") if isinstance(token, dict) else token
 
 
 # --- tokenizer.json
 # --------------------------------------------------------------------------------------------------
 def checked(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a tokenizer.json, whose added tokens have all their flags. Raises ConfigError
-    where something is of another type.
+    """Returns the content of a tokenizer.json, whose added tokens have all their flags.
+
+    Raises ConfigError where something is of another type.
     """
     for key, inner in _STEPS.items():
         _check_step(document.get(key), key, inner)
@@ -99,7 +100,7 @@ def checked(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def vocabulary(model: Mapping[str, Any]) -> dict[str, int]:
-    """The pieces of a model by name. Raises ConfigError."""
+    """Returns the pieces of a model by name. Raises ConfigError."""
     found = model.get("vocab")
     if isinstance(found, dict):
         if wrong := next((piece for piece, index in found.items() if not is_id(index)), None):
@@ -131,7 +132,7 @@ def vocabulary(model: Mapping[str, Any]) -> dict[str, int]:
 def token_of(
     found: Any, key: str, index: int | None = None, special: bool = False
 ) -> dict[str, Any]:
-    """An added token with all its flags.
+    """Returns an added token with all its flags.
 
     Args:
       key: where it stands, for errors.
@@ -223,8 +224,9 @@ def check_config(config: Mapping[str, Any]) -> None:
 def declare(
     document: dict[str, Any], config: Mapping[str, Any], words: frozenset[str] = frozenset()
 ) -> None:
-    """Complete the added tokens of a document in place by those of `added_tokens_decoder` of its
-    config, whose flags have the last word, as in transformers; older files know some there only.
+    """Completes the added tokens of a document in place from `added_tokens_decoder` of its config.
+
+    The config's flags take precedence, as in transformers; older files declare some there only.
 
     Args:
       words: tokens that are none of them, for the model itself cuts them out of a text.
@@ -250,8 +252,10 @@ def declare(
 
 
 def declare_roles(document: dict[str, Any], config: Mapping[str, Any]) -> None:
-    """Make the tokens that the config names as bos, eos, ... or as special ones special added
-    tokens, in place: old files leave some in the vocabulary only, or without the flag.
+    """Makes the tokens that the config names as special into special added tokens, in place.
+
+    It names them as bos, eos, ... or in a list; old files leave some in the vocabulary only, or
+    without the flag.
 
     Raises:
       ConfigError: bos or eos is in no vocabulary.
@@ -278,8 +282,9 @@ def declare_roles(document: dict[str, Any], config: Mapping[str, Any]) -> None:
 
 
 def declared_special(config: Mapping[str, Any]) -> frozenset[str]:
-    """The tokens that a config names as special: by a role, in a list, or in
-    `added_tokens_decoder`.
+    """Returns the tokens that a config names as special.
+
+    By a role, in a list, or in `added_tokens_decoder`.
     """
     flagged = [
         token["content"]
@@ -290,7 +295,7 @@ def declared_special(config: Mapping[str, Any]) -> frozenset[str]:
 
 
 def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """(role, token) of all that the config names as special."""
+    """Yields (role, token) of all that the config names as special."""
     yield from ((role, config[role]) for role in ROLES if content(config.get(role)))
     for name in LISTS:
         found = config.get(name) or []

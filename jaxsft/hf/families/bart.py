@@ -23,7 +23,7 @@ def read(keys: Keys) -> dict[str, Any]:
 
 
 def read_alone(keys: Keys) -> dict[str, Any]:
-    """Of the encoder alone, whose files may be those of both halves."""
+    """Reads the config of the encoder alone, whose files may be those of both halves."""
     keys.only("is_encoder_decoder", True, False)
     for name in ("decoder_layers", "decoder_attention_heads", "decoder_ffn_dim"):
         keys.get(name)
@@ -83,7 +83,7 @@ def write_alone(m: ModelConfig) -> dict[str, Any]:
 
 
 def _stack(root: str, half: str) -> tuple[Entry, ...]:
-    """A half: where it lies in ours, and how its names begin."""
+    """Returns the table of a half; `root` begins its names here, `half` its names in the files."""
     ours, theirs = f"{root}layers/*", f"{half}layers.*"
     return (
         Entry(f"{root}embed/positions/w", f"{half}embed_positions.weight"),

@@ -86,8 +86,10 @@ BODY = (
 
 
 def masked_head(dense: str, normed: str, bias: str, matrix: str, activation: Any = "gelu") -> Head:
-    """BERT's head over the vocabulary. An output matrix that is tied is not in the files; one that
-    is not has a bias of its own in transformers.
+    """Builds BERT's head over the vocabulary.
+
+    An output matrix that is tied is not in the files; one that is not has a bias of its own in
+    transformers.
     """
     biases = (
         Entry("head/b", bias, unless="head/w"),
@@ -103,7 +105,9 @@ def masked_head(dense: str, normed: str, bias: str, matrix: str, activation: Any
 
 
 def heads(dense: str, out: str, activation: str, masked: Head) -> dict[str, Head]:
-    """The class for texts reads the first token through a dense layer; those for tokens have one
+    """Returns the heads by kind.
+
+    The class for texts reads the first token through a dense layer; those for tokens have one
     linear layer.
     """
     pooled = {"pool": "first", "head": "dense", "activation": activation}

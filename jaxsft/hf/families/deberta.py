@@ -1,5 +1,6 @@
-"""DeBERTa-v3 (arXiv:2111.09543): attention to contents and relative positions apart
-(arXiv:2006.03654), in the class that transformers calls v2.
+"""DeBERTa-v3 (arXiv:2111.09543): disentangled attention, in the class that transformers calls v2.
+
+Attention to contents and relative positions apart is of arXiv:2006.03654.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""What the decoders that came after Llama have in common: keys of config.json, names of weights,
-heads.
-"""
+"""The common part of decoders after Llama: keys of config.json, names of weights, heads."""
 
 from __future__ import annotations
 
@@ -27,7 +25,7 @@ HF_ACTIVATIONS = {name: {"gelu_tanh": "gelu_pytorch_tanh"}.get(name, name) for n
 # --- config.json
 # --------------------------------------------------------------------------------------------------
 def sizes(keys: Keys) -> dict[str, Any]:
-    """Sizes and vocabulary under the names that all of them use."""
+    """Reads sizes and vocabulary under the names that all of these families use."""
     embed, heads, dim = (
         keys.need("hidden_size"),
         keys.need("num_attention_heads"),
@@ -78,16 +76,16 @@ def write_sizes(m: ModelConfig) -> dict[str, Any]:
 
 
 def write_rope(m: ModelConfig, base: str = "rope_theta") -> dict[str, Any]:
-    """`rope_theta`, under the name that the family has for it, and `rope_scaling` where there is
-    one.
-    """
+    """Returns `rope_theta`, under the family's name for it, and `rope_scaling` if any."""
     found = rope_words(m)
     return {base: found.pop("rope_theta")} | _old_words(found)
 
 
 def _old_words(words: dict[str, Any]) -> dict[str, Any]:
-    """A scaling, beside the base. With longrope its first context too: one there wins, and where
-    none is written the class of Phi-3 has one.
+    """Returns the `rope_scaling` of older config files.
+
+    With longrope its first context too: one there wins, and where none is written the class of
+    Phi-3 has one.
     """
     if words["rope_type"] == "default":
         return {}
@@ -100,8 +98,9 @@ def _old_words(words: dict[str, Any]) -> dict[str, Any]:
 
 
 def rope_words(m: ModelConfig) -> dict[str, Any]:
-    """What transformers calls rope parameters: base and scaling. Factors of longrope are one list
-    here, for texts of every length.
+    """Returns the rope parameters as transformers names them: base and scaling.
+
+    Factors of longrope are one list here, for texts of every length.
     """
     m = without_ntk(m)
     s, kind = m.rope_scaling, m.rope_scaling.kind
@@ -120,9 +119,7 @@ def rope_words(m: ModelConfig) -> dict[str, Any]:
 
 
 def without_ntk(m: ModelConfig) -> ModelConfig:
-    """A model whose scaling is no more than another base has that base (bloc97, 2023), which is how
-    others write it.
-    """
+    """Replaces NTK scaling by the base that it amounts to (bloc97, 2023), as others write it."""
     if m.rope_scaling.kind != "ntk":
         return m
     dims = int(m.head_dim * m.rope_fraction)
@@ -134,8 +131,9 @@ def without_ntk(m: ModelConfig) -> ModelConfig:
 
 
 def with_rope(values: Mapping[str, Any], m: ModelConfig) -> dict[str, Any]:
-    """A config.json of such a family with the scaling and the context of a model, in the words and
-    the places that it has them in.
+    """Returns a config.json with the scaling and the context of a model.
+
+    They stand in the words and the places that the file has for them.
     """
     # the second, of longrope alone, would win over that of the scaling
     replaced = ("rope_scaling", "original_max_position_embeddings")
@@ -160,7 +158,7 @@ def with_rope(values: Mapping[str, Any], m: ModelConfig) -> dict[str, Any]:
 
 
 def write_windows(m: ModelConfig) -> dict[str, Any]:
-    """`layer_types`, and the window where a layer has one."""
+    """Returns `layer_types`, and the window where a layer has one."""
     local = range(m.layers) if m.window_layers is None else m.window_layers
     kinds = [
         "sliding_attention" if m.window and i in local else "full_attention"
@@ -178,8 +176,10 @@ def rope(
     part: tuple[str, float] | None = None,
     beside: bool = True,
 ) -> dict[str, Any]:
-    """`rope_base`, `rope_fraction` and `rope_scaling`: from `rope_theta` and `rope_scaling`, or
-    from `rope_parameters` (transformers 5).
+    """Returns `rope_base`, `rope_fraction` and `rope_scaling` of a config.
+
+    They are read from `rope_theta` and `rope_scaling`, or from `rope_parameters` (transformers
+    5).
 
     Args:
       kind_of_layer: whose rotation it is, in a family where those of full_attention and of
@@ -227,8 +227,9 @@ def rope(
 
 
 def _of_kind(keys: Keys, found: dict[str, Any], old: dict[str, Any], kind: str) -> dict[str, Any]:
-    """The parameters of layers of this kind. Raises ConfigError for what is not told apart by
-    kinds.
+    """Returns the parameters of layers of this kind.
+
+    Raises ConfigError for what is not told apart by kinds.
     """
     if flat := sorted(map(str, set(found) - {"full_attention", "sliding_attention"})):
         keys.refuse(
@@ -283,7 +284,7 @@ _MSCALES = ("mscale", "mscale_all_dim")  # read by yarn besides
 def _scaling(
     keys: Keys, given: dict[str, Any], where: str, context: int, theta: float, flat: bool
 ) -> dict[str, Any]:
-    """`rope_scaling`, and the `context` that it is exact for where that is not the model's.
+    """Returns `rope_scaling`, and the `context` that it is exact for if not the model's.
 
     Args:
       where: the key that `given` is of.
@@ -334,8 +335,10 @@ def _scaling(
 
 
 def _checked(keys: Keys, given: dict[str, Any], where: str, kind: str) -> dict[str, Any]:
-    """The values of a scaling by names of ours. What this kind does not read is passed over. Raises
-    ConfigError for an impossible one, and for a name that is one slip away from one that is read.
+    """Returns the values of a scaling by our names; what this kind does not read is skipped.
+
+    Raises ConfigError for an impossible one, and for a name that is one slip away from one that
+    is read.
     """
     out: dict[str, Any] = {}
     for key, value in given.items():
@@ -368,8 +371,9 @@ def _checked(keys: Keys, given: dict[str, Any], where: str, kind: str) -> dict[s
 def windows(
     keys: Keys, layers: int, window: int | None, layer_types: Sequence[str] | None
 ) -> dict[str, Any]:
-    """`window` and `window_layers` from the kinds of the layers. Raises ConfigError for a kind that
-    is not known here.
+    """Returns `window` and `window_layers` from the kinds of the layers.
+
+    Raises ConfigError for a kind that is not known here.
     """
     if layer_types is None:
         return {"window": window, "window_layers": None}

@@ -1,5 +1,6 @@
-"""What a family of models is: how its `config.json` reads in our options, and one table of weight
-names, from which loading and export follow.
+"""A family of models: how its `config.json` is read, and one table of its weight names.
+
+Loading and export follow from the table.
 
 A new family is one file: `read` (and `write`, its inverse), a table, and the `Family` that holds
 them; `__init__.py` lists it. What keeps it honest: every key of config.json that its class reads is
@@ -27,7 +28,7 @@ from jaxsft.sharding.weights import WeightSpec
 # --- the table
 # --------------------------------------------------------------------------------------------------
 class Entry(NamedTuple):
-    """One weight in both worlds.
+    """One weight under both names.
 
     Attributes:
       ours: path of ours, `*` being the layer; several, separated by blanks, where one tensor of
@@ -47,7 +48,7 @@ class Entry(NamedTuple):
 
 
 def both(ours: str, theirs: str, how: Transform = LINEAR) -> tuple[Entry, Entry]:
-    """Weight and bias of one linear layer: `.../w` and `.../b`."""
+    """Returns the entries of a linear layer's weight and bias: `.../w` and `.../b`."""
     names = ours.split()
     return (
         Entry(" ".join(f"{name}/w" for name in names), f"{theirs}.weight", how),
@@ -84,7 +85,7 @@ OF_MODEL = object()
 
 
 def tag_head(theirs: str) -> Head:
-    """One linear layer over every token."""
+    """Builds a head with one linear layer over every token."""
     return Head(
         "ForTokenClassification",
         both("head/out", theirs),
@@ -93,7 +94,7 @@ def tag_head(theirs: str) -> Head:
 
 
 def span_head(prefix: str | None = None) -> Head:
-    """Two logits of every token."""
+    """Builds a head with two logits of every token."""
     return Head(
         "ForQuestionAnswering", both("head/out", "qa_outputs"), {"head": "linear"}, prefix=prefix
     )
@@ -101,7 +102,7 @@ def span_head(prefix: str | None = None) -> Head:
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """Everything about one `model_type`.
+    """The description of one `model_type`.
 
     Attributes:
       read: from config.json to fields of ModelConfig; fields that it does not name keep their
@@ -122,6 +123,8 @@ class Family:
       bare: the end of the name of the class without a head.
       around: what the names of the body begin with besides, in files of models that hold more.
       encoder: of an encoder-decoder, the family of its encoder alone.
+      keys: keys of config.json that its classes read, `key` or `key=default` with blanks between
+        them; empty: they stand in `reads.py`.
       ties: whether its class ties the output to the embedding wherever the files have no output
         matrix, whatever the config says.
     """
@@ -142,32 +145,34 @@ class Family:
     around: tuple[str, ...] = ()
     encoder: Family | None = None
     ties: bool = False
+    keys: str = ""
 
     @property
     def prefixes(self) -> tuple[str, ...]:
-        """Those of its body in files with more than it."""
+        """Returns the prefixes of the body's names in files that hold more than the body."""
         found = (self.prefix, *self.around, *map(self.prefix_of, self.heads.values()))
         return tuple(prefix for prefix in dict.fromkeys(found) if prefix)
 
     def prefix_of(self, head: Head | None) -> str:
-        """That of its body in the class with this head."""
+        """Returns the prefix of the body's names in the class with this head."""
         return self.prefix if head is None or head.prefix is None else head.prefix
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of its classes in transformers."""
+        """Returns the names of its classes in transformers."""
         return tuple(
             self.architecture + end
             for end in (self.bare, *(head.suffix for head in self.heads.values()))
         )
 
     def of_model(self, model: ModelConfig) -> Family:
-        """Of an encoder-decoder that of its encoder alone, where the model has no other half."""
+        """Returns the family, or that of the encoder alone where the model has no decoder."""
         return self.encoder if self.encoder is not None and not model.decoder_layers else self
 
     def moves(self, specs: Mapping[str, WeightSpec], prefix: str, what: str) -> list[Move]:
-        """Every tensor of the body, whose names have this prefix. Raises CheckpointError where one
-        of ours has no counterpart.
+        """Returns every tensor of the body, whose names have this prefix.
+
+        Raises CheckpointError where one of ours has no counterpart.
         """
         gone = re.compile("|".join(f"(?:{pattern})" for pattern in self.absent) or r"(?!)")
         found = moves(self.table, specs, prefix)
@@ -177,8 +182,9 @@ class Family:
     def fields(
         self, values: Mapping[str, Any], place: str, context: int | None = None
     ) -> dict[str, Any]:
-        """The fields of ModelConfig that a config.json stands for; `context` as of `Keys`. Raises
-        ConfigError for a key that we would ignore.
+        """Returns the fields of ModelConfig that a config.json stands for; `context` as in `Keys`.
+
+        Raises ConfigError for a key that we would ignore.
         """
         keys = Keys(values, place, self.model_type, context)
         out = self.read(keys)
@@ -202,8 +208,9 @@ class Family:
         return ModelConfig(**self.fields(values, place, context))
 
     def to_config(self, model: ModelConfig, rows: int) -> dict[str, Any]:
-        """The config.json of a model of ours with so many rows of the embedding. Raises ConfigError
-        that names what the family has not.
+        """Returns the config.json of a model with `rows` rows of the embedding.
+
+        Raises ConfigError that names what the family has not.
         """
         if other := self.lacks(model, rows):
             told = ", ".join(
@@ -214,8 +221,9 @@ class Family:
         return {"model_type": self.model_type, **self.write(model), "vocab_size": rows}
 
     def lacks(self, model: ModelConfig, rows: int) -> dict[str, tuple[Any, Any]]:
-        """By name, (what the family has, what the model has) of options that differ. Raises
-        ConfigError where it can say nothing of such a model.
+        """Returns (family's value, model's value) of options that differ, by name.
+
+        Raises ConfigError where it can say nothing of such a model.
         """
         if self.write is None:
             raise ConfigError(
@@ -296,8 +304,9 @@ RENAMED_NORMS = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "La
 # --- from patterns to tensors
 # --------------------------------------------------------------------------------------------------
 class Slot(NamedTuple):
-    """A place in a weight of ours: of a stack, one layer (and, with `#`, one expert). `spec` is of
-    what lies there.
+    """A place in one of our weights: of a stack, one layer (and, with `#`, one expert).
+
+    `spec` is of what lies there.
     """
 
     path: str
@@ -306,8 +315,9 @@ class Slot(NamedTuple):
 
 
 class Move(NamedTuple):
-    """One tensor of theirs, and the slots of ours that it fills. `order`: which row of theirs each
-    output of ours is; empty: they lie alike.
+    """One tensor of theirs, and the slots of ours that it fills.
+
+    `order`: which row of theirs each output of ours is; empty: they lie alike.
     """
 
     theirs: str
@@ -317,7 +327,7 @@ class Move(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """What theirs must have."""
+        """Returns the shape that the tensor of theirs must have."""
         return self.how.shape([slot.spec for slot in self.slots])
 
     def to_ours(self, tensor: np.ndarray) -> list[np.ndarray]:
@@ -330,8 +340,9 @@ class Move(NamedTuple):
 
 
 def moves(table: Sequence[Entry], specs: Mapping[str, WeightSpec], prefix: str = "") -> list[Move]:
-    """Every tensor of a table for a model with these weights (a flat dict), layer by layer; entries
-    for weights that it has not give none.
+    """Returns every tensor of a table for a model with these weights (a flat dict), layer by layer.
+
+    Entries for weights that the model lacks are skipped.
     """
     out = []
     for entry in table:
@@ -358,7 +369,7 @@ def moves(table: Sequence[Entry], specs: Mapping[str, WeightSpec], prefix: str =
 def _moves_of(
     entry: Entry, weights: Sequence[tuple[str, WeightSpec]], start: int | None, prefix: str
 ) -> Iterator[Move]:
-    """Of the stacks of one segment, or of weights that are not stacked."""
+    """Yields the moves of the stacks of one segment, or of weights that are not stacked."""
     depth = (start is not None) + ("#" in entry.theirs)
     cut = [WeightSpec(s.shape[depth:], s.dtype, s.axes[depth:], s.inputs) for _, s in weights]
     for index in np.ndindex(*weights[0][1].shape[:depth]):

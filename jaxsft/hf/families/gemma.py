@@ -1,6 +1,8 @@
-"""Gemma (arXiv:2403.08295), Gemma 2 (arXiv:2408.00118) and the text models of Gemma 3
-(arXiv:2503.19786): scales kept as their distance from 1, embeddings multiplied by the root of their
-size; from the second on norms before and behind, and windows in most layers.
+"""Gemma (arXiv:2403.08295), Gemma 2 (arXiv:2408.00118) and the text models of Gemma 3.
+
+Gemma 3: arXiv:2503.19786. Scales are kept as their distance from 1, embeddings multiplied by the
+root of their size; from the second on there are norms before and behind, and windows in most
+layers.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ def _read(keys: Keys, kinds: list[str]) -> dict[str, Any]:
 
 
 def read2(keys: Keys) -> dict[str, Any]:
-    """Every other layer, from the first on, has the window."""
+    """Reads Gemma 2: every other layer, from the first on, has the window."""
     kinds = [
         "full_attention" if i % 2 else "sliding_attention"
         for i in range(keys.need("num_hidden_layers"))
@@ -52,8 +54,10 @@ def read2(keys: Keys) -> dict[str, Any]:
 
 
 def read3(keys: Keys) -> dict[str, Any]:
-    """Of six layers, five have the window and a rope base of their own; scaling is for the
-    sixth."""
+    """Reads Gemma 3: of six layers, five have the window and a rope base of their own.
+
+    Scaling is for the sixth.
+    """
     every = keys.get("sliding_window_pattern", 6)
     kinds = [
         "sliding_attention" if (i + 1) % every else "full_attention"
@@ -81,7 +85,7 @@ def read3(keys: Keys) -> dict[str, Any]:
 
 
 def read1(keys: Keys) -> dict[str, Any]:
-    """Version 1: one norm before each part, no window, no cap."""
+    """Reads Gemma 1: one norm before each part, no window, no cap."""
     out, bias = decoders.sizes(keys), keys.get("attention_bias")
     keys.only("use_bidirectional_attention", None, False)
     return {
@@ -98,7 +102,7 @@ def read1(keys: Keys) -> dict[str, Any]:
 
 
 def _scalar(m: ModelConfig) -> float | int:
-    """The number whose root divides queries; a whole one where that is exact."""
+    """Returns the number whose root divides queries; a whole one where that is exact."""
     scale = m.head_dim**-0.5 if m.query_scale is None else m.query_scale
     return round(scale**-2) if round(scale**-2) ** -0.5 == scale else scale**-2
 

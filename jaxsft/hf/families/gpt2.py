@@ -1,5 +1,4 @@
-"""GPT-2 (Radford et al., 2019): learned positions, LayerNorm, and matrices that lie as [in,
-out]."""
+"""GPT-2 (Radford et al., 2019): learned positions, LayerNorm, and matrices stored [in, out]."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""GPT-NeoX (arXiv:2204.06745) and Pythia (arXiv:2304.01373): attention and MLP side by side, part
-of each head rotated, one matrix head by head.
+"""GPT-NeoX (arXiv:2204.06745) and Pythia (arXiv:2304.01373): parallel attention and MLP.
+
+Part of each head is rotated, and one matrix holds q, k and v head by head.
 """
 
 from __future__ import annotations

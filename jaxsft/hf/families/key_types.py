@@ -1,5 +1,6 @@
-"""What a key of config.json may hold: its type and its bounds, in one place for all families, for a
-key means the same in each.
+"""The type and bounds of each key of config.json.
+
+There is one place for all families, for a key means the same in each.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ OF_HEADS += ("classifier_pooling", "classifier_bias", "decoder_bias")
 
 
 def shown(value: Any) -> str:
-    """A value in a message: cut where it is long, whatever it holds."""
+    """Returns the text of a value for a message, cut where it is long."""
     try:
         text = repr(value)
     # nested too deep, or an integer of too many digits to print
@@ -142,8 +143,9 @@ def shown(value: Any) -> str:
 
 
 def wrong(key: str, value: Any) -> str | None:
-    """What was expected of the value of a key; None where it fits. Every key that a family reads is
-    in SCHEMA.
+    """Returns what was expected of the value of a key; None where it fits.
+
+    Every key that a family reads is in SCHEMA.
     """
     if value is None and key in NULLABLE:
         return None
@@ -155,6 +157,6 @@ def wrong(key: str, value: Any) -> str | None:
 
 
 def numbers(value: Any, least: float = 0.0) -> Sequence[float] | None:
-    """A list of finite numbers above `least`; None where it is another thing."""
+    """Returns a list of finite numbers above `least`; None for anything else."""
     fits = isinstance(value, list) and value and all(number("", above=least).fits(x) for x in value)
     return [float(x) for x in value] if fits else None

@@ -14,9 +14,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from jaxsft import plugins
 from jaxsft.errors import ConfigError
 from jaxsft.hf.families.key_types import shown, wrong
-from jaxsft.hf.families.reads import ALIASES, READS
+from jaxsft.hf.families.reads import ALIASES, READS, SHARED
 
 # Read by classes, and no number of what we compute depends on it: what training here has options of
 # its own for, initial values (files have the weights), what a call returns, how it is computed, ids
@@ -87,7 +88,8 @@ class Keys:
                     )
 
     def get(self, key: str, default: Any = None) -> Any:
-        """The value; where there is none, what the class of the family takes, or else `default`.
+        """Returns the value of a key; by default what the class of the family takes, or `default`.
+
         Raises ConfigError for one of another kind.
         """
         key = ALIASES.get(self.family, {}).get(key, key)
@@ -100,7 +102,7 @@ class Keys:
         return value
 
     def need(self, key: str) -> int:
-        """A size. Raises ConfigError where it is missing or null, or no number of at least 1."""
+        """Returns a size. Raises ConfigError where it is missing, null or no number from 1 on."""
         if key not in self.values:
             raise ConfigError(f"{self.place}: has no {key}, which model_type={self.family} needs")
         value = self.get(key)
@@ -109,8 +111,9 @@ class Keys:
         return value
 
     def only(self, key: str, *known: Any) -> Any:
-        """The value, which must be one of `known`; where nothing says it, the first of them. Raises
-        ConfigError.
+        """Returns the value, which must be one of `known`; where none is set, the first of them.
+
+        Raises ConfigError.
         """
         value = self.get(key, known[0])
         if value not in known:
@@ -118,14 +121,14 @@ class Keys:
         return value
 
     def named(self, key: str, names: Mapping[str, Any], default: str | None = None) -> Any:
-        """Our word for the value. Raises ConfigError for one that has none."""
+        """Returns our word for the value. Raises ConfigError for one that has none."""
         value = self.get(key, default)
         if value not in names:
             self.refuse(key, f"is not known here; expected one of {', '.join(names)}")
         return names[value]
 
     def divided(self, size: str, heads: str) -> tuple[int, int]:
-        """(size, heads) where the second divides the first. Raises ConfigError."""
+        """Returns (size, heads). Raises ConfigError where the second does not divide the first."""
         embed, count = self.need(size), self.need(heads)
         if embed % count:
             self.refuse(heads, f"does not divide {size}={embed}")
@@ -160,17 +163,24 @@ class Keys:
                 )
 
 
+def words_read(family: str) -> frozenset[str]:
+    """Returns `key` or `key=default` of every key that the classes of a family read."""
+    if family in READS:
+        return READS[family]
+    return frozenset(f"{SHARED} {plugins.table('families')[family].keys}".split())
+
+
 @functools.cache
 def defaults(family: str) -> dict[str, Any]:
-    """What the classes of a family take for a key that is not there, where that is a constant."""
-    split = (word.partition("=") for word in READS[family])
+    """Returns the constants that the classes of a family take for missing keys."""
+    split = (word.partition("=") for word in words_read(family))
     found = {key: json.loads(value) for key, sign, value in split if sign}
     return {ALIASES.get(family, {}).get(key, key): value for key, value in found.items()}
 
 
 @functools.cache
 def names_read(family: str) -> frozenset[str]:
-    return frozenset(word.partition("=")[0] for word in READS[family])
+    return frozenset(word.partition("=")[0] for word in words_read(family))
 
 
 @functools.cache
@@ -179,9 +189,11 @@ def _names_of_others() -> frozenset[str]:
 
 
 def nearest(key: str, reads: frozenset[str]) -> str | None:
-    """The key that was meant by one that nothing reads: the same but for capitals and signs between
-    words, or but for one letter that is wrong, missing, too much, or has changed places with the
-    next. A name that any family reads is no slip, nor a private one.
+    """Returns the key that was meant by an unread one; None if it is no slip.
+
+    The two are the same but for capitals and signs between words, or but for one letter that is
+    wrong, missing, too much, or has changed places with the next. A name that any family reads
+    is no slip, nor a private one.
     """
     if key in _names_of_others() or key.startswith("_") or not 6 <= len(key) <= 60:
         return None
@@ -201,8 +213,9 @@ def _plain(key: str) -> str:
 
 
 def _one_slip(a: str, b: str) -> bool:
-    """Whether two words are one insertion, deletion, replacement or exchange of neighbours apart
-    (Damerau, 1964).
+    """Returns whether two words differ by one insertion, deletion, replacement or swap.
+
+    Only neighbours are swapped (Damerau, 1964).
     """
     if abs(len(a) - len(b)) > 1 or a == b:
         return False

@@ -1,5 +1,6 @@
-"""Llama 1 to 3.3 (arXiv:2302.13971, 2307.09288, 2407.21783) and everything that takes its class:
-TinyLlama, SmolLM, Yi, DeepSeek's distilled ones.
+"""Llama 1 to 3.3 (arXiv:2302.13971, 2307.09288, 2407.21783) and all models of its class.
+
+Among them are TinyLlama, SmolLM, Yi and DeepSeek's distilled ones.
 """
 
 from __future__ import annotations

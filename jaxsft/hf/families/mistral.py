@@ -1,5 +1,6 @@
-"""Mistral (arXiv:2310.06825): Llama with a sliding window in every layer. Ministral: in those
-layers that the config names.
+"""Mistral (arXiv:2310.06825): Llama with a sliding window in every layer.
+
+Ministral has it in those layers that the config names.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from jaxsft.hf.families.family import Family, Keys, span_head
 
 
 def read(keys: Keys) -> dict[str, Any]:
-    """`layer_types` are of Ministral alone."""
+    """Reads Mistral and Ministral; only Ministral has `layer_types`."""
     out, kinds = decoders.sizes(keys), keys.get("layer_types")
     if kinds is not None and keys.family == "mistral":
         keys.refuse(

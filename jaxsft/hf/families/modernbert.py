@@ -1,5 +1,6 @@
-"""ModernBERT (arXiv:2412.13663): rotary positions, layers that see a window beside layers that see
-everything, and a gated MLP in one matrix.
+"""ModernBERT (arXiv:2412.13663): rotary positions, local and global layers, a gated MLP.
+
+The MLP's gate and up are one matrix.
 """
 
 from __future__ import annotations
@@ -85,8 +86,9 @@ POOLS = {"first": "cls", "mean": "mean"}
 
 
 def _words(task: Any) -> dict[str, Any]:
-    """What the heads compute with; the layer before the norm has a bias, but where `task.bias` says
-    that it has none.
+    """Returns the config keys of the heads.
+
+    The layer before the norm has a bias, but where `task.bias` says that it has none.
     """
     out = {
         "classifier_activation": decoders.HF_ACTIVATIONS[task.activation],

@@ -1,6 +1,8 @@
-"""Sparse experts: Mixtral (arXiv:2401.04088), OLMoE (arXiv:2409.02060) and the mixtures of Qwen 3
-(arXiv:2505.09388). No token is dropped. The weight of the loss that balances their routers is that
-of `loss.balance`, not the one of the file: it is of pretraining, and whoever tunes chooses it.
+"""Sparse experts: Mixtral, OLMoE and the mixtures of Qwen 3; no token is dropped.
+
+arXiv:2401.04088, arXiv:2409.02060, arXiv:2505.09388. The weight of the loss that balances their
+routers is that of `loss.balance`, not the one of the file: it is of pretraining, and whoever tunes
+chooses it.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from jaxsft.hf.families.transforms import LINEAR
 
 
 def _experts(keys: Keys, norm: bool) -> dict[str, Any]:
-    """How many there are, and how many a token takes. Raises ConfigError where a token would take
-    more than there are.
+    """Returns the number of experts and of those per token.
+
+    Raises ConfigError where a token would take more than there are.
     """
     count, taken = keys.get("num_local_experts"), keys.get("num_experts_per_tok")
     if taken > count:
@@ -37,7 +40,9 @@ def read_mixtral(keys: Keys) -> dict[str, Any]:
 
 
 def read_qwen3(keys: Keys) -> dict[str, Any]:
-    """A window is of every layer here, whatever `max_window_layers` says, and heads are as wide as
+    """Reads the mixtures of Qwen 3.
+
+    A window is of every layer here, whatever `max_window_layers` says, and heads are as wide as
     `hidden_size` makes them: not so in Qwen 3.
     """
     keys.only("decoder_sparse_step", 1)

@@ -1,6 +1,4 @@
-"""OLMo 2 (arXiv:2501.00656): norms behind attention and MLP, and of queries and keys over all
-heads.
-"""
+"""OLMo 2 (arXiv:2501.00656): norms behind attention and MLP, and of queries and keys."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""Phi-3, 3.5 and 4 (arXiv:2404.14219): Llama with one matrix for queries, keys and values, one for
-gate and up, and longrope (arXiv:2402.13753).
+"""Phi-3, 3.5 and 4 (arXiv:2404.14219): Llama with fused matrices, and longrope.
+
+One matrix is for queries, keys and values, one for gate and up; longrope: arXiv:2402.13753.
 """
 
 from __future__ import annotations

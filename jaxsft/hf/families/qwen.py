@@ -1,5 +1,6 @@
-"""Qwen 2 and 2.5 (arXiv:2407.10671, 2412.15115): biases on queries, keys and values. Qwen 3
-(arXiv:2505.09388): norms of queries and keys instead.
+"""Qwen 2 and 2.5 (arXiv:2407.10671, 2412.15115), and Qwen 3 (arXiv:2505.09388).
+
+Qwen 2 has biases on queries, keys and values, Qwen 3 norms of queries and keys instead.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def _read(keys: Keys) -> dict[str, Any]:
 
 
 def _windows(keys: Keys, layers: int) -> dict[str, Any]:
-    """Of the layers from `max_window_layers` on, or of those that `layer_types` names."""
+    """Returns the windows of layers from `max_window_layers` on, or of those in `layer_types`."""
     window, full = keys.get("sliding_window"), keys.get("max_window_layers")
     if not keys.get("use_sliding_window"):
         window = None
@@ -33,7 +34,7 @@ def _windows(keys: Keys, layers: int) -> dict[str, Any]:
 
 
 def normed(keys: Keys) -> dict[str, Any]:
-    """Qwen 3 but for its windows."""
+    """Reads Qwen 3 but for its windows."""
     bias = keys.get("attention_bias")
     return {**_read(keys), "qk_norm": "head", "qkv_bias": bias, "o_bias": bias}
 

@@ -1,11 +1,12 @@
-"""The keys of config.json that the classes of transformers read, by family. Made by `python -m
-tools.config_keys write`.
+"""The keys of config.json that the classes of transformers read, by family.
+
+Made by `python -m tools.config_keys write`.
 """
 
 from __future__ import annotations
 
 VERSION = "5.24.0"  # of transformers
-_SHARED = """
+SHARED = """
 architectures=null attn_implementation chunk_size_feed_forward=0 dtype=null gradient_checkpointing
 id2label=null is_causal label2id=null model_type num_labels output_attentions
 output_hidden_states=false per_layer_config problem_type=null quantization_config return_dict=true
@@ -317,7 +318,7 @@ sparse_pred_ignore_index=-100 sparse_prediction=false tie_word_embeddings=true v
 }
 # key or key=default
 READS: dict[str, frozenset[str]] = {
-    name: frozenset(f"{_SHARED} {words}".split()) for name, words in _OWN.items()
+    name: frozenset(f"{SHARED} {words}".split()) for name, words in _OWN.items()
 }
 ALIASES: dict[str, dict[str, str]] = {  # other names of keys
     "mixtral": {

@@ -10,7 +10,9 @@ from jaxsft.hf.families.family import RENAMED_NORMS, Family, Keys
 
 
 def read(keys: Keys) -> dict[str, Any]:
-    """Its positions begin after the id of padding, and its table of them has rows for those before
+    """Reads RoBERTa.
+
+    Its positions begin after the id of padding, and its table of them has rows for those before
     it.
     """
     out, offset = bert.read(keys), _padding(keys) + 1
@@ -26,8 +28,9 @@ def _padding(keys: Keys) -> int:
 
 
 def write(m: ModelConfig) -> dict[str, Any]:
-    """Positions begin behind the id of padding, which must be that of the tokenizer: 0 where there
-    are no rows to spare.
+    """Returns the config of RoBERTa, whose positions begin after the id of padding.
+
+    That must be the tokenizer's: 0 where there are no rows to spare.
     """
     return {
         **bert.write(m),

@@ -1,5 +1,6 @@
-"""T5 with its version 1.1 (arXiv:1910.10683), Flan-T5 (arXiv:2210.11416) and mT5
-(arXiv:2010.11934): encoder-decoders with relative positions, and their encoders alone.
+"""T5 1.0 and 1.1 (arXiv:1910.10683), Flan-T5 (arXiv:2210.11416) and mT5 (arXiv:2010.11934).
+
+They are encoder-decoders with relative positions; their encoders alone are read too.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ WORDS |= {("gelu_tanh", True): "gated-gelu", ("gelu", True): "gated-gelu_python"
 
 
 def _reader(scaled: bool):
-    """`scaled`: a tied output is that of states times `d_model ** -0.5`."""
+    """Returns a reader; `scaled`: a tied output reads states times `d_model ** -0.5`."""
 
     def read(keys: Keys, halves: tuple[bool, ...] = (True,)) -> dict[str, Any]:
         keys.only("is_encoder_decoder", *halves)
@@ -74,7 +75,7 @@ def _reader(scaled: bool):
 
 
 def _alone(read: Callable[..., dict[str, Any]]):
-    """Of the encoder alone, whose files may be those of both halves."""
+    """Returns a reader of the encoder alone, whose files may be those of both halves."""
     return lambda keys: {**read(keys, (True, False)), "decoder_layers": 0, "output_scale": 1.0}
 
 
@@ -106,8 +107,9 @@ def write_alone(m: ModelConfig) -> dict[str, Any]:
 
 
 def _stack(half: str, mlp: int, root: str) -> tuple[Entry, ...]:
-    """A half, whose MLP is the layer of this number in each of its blocks; `root` is where it lies
-    in ours.
+    """Returns the table of a half; `mlp` is the number of the MLP in each block.
+
+    `root` is where the half lies in our weights.
     """
     ours, theirs = f"{root}layers/*", f"{half}.block.*.layer"
     dense, gate = f"{theirs}.{mlp}.DenseReluDense", f"{ours}/mlp/gate/w"

@@ -1,5 +1,6 @@
-"""How a tensor of Hugging Face lies in our weights: named, exactly invertible moves of numbers. No
-number changes, so both ways keep every byte.
+"""Transforms between Hugging Face's tensors and our weights, invertible to the byte.
+
+They move numbers and change none.
 
 Theirs are `[out, in]` matrices; ours are `[inputs..., outputs...]`, which a `WeightSpec` tells
 apart. All of it is views of numpy arrays.
@@ -20,10 +21,13 @@ Specs = Sequence[WeightSpec]
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-    """One tensor of theirs and one of ours (`Fused`: several). `specs` are of one layer."""
+    """The transform between one tensor of theirs and one of ours (`Fused`: several).
+
+    `specs` are of one layer.
+    """
 
     def shape(self, specs: Specs) -> tuple[int, ...]:
-        """What theirs must have."""
+        """Returns the shape that the tensor of theirs must have."""
         return specs[0].shape
 
     def to_ours(self, tensor: np.ndarray, specs: Specs) -> list[np.ndarray]:
@@ -34,13 +38,13 @@ class Transform:
 
     @property
     def of_bias(self) -> Transform:
-        """The transform of the bias that belongs to a matrix with this one."""
+        """Returns the transform of the bias that belongs to a matrix with this one."""
         return FLAT
 
 
 @dataclasses.dataclass(frozen=True)
 class Flat(Transform):
-    """Theirs is a vector, ours has axes (a bias `[H, N]`)."""
+    """The transform where theirs is a vector and ours has axes (a bias `[H, N]`)."""
 
     def shape(self, specs: Specs) -> tuple[int, ...]:
         return (math.prod(specs[0].shape),)
@@ -54,7 +58,7 @@ class Flat(Transform):
 
 @dataclasses.dataclass(frozen=True)
 class Row(Transform):
-    """Theirs is `[1, n]`, ours `[n]`."""
+    """The transform where theirs is `[1, n]` and ours `[n]`."""
 
     def shape(self, specs: Specs) -> tuple[int, ...]:
         return (1, *specs[0].shape)
@@ -68,7 +72,10 @@ class Row(Transform):
 
 @dataclasses.dataclass(frozen=True)
 class Linear(Transform):
-    """`nn.Linear`: theirs is `[out, in]`. `turned=False` is the `[in, out]` of GPT-2's Conv1D."""
+    """The transform of `nn.Linear`, `[out, in]`.
+
+    `turned=False` is the `[in, out]` of GPT-2's Conv1D.
+    """
 
     turned: bool = True
 
@@ -86,7 +93,7 @@ class Linear(Transform):
 
 @dataclasses.dataclass(frozen=True)
 class Fused(Transform):
-    """Several linear layers of ours in one of theirs, beside each other along its outputs.
+    """The transform where several linear layers of ours are one of theirs, along its outputs.
 
     Attributes:
       turned: as of `Linear`.

@@ -1,5 +1,4 @@
-"""Adapters by name: small trees of weights beside a frozen base, at `params["adapters"]`, which
-mirrors the base.
+"""Adapters by name: small trees of weights at `params["adapters"]`, which mirror a frozen base.
 
     params["adapters"] = {"layers": {"2": {"attention": {"q": {"a", "b"}}}}, "embed": {"tokens":
     {"a", "b"}}, ...}
@@ -38,7 +37,7 @@ FIXED = ("a0", "b0", "square")  # leaves that are made from the base, and never 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """One adapter.
+    """The functions and properties of one kind of adapter.
 
     Attributes:
       sites: from the specs of the base and the options to a tree of `Site`.
@@ -107,13 +106,14 @@ KINDS: dict[str, Kind] = {
 
 
 def of(options: AdapterConfig) -> Kind | None:
-    """None where there is no adapter."""
+    """Returns the kind of adapter that the options name; None without one."""
     return KINDS.get(options.name)
 
 
 def init(options: AdapterConfig, specs: Tree, key: Array) -> Tree:
-    """The boxed weights of the adapter: every site and layer from a key of its own, whatever else
-    is targeted.
+    """Returns the boxed weights of the adapter.
+
+    Every site and layer draws from its own key, whatever else is targeted.
 
     Args:
       specs: of the base.
@@ -148,8 +148,9 @@ def _weight(leaf: Leaf, key: Array, layers: range | None) -> Weight:
 
 
 def start(options: AdapterConfig, params: Tree, key: Array) -> Tree:
-    """The adapter's weights for this base: those that depend on it are made anew. Call it when the
-    base has its weights, before training.
+    """Returns the parameters with the adapter weights that depend on the base computed from it.
+
+    Call it when the base has its weights, before training.
     """
     kind = KINDS[options.name]
     if kind.start is None or NAME not in params:
@@ -167,7 +168,7 @@ def start(options: AdapterConfig, params: Tree, key: Array) -> Tree:
 
 
 def _base_weight(module: Tree | Array) -> Array:
-    """Of a module, or of a recurrent cell's matrix, which stands for itself."""
+    """Returns the weight of a module; a recurrent cell's matrix is its own module."""
     if not isinstance(module, Mapping):
         return module
     return module["w"] if "w" in module else module["tokens"]["w"]
@@ -176,7 +177,7 @@ def _base_weight(module: Tree | Array) -> Array:
 def _beside(
     adapter: Tree, base: Tree, f: Callable[[Tree, Tree, bool], Any], stacked: bool = False
 ) -> Tree:
-    """`f(leaves, module, whether they are stacks)` of every site, in the tree of the adapter."""
+    """Applies `f(leaves, module, stacked)` to every site; returns the results in the same tree."""
     if is_site(adapter):
         return f(adapter, base, stacked)
     out = {}
@@ -193,7 +194,7 @@ def _beside(
 
 
 def is_site(tree: Any) -> bool:
-    """Whether a tree is the leaves of one site."""
+    """Returns whether a tree holds the leaves of one site."""
     return (
         isinstance(tree, Mapping)
         and bool(tree)
@@ -204,7 +205,7 @@ def is_site(tree: Any) -> bool:
 # --- running
 # --------------------------------------------------------------------------------------------------
 def ready(options: AdapterConfig, tree: Tree, noise: Dropout | None = None) -> Tree:
-    """The collection `adapters` of a module: the object of each site at `.../adapter`.
+    """Builds the collection `adapters` of a module: the object of each site at `.../adapter`.
 
     Args:
       tree: a part of the adapter, stacked or not.
@@ -231,8 +232,9 @@ def ready(options: AdapterConfig, tree: Tree, noise: Dropout | None = None) -> T
 # --- what is trained, and what it comes to
 # --------------------------------------------------------------------------------------------------
 def trains(options: AdapterConfig, path: str, spec: WeightSpec) -> bool:
-    """Whether a parameter is trained where nothing else is said: the adapter and the head of the
-    task, but not an output matrix of the base.
+    """Returns whether a parameter is trained by default: the adapter and the head of the task.
+
+    An output matrix of the base is not.
     """
     name = path.rsplit("/", 1)[-1]
     if path.startswith(f"{NAME}/"):
@@ -243,8 +245,9 @@ def trains(options: AdapterConfig, path: str, spec: WeightSpec) -> bool:
 
 
 def merge(options: AdapterConfig, params: Tree) -> Tree:
-    """The base with the adapter in it, in float32 or higher, which computes the same without the
-    adapter.
+    """Returns the base with the adapter merged into it, in float32 or higher.
+
+    It computes the same without the adapter.
 
     Raises:
       ConfigError: the adapter is no change of weights.

@@ -18,7 +18,7 @@ OUTPUTS, INPUTS = 1, 2  # rules of a site
 
 
 def declare(site: Site, options: IA3) -> dict[str, Leaf]:
-    """Ones: the model starts as it is."""
+    """Declares vectors of ones: the model starts as it is."""
     w, n, inputs = site.spec, site.spec.inputs, site.rule == INPUTS
     part = slice(0, n) if inputs else slice(n, None)
     return {
@@ -27,7 +27,7 @@ def declare(site: Site, options: IA3) -> dict[str, Leaf]:
 
 
 class IA3Node(struct.PyTreeNode):
-    """The vectors of one site."""
+    """The vectors that scale the inputs or outputs of one site."""
 
     inputs: Array | None = None
     outputs: Array | None = None
@@ -40,13 +40,13 @@ class IA3Node(struct.PyTreeNode):
         equation: str,
         product: Callable[[str, Array, Array], Array],
     ) -> Array:
-        """The bias is scaled with the product, as the paper scales activations."""
+        """Computes the scaled linear layer; the bias is scaled too, as activations in the paper."""
         y = product(equation, x if self.inputs is None else x * self.inputs, w)
         y = y if bias is None else y + bias
         return y if self.outputs is None else y * self.outputs
 
     def merged(self, w: Array, bias: Array | None) -> tuple[Array, Array | None]:
-        """In float32 or higher."""
+        """Returns weight and bias with the vectors multiplied in, in float32 or higher."""
         w = w.astype(at_least_fp32(w.dtype))
         if self.inputs is not None:
             w = w * self.inputs.reshape(self.inputs.shape + (1,) * (w.ndim - self.inputs.ndim))

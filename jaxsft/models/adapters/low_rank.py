@@ -30,8 +30,9 @@ Product = Callable[[str, Array, Array], Array]
 
 
 def scale_of(options: LowRank) -> float:
-    """`alpha / rank` (Hu et al. 2021, section 4.1), or `alpha / sqrt(rank)` (Kalajdzievski 2023,
-    arXiv:2312.03732).
+    """Returns `alpha / rank` (Hu et al. 2021, section 4.1) or `alpha / sqrt(rank)`.
+
+    The second is rsLoRA's (Kalajdzievski 2023, arXiv:2312.03732).
     """
     return options.alpha / (options.rank if options.scaling == "rank" else math.sqrt(options.rank))
 
@@ -57,8 +58,9 @@ def check(chosen: Sequence[Site], options: LowRank) -> None:
 
 
 def declare(site: Site, options: LowRank) -> dict[str, Leaf]:
-    """`a` [I, R] and `b` [R, O]. Of the product's two factors one is zero: b, and of an embedding
-    a, whose rows then learn where they are used.
+    """Declares `a` [I, R] and `b` [R, O], one of which starts at zero.
+
+    It is b; for an embedding it is a, whose rows then learn where they are used.
     """
     w, r = site.spec, options.rank
     n = w.inputs or 1  # an embedding is the matrix of one-hot ids
@@ -79,7 +81,7 @@ def declare(site: Site, options: LowRank) -> dict[str, Leaf]:
 def start(
     leaves: Mapping[str, Array], w: Float[Array, ...], options: LowRank, key: Array
 ) -> dict[str, Array]:
-    """The leaves that depend on the weight, for one layer.
+    """Computes the leaves that depend on the base weight, for one layer.
 
     PiSSA (Meng et al. 2024, section 3): `scale a b` is the sum of the largest singular triples of
     w, and each factor takes the root of the values. The frozen base is not changed: `a0 b0`, which
@@ -104,8 +106,10 @@ def start(
 
 
 class LowRankNode(struct.PyTreeNode):
-    """The weights of one site, ready to run. `square` holds the squared column lengths of the base:
-    then the output is DoRA's.
+    """The weights of one site, ready to run.
+
+    `square` holds the squared column lengths of the base; where it is set, the output is
+    DoRA's.
     """
 
     a: Array
@@ -120,8 +124,7 @@ class LowRankNode(struct.PyTreeNode):
     def linear(
         self, x: Array, w: Array, bias: Array | None, equation: str, product: Product
     ) -> Array:
-        """`x w + scale drop(x) a b`, for DoRA each output times magnitude / length; then the
-        bias."""
+        """Computes `x w + scale drop(x) a b`, for DoRA times magnitude / length, then the bias."""
         y = product(equation, x, w) + self.delta(x, equation, product)
         if self.square is not None:
             y = y * self.ratio(w)
@@ -138,7 +141,7 @@ class LowRankNode(struct.PyTreeNode):
         )
 
     def rows(self, ids: Array, x: Array, w: Array) -> Array:
-        """Of an embedding: its rows `x` [B, S, D] with the adapter's."""
+        """Adds the adapter's rows of `ids` to the rows `x` [B, S, D] of an embedding."""
         more = lambda a, b: (
             self.scale * contract("bsr,rd->bsd", jnp.take(a, ids, axis=0), b, "fp32")
         )
@@ -148,9 +151,7 @@ class LowRankNode(struct.PyTreeNode):
         return y if self.square is None else y * self.ratio(w)
 
     def tied(self, x: Array, w: Array, product: Product) -> Array:
-        """Of an embedding `w` [V, D] that is the output matrix too: `x` [..., D] to logits [...,
-        V].
-        """
+        """Computes logits [..., V] from `x` [..., D] where the embedding `w` [V, D] is tied."""
         lead = "bs"[: x.ndim - 1]
         into = f"{lead}d,rd->{lead}r", f"{lead}r,vr->{lead}v"
         if self.square is not None:
@@ -164,9 +165,10 @@ class LowRankNode(struct.PyTreeNode):
         )
 
     def ratio(self, w: Array) -> Float[Array, ...]:
-        """magnitude / length of each column of `w + scale a b`, [O]. The length is not
-        differentiated (section 4.3), and comes from `|w|^2 + 2 <w, d> + |d|^2`, never from a sum
-        that would have to be held.
+        """Computes magnitude / length of each column of `w + scale a b`, [O].
+
+        The length is not differentiated (section 4.3), and comes from `|w|^2 + 2 <w, d> +
+        |d|^2`, so that the sum `w + d` is never held.
         """
         wide, n = at_least_fp32(w.dtype), self.a.ndim - 1
         # [I, R], [R, O]
@@ -182,7 +184,7 @@ class LowRankNode(struct.PyTreeNode):
         return self.magnitude / length
 
     def merged(self, w: Array, bias: Array | None) -> tuple[Array, Array | None]:
-        """The weight that gives the same output by itself, in float32 or higher."""
+        """Returns the weight with the adapter merged into it, in float32 or higher."""
         w = w.astype(at_least_fp32(w.dtype))
         n = self.a.ndim - 1
         whole = lambda a, b: (a.reshape(-1, a.shape[-1]) @ b.reshape(b.shape[0], -1)).reshape(
@@ -198,9 +200,7 @@ class LowRankNode(struct.PyTreeNode):
 
 
 class OutputMatrix(struct.PyTreeNode):
-    """An output matrix over the vocabulary and its adapter: [D, V], or [V, D] where it is the
-    embedding.
-    """
+    """An output matrix with its adapter: [D, V], or [V, D] where it is the embedding."""
 
     w: Array
     adapter: LowRankNode
@@ -208,7 +208,7 @@ class OutputMatrix(struct.PyTreeNode):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(embed, vocab)."""
+        """Returns (embed, vocab)."""
         return self.w.shape[::-1] if self.tied else self.w.shape
 
     @property
@@ -216,7 +216,7 @@ class OutputMatrix(struct.PyTreeNode):
         return self.w.dtype
 
     def logits(self, x: Array, product: Product) -> Array:
-        """[..., D] -> [..., V]."""
+        """Computes the logits [..., V] of hidden states [..., D]."""
         if self.tied:
             return self.adapter.tied(x, self.w, product)
         lead = "bs"[: x.ndim - 1]
@@ -224,8 +224,9 @@ class OutputMatrix(struct.PyTreeNode):
 
 
 def thin(equation: str) -> tuple[str, str]:
-    """The two equations of `x a b` from that of `x w`: `bsd,dhn->bshn` gives `bsd,dr->bsr` and
-    `bsr,rhn->bshn`.
+    """Derives the two equations of `x a b` from that of `x w`.
+
+    `bsd,dhn->bshn` gives `bsd,dr->bsr` and `bsr,rhn->bshn`.
     """
     left, out = equation.split("->")
     x, w = left.split(",")

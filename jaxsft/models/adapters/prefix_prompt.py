@@ -1,5 +1,6 @@
-"""Prefix tuning and prompt tuning: what stands before every text is learned, keys and values of
-each layer or vectors of the first.
+"""Prefix tuning and prompt tuning: learned virtual tokens before every text.
+
+A prefix is keys and values of each layer, a prompt is vectors of the first.
 
 Virtual tokens have positions 0 to P - 1, and every text begins at P, as if they had been read
 before it (Li and Liang 2021, section 4.1): where positions are relative or disentangled, a token
@@ -26,8 +27,9 @@ EVERYONE = -1  # the segment of keys that the tokens of every text see
 
 
 def declare_prefix(site: Site, options: Prefix) -> dict[str, Leaf]:
-    """Keys and values of every virtual token, [P, K, N]. They are trained directly, without Li and
-    Liang's network in front.
+    """Declares keys and values of every virtual token, [P, K, N].
+
+    They are trained directly, without Li and Liang's network in front.
     """
     w = site.spec  # of the keys: [D, K, N]
     leaf = Leaf(
@@ -37,14 +39,16 @@ def declare_prefix(site: Site, options: Prefix) -> dict[str, Leaf]:
 
 
 class PrefixNode(struct.PyTreeNode):
-    """Keys and values of one attention."""
+    """The learned keys and values of one attention."""
 
     prefix_k: Float[Array, "virtual kv_heads head_dim"]
     prefix_v: Float[Array, "virtual kv_heads head_dim"]
 
     def keys_values(self, k: Array, v: Array, where: Any) -> tuple[Array, Array, Any]:
-        """`k`, `v` [B, T, K, N] and where the keys stand, with the prefix in front: [B, P + T,
-        ...]. Its keys are not rotated.
+        """Puts the prefix in front of keys and values [B, T, K, N] and their positions: [B, P
+        + T, ...].
+
+        Its keys are not rotated.
         """
         b, p = k.shape[0], self.prefix_k.shape[0]
         before = lambda learned, x: jnp.concatenate(
@@ -72,7 +76,7 @@ class PrefixNode(struct.PyTreeNode):
 
 
 def declare_prompt(site: Site, options: Prompt) -> dict[str, Leaf]:
-    """Vectors [P, D]."""
+    """Declares the prompt's vectors, [P, D]."""
     w = site.spec
     return {
         "prompt": Leaf(
@@ -86,8 +90,10 @@ def declare_prompt(site: Site, options: Prompt) -> dict[str, Leaf]:
 def start_prompt(
     leaves: Mapping[str, Array], w: Float[Array, "vocab embed"], options: Prompt, key: Array
 ) -> dict[str, Array]:
-    """Rows of the embedding, drawn at random: better than noise (Lester et al. 2021, section
-    3.2)."""
+    """Returns prompt vectors copied from random rows of the embedding.
+
+    They train better than noise (Lester et al. 2021, section 3.2).
+    """
     ids = jax.random.choice(
         key,
         w.shape[0],
@@ -98,14 +104,14 @@ def start_prompt(
 
 
 class PromptNode(struct.PyTreeNode):
-    """The vectors of the first layer."""
+    """The learned vectors of a prompt, inputs of the first layer."""
 
     prompt: Float[Array, "virtual embed"]
 
     def embed(
         self, x: Float[Array, "batch seq embed"], positions: Int[Array, "batch seq"]
     ) -> Float[Array, "batch seq embed"]:
-        """The vectors of tokens, with the prompt's at the first P positions of each text."""
+        """Puts the prompt at the first P positions of each text."""
         p = self.prompt.shape[0]
         learned = jnp.take(self.prompt, jnp.clip(positions, 0, p - 1), axis=0)
         return jnp.where((positions < p)[..., None], learned.astype(x.dtype), x)

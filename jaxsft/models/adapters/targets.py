@@ -1,5 +1,6 @@
-"""Where adapters go: patterns of module paths become sites in a tree that mirrors the base, cut
-into segments of layers that are adapted alike.
+"""The sites of adapters, which patterns of module paths choose.
+
+They form a tree that mirrors the base, cut into segments of layers that are adapted alike.
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ HOOKED = ("q", "k", "v", "o", "gate", "up", "down", "project", "tokens", "positi
 
 
 def linears(specs: Tree) -> Tree:
-    """The linear layers and embeddings that an adapter can stand beside, as a tree with the spec of
-    `w` in the module's place; of a recurrent cell both of its matrices, by their names. Not those
-    of experts, nor the head of a task, which is trained as a whole; the output matrix over the
-    vocabulary is at `head`.
+    """Returns the linear layers and embeddings that can be adapted, each as the spec of its `w`.
+
+    A recurrent cell has both of its matrices, by their names. Left out are experts and the head
+    of a task, which is trained as a whole; the output matrix over the vocabulary is at `head`.
     """
     out = {}
     for key, child in specs.items():
@@ -69,9 +70,7 @@ def linears(specs: Tree) -> Tree:
 
 
 def attentions(specs: Tree) -> Tree:
-    """The modules that have keys and values, with the spec of the weight that makes the keys in the
-    module's place.
-    """
+    """Returns the modules that have keys and values, each as the spec of its key weight."""
     out = {
         key: child["k"]["w"] if "k" in child and "v" in child else attentions(child)
         for key, child in specs.items()
@@ -81,8 +80,7 @@ def attentions(specs: Tree) -> Tree:
 
 
 def choose(modules: Tree, *targets: Sequence[str], option: str = "adapter.target") -> Tree:
-    """The sites of the modules that a pattern matches, as a tree of `Site` at `.../layers/<first
-    layer>/...`.
+    """Returns the sites that the patterns match, a tree at `.../layers/<first layer>/...`.
 
     Raises:
       ConfigError: a pattern matches nothing.
@@ -112,9 +110,7 @@ def _sites(modules: Tree, chosen: Tree, path: tuple[str, ...]) -> Tree:
 
 
 def _segments(stack: Tree, chosen: Tree, start: int, path: tuple[str, ...]) -> Tree:
-    """`{first layer: sites}` of a stack: neighbouring layers with the same adapters share a
-    segment.
-    """
+    """Returns `{first layer: sites}` of a stack; neighbouring layers adapted alike share one."""
     leaves, flags = jax.tree.leaves(stack), jax.tree.leaves(chosen)
     depth = leaves[0].shape[0]
     rows = np.stack([np.broadcast_to(flag, depth) for flag in flags], axis=1)  # [layers, modules]
@@ -141,14 +137,15 @@ def _of_segment(stack: Tree, flags: Any, layers: range, path: tuple[str, ...]) -
 
 
 def runs(rows: np.ndarray) -> list[tuple[int, int]]:
-    """Neighbouring equal rows of `[n, ...]`, as slices."""
+    """Returns the runs of equal rows of `[n, ...]` as (start, stop)."""
     starts = [0, *(i for i in range(1, len(rows)) if (rows[i] != rows[i - 1]).any())]
     return list(zip(starts, [*starts[1:], len(rows)], strict=True))
 
 
 def cut(layers: Tree, beside: Tree) -> list[tuple[int, Tree, Tree]]:
-    """(first layer, stack, what lies beside it) of each segment, from the bottom up; stacks are
-    sliced where only one of the two is cut.
+    """Cuts layers and adapters into common segments: (first layer, stack, adapters), bottom up.
+
+    Stacks are sliced where only one of the two is cut.
 
     Args:
       layers: `{first layer: stack}`.

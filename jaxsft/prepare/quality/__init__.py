@@ -1,5 +1,7 @@
-"""The quality card of a data set: numbers about completeness, consistency, diversity, noise,
-distribution, agreement and contamination.
+"""The quality card of a data set.
+
+Numbers about completeness, consistency, diversity, noise, distribution, agreement and
+contamination.
 
 `card` makes it from rows, `of_config` opens files, `compare` sets two side by side,
 `measures.MEASURES` defines every number, and `jaxsft.reports.quality_page` writes it as pages. Rows

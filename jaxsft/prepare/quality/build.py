@@ -1,5 +1,6 @@
-"""A quality card from the rows of a data set, in two passes over it (three over held-out splits,
-and over a file with a split column).
+"""Builds a quality card from the rows of a data set.
+
+It makes two passes over it (three over held-out splits, and over a file with a split column).
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ DIGITS = 6
 
 @dataclasses.dataclass
 class Part:
-    """What is counted in one split."""
+    """The counts of one split."""
 
     digest: Any = dataclasses.field(default_factory=hashlib.sha256)
     completeness: Completeness = dataclasses.field(default_factory=Completeness)
@@ -64,7 +65,7 @@ class Part:
 def card(
     sets: Sets, config: QualityConfig, told: Callable[[dict[str, Any]], None] = lambda found: None
 ) -> dict[str, Any]:
-    """The card of a data set, as plain JSON; the same rows and options give the same card.
+    """Builds the card of a data set, as plain JSON; it repeats for the same rows and options.
 
     Args:
       sets: the splits, of `source.of_config` or `source.of_rows`.
@@ -177,8 +178,10 @@ class _Build:
     # --- passes
     # ----------------------------------------------------------------------------------------------
     def _indexes(self) -> Iterator[Index]:
-        """Of the benchmarks, which all rows are compared with, and of every held-out split, which
-        the reference split is compared with.
+        """Yields the n-gram indexes.
+
+        Those of the benchmarks, which all rows are compared with, and of every held-out
+        split, which the reference split is compared with.
         """
         for path in self.config.benchmarks:
             yield Index.of(
@@ -233,7 +236,7 @@ class _Build:
             self.findings.add(f"noise/{name}", split, row, text)
 
     def _unreadable(self) -> Counter[str]:
-        """Rows that could not be read, by split; empty where such a row is an error."""
+        """Counts rows that could not be read, by split; empty where such a row is an error."""
         found = self.sets.unreadable(sum(part.completeness.rows for part in self.parts.values()))
         for split, bad in found:
             self.findings.add("completeness/unreadable", split, bad.where, "", detail=bad.reason)
@@ -258,8 +261,9 @@ class _Build:
                 )
 
     def _second_pass(self, allowed: dict[str, set[str]]) -> list[dict[str, Any]]:
-        """What is known only when all rows were seen; the first texts with several labels, each
-        with its rows.
+        """Counts what is known only when all rows were seen.
+
+        Returns the first texts with several labels, each with its rows.
         """
         listed: dict[int, dict[str, Any]] = {}
         at = self.sets.names.index(self.reference)
@@ -434,8 +438,9 @@ class _Build:
         return out if len(rows) > 1 else []
 
     def _languages(self) -> dict[str, Counter[str]]:
-        """Rows of each split by the language of their text, as the stage `language` tells it: und
-        is too short to tell.
+        """Counts rows of each split by their text's language, as the stage `language` tells it.
+
+        und is too short to tell.
         """
         stage = Language()
         told = lambda text: stage.row(Row({"text": text}, "", 0), {}, Report()).fields["language"]
@@ -534,8 +539,9 @@ class _Build:
 
 
 def counted(parts: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
-    """Category -> count per split, the most frequent first; behind the first 200 all others
-    together.
+    """Returns category -> count per split, the most frequent first.
+
+    Behind the first 200 all others stand together.
     """
     total = sum(parts.values(), Counter())
     order = sorted(total, key=lambda name: (-total[name], name))
@@ -551,9 +557,7 @@ def counted(parts: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
 
 
 def rounded(value: Any) -> Any:
-    """Floats with six significant digits: what is behind them differs between machines, and says
-    nothing.
-    """
+    """Rounds floats to six significant digits: further ones differ between machines."""
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}")
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Two cards side by side: what became better, and what worse."""
+"""The comparison of two cards: what became better, and what worse."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ NOISE = 1e-5  # relative; cards keep six digits
 
 
 def read(path: str) -> dict[str, Any]:
-    """A card.json. Raises DataError where the file is none, JaxsftError where it cannot be read."""
+    """Reads a card.json.
+
+    Raises DataError where the file is none, JaxsftError where it cannot be read.
+    """
     found = rundir.read_json(path)
     if (
         not isinstance(found, dict)
@@ -26,8 +29,9 @@ def read(path: str) -> dict[str, Any]:
 
 
 def compare(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A line for every number of either card: family, part, measure, before, after, difference, and
-    verdict.
+    """Returns a line for every number of either card.
+
+    It has family, part, measure, before, after, difference, and verdict.
 
     A part is a split, a pair of splits or a benchmark. Where both cards have one split only, those
     are compared whatever their names are. The verdict is better, worse, same, changed (neither

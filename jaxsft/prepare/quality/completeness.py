@@ -1,5 +1,6 @@
-"""Completeness: what is not there. One pass; memory grows with the columns, and with the ways in
-which rows lack some of them.
+"""Completeness: missing values.
+
+One pass; memory grows with the columns, and with the ways in which rows lack some of them.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ KINDS = ("null", "empty", "nan")
 
 
 def missing(value: Any) -> str:
-    """How a cell is missing: null, empty (white space, or an empty list or object) or nan; "" for
-    one that holds something.
+    """Returns how a cell is missing: null, empty or nan; "" for one that holds something.
+
+    Empty is white space, or an empty list or object.
     """
     if value is None:
         return "null"
@@ -30,7 +32,7 @@ def missing(value: Any) -> str:
 
 @dataclasses.dataclass
 class Completeness:
-    """Counts of one split."""
+    """The counts of one split."""
 
     rows: int = 0
     without_text: int = 0
@@ -56,8 +58,9 @@ class Completeness:
         self.without_label += fields.labelled and not labels
 
     def by_column(self) -> dict[str, dict[str, int]]:
-        """For each column of any row: how many cells are absent (the row has no such column), null,
-        empty or not a number.
+        """Counts for each column how many cells are absent, null, empty or not a number.
+
+        Absent: the row has no such column.
         """
         out = {}
         for name, present in self.present.items():

@@ -1,4 +1,4 @@
-"""Consistency: what contradicts itself, and what was damaged on its way.
+"""Consistency: contradictions, and damaged texts.
 
 Memory: 64 bits and some of Python's for every distinct text (about 200 bytes), so that texts can be
 compared over all rows; the rest is bounded by the numbers of columns and labels.
@@ -24,8 +24,9 @@ _number = re.compile(r"\s*[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?\s*")
 # --- types
 # --------------------------------------------------------------------------------------------------
 def kind(value: Any) -> str:
-    """The type of a cell: missing, boolean, number, list, object, text, or numeric text (which is
-    what a number is in CSV and TSV).
+    """Returns the type of a cell: missing, boolean, number, list, object, text or numeric text.
+
+    Numeric text is what a number is in CSV and TSV.
     """
     if missing(value):
         return "missing"
@@ -39,7 +40,7 @@ def kind(value: Any) -> str:
 
 
 def expected(counts: Counter[str]) -> set[str]:
-    """The types that a column may have, from the types of all its cells.
+    """Returns the types that a column may have, from the types of all its cells.
 
     The most frequent one; of texts, numeric ones are texts too, unless at least 95 % (a convention)
     are numeric: then the others are the exception.
@@ -73,7 +74,7 @@ DAMAGE = ("replacement", "mojibake", "control", "surrogate", "private_use", "htm
 
 
 def damage(text: str) -> list[str]:
-    """What is wrong with the characters of a text.
+    """Returns what is wrong with the characters of a text.
 
     replacement: U+FFFD, which stands where bytes could not be decoded. mojibake: characters that,
     written as Windows-1252 or Latin-1, are UTF-8 of other characters, as "Ã©" is of "é". control:
@@ -100,7 +101,7 @@ def damage(text: str) -> list[str]:
 
 
 def _is_mojibake(run: str) -> bool:
-    """Whether these characters hold UTF-8 that somebody read as Windows-1252 or Latin-1.
+    """Returns whether these characters hold UTF-8 that was read as Windows-1252 or Latin-1.
 
     One sequence of bytes is enough where it is one of those that this error nearly always makes (of
     Latin-1 letters, of punctuation, of emoji); of others, such as "É…", two are needed: one may
@@ -122,8 +123,9 @@ def _byte(char: str) -> bytes:
 # --- labels
 # --------------------------------------------------------------------------------------------------
 def variants(labels: Counter[str]) -> list[list[str]]:
-    """Labels that differ in case, white space, `_` and `-` only, each group with its most frequent
-    spelling first.
+    """Returns groups of labels that differ only in case, white space, `_` and `-`.
+
+    The most frequent spelling of a group is its first.
     """
     groups = defaultdict(list)
     for label in labels:
@@ -137,7 +139,7 @@ def variants(labels: Counter[str]) -> list[list[str]]:
 
 @dataclasses.dataclass
 class Texts:
-    """Every text by its key: which labels it has, and in which splits it stands.
+    """Every text by its key: its labels and the splits that it stands in.
 
     Attributes:
       first: the id of the labels that it had first. conflicting: the keys that have several.
@@ -164,7 +166,7 @@ class Texts:
 
 @dataclasses.dataclass
 class Consistency:
-    """Counts of one split."""
+    """The counts of one split."""
 
     rows: int = 0
     types: dict[str, Counter[str]] = dataclasses.field(default_factory=dict)
@@ -201,7 +203,7 @@ class Consistency:
 
 
 def schema(parts: dict[str, Consistency]) -> dict[str, set[str]]:
-    """The types that each column may have, over all splits."""
+    """Returns the types that each column may have, over all splits."""
     counts: dict[str, Counter[str]] = {}
     for part in parts.values():
         for name, found in part.types.items():
@@ -210,7 +212,7 @@ def schema(parts: dict[str, Consistency]) -> dict[str, set[str]]:
 
 
 def violations(row: Row, allowed: dict[str, set[str]]) -> list[str]:
-    """`column: found X, expected Y` for each cell whose type its column does not have."""
+    """Returns `column: found X, expected Y` for each cell of a wrong type."""
     out = []
     for name, value in row.fields.items():
         if (found := kind(value)) not in allowed[name]:

@@ -1,4 +1,4 @@
-"""Contamination: rows of a benchmark (or of a held-out split) whose text stands in the data.
+"""Contamination: rows of a benchmark (or of a held-out split) whose text is in the data.
 
 Memory grows with the benchmark, not with the data: the n-grams of the benchmark are kept, and the
 data streams by.
@@ -19,8 +19,7 @@ FEWEST, MOST = 8, 13  # words of an n-gram with ngram=auto
 
 @dataclasses.dataclass(frozen=True)
 class Hit:
-    """A row of the data that shares a run of words with a row of the benchmark, the first such
-    run."""
+    """A row of the data that shares a run of words with a benchmark's row: the first such run."""
 
     row: str
     benchmark_row: str
@@ -29,8 +28,7 @@ class Hit:
 
 @dataclasses.dataclass
 class Index:
-    """The runs of n words of a benchmark, compared exactly, after case-folding and without
-    punctuation.
+    """The runs of n words of a benchmark, compared exactly, case-folded and without punctuation.
 
     The rule of GPT-3 (Brown et al. 2020, "Language Models are Few-Shot Learners", appendix C): a
     benchmark row is dirty where one of its n-grams of words stands in the training data. n is 13,
@@ -54,8 +52,9 @@ class Index:
     def of(
         cls, name: str, rows: Iterable[Row], n: int | str, fields: text_measures.Fields | None
     ) -> Index:
-        """The index of rows; without `fields`, and for rows that lack those columns, every text in
-        a row counts.
+        """Builds the index of rows.
+
+        Without `fields`, and for rows that lack those columns, every text in a row counts.
         """
         kept = []
         for row in rows:

@@ -1,5 +1,4 @@
-"""Distribution: which classes, lengths and scripts there are, and how they differ from split to
-split.
+"""Distribution: classes, lengths and scripts, and how they differ from split to split.
 
 One pass; memory: 8 bytes per row and measure of length, for exact quantiles and Kolmogorov-Smirnov,
 the rest grows with the number of classes.
@@ -32,7 +31,7 @@ EFFECT = ((0.1, "small"), (0.3, "moderate"), (math.inf, "large"))
 
 @dataclasses.dataclass
 class Distribution:
-    """Counts of one split."""
+    """The counts of one split."""
 
     characters: array = dataclasses.field(default_factory=lambda: array("q"))
     words: array = dataclasses.field(default_factory=lambda: array("q"))
@@ -66,8 +65,9 @@ class Distribution:
 
 
 def is_quantity(parts: Sequence[Distribution]) -> bool:
-    """Whether the labels are quantities and not classes: all are numbers, more than 20 of them
-    differ, and some have a fraction (a convention).
+    """Returns whether the labels are quantities and not classes.
+
+    All are numbers, more than 20 of them differ, and some have a fraction (a convention).
     """
     values = {value for part in parts for value in part.numbers}
     whole = all(len(part.numbers) == part.labelled for part in parts)  # infinity is no quantity
@@ -75,7 +75,7 @@ def is_quantity(parts: Sequence[Distribution]) -> bool:
 
 
 def lengths(values: Sequence[float]) -> dict[str, float]:
-    """Mean and quantiles (linear interpolation, as numpy's)."""
+    """Computes mean and quantiles (linear interpolation, as numpy's)."""
     if not len(values):
         return {}
     found = np.asarray(values, float)
@@ -93,8 +93,9 @@ def lengths(values: Sequence[float]) -> dict[str, float]:
 
 
 def class_numbers(classes: Mapping[str, int], rows: int) -> dict[str, float]:
-    """Number of classes, evenness of their sizes, the share of rows with the largest one, and the
-    largest divided by the smallest one.
+    """Computes the number of classes, their evenness, and the largest one's share and ratio.
+
+    The ratio is the largest divided by the smallest class.
 
     Evenness: Pielou 1966. Imbalance ratio: Japkowicz and Stephen 2002, "The class imbalance
     problem: A systematic study".
@@ -113,8 +114,9 @@ def class_numbers(classes: Mapping[str, int], rows: int) -> dict[str, float]:
 
 
 def histogram(parts: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """Edges that all splits share, up to the 99 % quantile of all (the last bar holds what is
-    longer), and each split's counts.
+    """Computes histograms over edges that all splits share, up to the 99 % quantile of all.
+
+    The last bar holds what is longer.
     """
     every = np.concatenate([np.asarray(values, float) for values in parts.values()])
     if not len(every):
@@ -139,8 +141,9 @@ def histogram(parts: Mapping[str, Sequence[float]]) -> dict[str, Any]:
 # --- drift
 # --------------------------------------------------------------------------------------------------
 def ks(a: Sequence[float], b: Sequence[float]) -> tuple[float, float | None]:
-    """(D, p) of the two-sample Kolmogorov-Smirnov test: the largest distance between the two
-    distribution functions, and its asymptotic p-value.
+    """Computes (D, p) of the two-sample Kolmogorov-Smirnov test.
+
+    D is the largest distance between the two distribution functions, p its asymptotic p-value.
 
     Smirnov 1939; p by scipy, None where that is not installed. With many rows p says only that they
     are many: look at D.
@@ -161,8 +164,9 @@ def ks(a: Sequence[float], b: Sequence[float]) -> tuple[float, float | None]:
 
 
 def psi(expected: Sequence[float], found: Sequence[float]) -> float:
-    """Population stability index of two lists of counts: the sum of (q - p) log(q / p) over the
-    cells; 0.5 is added to each count.
+    """Computes the population stability index of two lists of counts.
+
+    It is the sum of (q - p) log(q / p) over the cells; 0.5 is added to each count.
 
     The symmetric divergence of Jeffreys 1946; its name and thresholds (below 0.1 small, from 0.25
     on large) are a convention: Siddiqi 2006.
@@ -173,7 +177,7 @@ def psi(expected: Sequence[float], found: Sequence[float]) -> float:
 
 
 def psi_of_numbers(expected: Sequence[float], found: Sequence[float]) -> float:
-    """PSI over the cells between the deciles of `expected`; equal deciles are one."""
+    """Computes PSI over the cells between the deciles of `expected`; equal deciles are one."""
     edges = np.unique(np.quantile(np.asarray(expected, float), np.arange(1, BINS) / BINS))
     cells = lambda values: np.bincount(
         np.searchsorted(edges, np.asarray(values, float), side="left"), minlength=len(edges) + 1
@@ -182,8 +186,9 @@ def psi_of_numbers(expected: Sequence[float], found: Sequence[float]) -> float:
 
 
 def chi_square(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, Any]:
-    """Chi-square of homogeneity of two counts over the categories of either, its degrees of freedom
-    and p (scipy), and Cramér's V.
+    """Computes chi-square of homogeneity of two counts, its degrees of freedom, p and Cramér's V.
+
+    It is over the categories of either; p is scipy's.
 
     Pearson 1900; Cramér 1946, "Mathematical Methods of Statistics": V = sqrt(chi² / n) for two
     splits, 0 where the shares are equal, 1 where no category is in both. p is None where scipy is
@@ -213,8 +218,9 @@ def chi_square(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, Any]:
 
 
 def js(a: Mapping[str, int], b: Mapping[str, int]) -> float:
-    """Jensen-Shannon divergence of two counts in bits: 0 where the shares are equal, 1 where
-    nothing is in both.
+    """Computes the Jensen-Shannon divergence of two counts in bits.
+
+    0 where the shares are equal, 1 where nothing is in both.
 
     Lin 1991, "Divergence Measures Based on the Shannon Entropy".
     """
@@ -231,8 +237,10 @@ def word_for(value: float, steps: Sequence[tuple[float, str]]) -> str:
 
 
 def drift(reference: Distribution, other: Distribution, quantity: bool) -> dict[str, Any]:
-    """How one split differs from the reference: lengths by KS and PSI, classes and scripts by
-    chi-square, V and PSI, numeric labels by KS and PSI.
+    """Computes how one split differs from the reference.
+
+    Lengths by KS and PSI, classes and scripts by chi-square, V and PSI, numeric labels by KS
+    and PSI.
     """
     out: dict[str, Any] = {}
     numeric = [
@@ -260,7 +268,7 @@ def drift(reference: Distribution, other: Distribution, quantity: bool) -> dict[
 
 
 def counted_drift(name: str, a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, Any]:
-    """How the counts `b` differ from `a`, under names that begin with `name`."""
+    """Computes how the counts `b` differ from `a`, under names that begin with `name`."""
     found, names = chi_square(a, b), sorted({*a, *b})
     stability = psi([a.get(key, 0) for key in names], [b.get(key, 0) for key in names])
     worse = max(

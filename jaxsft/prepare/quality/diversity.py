@@ -1,5 +1,4 @@
-"""Diversity of words: how many different ones there are, in ways that do and do not depend on how
-long the text is.
+"""Diversity of words, in ways that do and do not depend on the length of the text.
 
 These look at a sample of the rows (`Sample`), so memory is bounded by it.
 """
@@ -25,9 +24,11 @@ POINTS = 40  # of the curve of growth
 
 @dataclasses.dataclass
 class Sample:
-    """At most `size` rows of a split, chosen by a hash of their number and the seed: it needs one
-    pass and no length, and a file that is sorted by class is taken from everywhere. Texts come out
-    in the order of the hash, so that neighbours in the file are not neighbours here.
+    """A sample of at most `size` rows of a split, chosen by a hash of their number and the seed.
+
+    It needs one pass and no length, and a file that is sorted by class is taken from
+    everywhere. Texts come out in the order of the hash, so that neighbours in the file are not
+    neighbours here.
     """
 
     size: int
@@ -45,13 +46,14 @@ class Sample:
             heapq.heappushpop(self.heap, item)
 
     def rows(self) -> list[tuple[int, str, tuple[str, ...], str]]:
-        """(number of the row in its split, from 0; text; labels; where it stands)."""
+        """Returns (number of the row in its split, from 0; text; labels; where it stands)."""
         return [item[1:] for item in sorted(self.heap, reverse=True)]
 
 
 def distinct(words: Iterable[Sequence[str]], n: int) -> float | None:
-    """Distinct-n: different n-grams divided by all n-grams; n-grams do not cross texts. None where
-    there are none.
+    """Computes distinct-n: different n-grams divided by all n-grams. None where there are none.
+
+    N-grams do not cross texts.
 
     Li et al. 2016, "A Diversity-Promoting Objective Function for Neural Conversation Models", who
     divide by the number of words; that of n-grams, as is usual today, makes 1 the highest value for
@@ -66,8 +68,10 @@ def distinct(words: Iterable[Sequence[str]], n: int) -> float | None:
 
 
 def mtld(words: Sequence[str], threshold: float = FACTOR) -> float | None:
-    """Measure of textual lexical diversity: the mean number of words in a row with a type/token
-    ratio above `threshold`, forwards and backwards.
+    """Computes MTLD, the measure of textual lexical diversity.
+
+    It is the mean number of words in a row with a type/token ratio above `threshold`, forwards
+    and backwards.
 
     McCarthy and Jarvis 2010, "MTLD, vocd-D, and HD-D: A validation study of sophisticated
     approaches to lexical diversity assessment". A stretch ends when its ratio falls to the
@@ -91,8 +95,7 @@ def mtld(words: Sequence[str], threshold: float = FACTOR) -> float | None:
 
 
 def mattr(words: Sequence[str], window: int = WINDOW) -> float | None:
-    """Moving-average type/token ratio: the mean ratio over every window of so many words. None for
-    a text that is shorter.
+    """Computes the moving-average type/token ratio over every window. None for a shorter text.
 
     Covington and McFall 2010, "Cutting the Gordian Knot: The Moving-Average Type-Token Ratio
     (MATTR)".
@@ -116,8 +119,9 @@ def mattr(words: Sequence[str], window: int = WINDOW) -> float | None:
 
 
 def growth(words: Sequence[str], points: int = POINTS) -> tuple[list[int], list[int]]:
-    """(words read, different ones among them) at about `points` places, evenly spaced in the
-    logarithm, the last at the end.
+    """Returns (words read, different ones among them) at about `points` places.
+
+    They are evenly spaced in the logarithm, the last at the end.
     """
     places = sorted({round(x) for x in np.geomspace(1, len(words), points)}) if words else []
     seen, sizes, at = set(), [], 0
@@ -129,8 +133,9 @@ def growth(words: Sequence[str], points: int = POINTS) -> tuple[list[int], list[
 
 
 def heaps(tokens: Sequence[int], types: Sequence[int]) -> dict[str, float] | None:
-    """Heaps' law V(n) = K n^beta: K, beta and the R² of the line through log V over log n. None
-    with fewer than three points behind the 100th word.
+    """Fits Heaps' law V(n) = K n^beta: K, beta and R² of the line through log V over log n.
+
+    None with fewer than three points behind the 100th word.
 
     Heaps 1978, "Information Retrieval: Computational and Theoretical Aspects"; the first 100 words
     are left out, where nearly every word is new.
@@ -150,7 +155,7 @@ def heaps(tokens: Sequence[int], types: Sequence[int]) -> dict[str, float] | Non
 
 
 def numbers(sample: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[int]], Counter[str]]:
-    """(numbers, curve of growth, counts of words) of the texts of a sample, in its order."""
+    """Returns (numbers, curve of growth, counts of words) of a sample's texts, in its order."""
     split = [text_measures.words(text) for text in sample]
     flat = [word for text in split for word in text]
     counts = Counter(flat)

@@ -1,5 +1,6 @@
-"""Diversity of meaning, as far as hashed n-grams (or embeddings that are given) show it: similarity
-of texts to each other, and clusters of them.
+"""Diversity of meaning: similarity of texts to each other, and clusters of them.
+
+It is seen as far as hashed n-grams (or embeddings that are given) show it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ ITERATIONS = 50
 
 
 def hashed(words: Sequence[Sequence[str]], size: int = SIZE) -> np.ndarray:
-    """Unit vectors [texts, size] of hashed words and pairs of words; a text without words is 0.
+    """Computes unit vectors [texts, size] of hashed words and pairs of words; 0 without words.
 
     Feature hashing with signs (Weinberger et al. 2009, "Feature Hashing for Large Scale Multitask
     Learning"); weights are log(1 + count) times log((1 + texts) / (1 + texts that have it)) + 1
@@ -48,8 +49,9 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 
 def mean_similarity(vectors: np.ndarray) -> float | None:
-    """The mean cosine over all pairs of different texts, exactly: (|sum of unit vectors|² - n) / (n
-    (n - 1)). Vectors of 0 are left out.
+    """Computes the mean cosine over all pairs of different texts, exactly.
+
+    (|sum of unit vectors|² - n) / (n (n - 1)). Vectors of 0 are left out.
 
     Self-similarity as in Self-BLEU (Zhu et al. 2018, "Texygen"), with the cosine in place of BLEU:
     every pair is counted, none is drawn.
@@ -63,8 +65,9 @@ def mean_similarity(vectors: np.ndarray) -> float | None:
 
 
 def nearest_similarity(vectors: np.ndarray) -> float | None:
-    """The mean over at most 2000 texts of the cosine with the most similar other one among them: 1
-    where each has a twin.
+    """Computes the mean cosine with the most similar other text; 1 where each has a twin.
+
+    At most 2000 texts are looked at.
     """
     kept = vectors[np.any(vectors, axis=1)][:NEAREST]
     if len(kept) < 2:
@@ -78,8 +81,9 @@ def nearest_similarity(vectors: np.ndarray) -> float | None:
 
 
 def vendi(vectors: np.ndarray) -> float | None:
-    """The Vendi score, an effective number of different texts: exp of the entropy of the
-    eigenvalues of K / n, where K are the cosines.
+    """Computes the Vendi score, an effective number of different texts.
+
+    It is exp of the entropy of the eigenvalues of K / n, where K are the cosines.
 
     Friedman and Dieng 2023, "The Vendi Score: A Diversity Evaluation Metric for Machine Learning".
     At most 1000 texts are looked at, so that it says of how many of them; the eigenvalues are those
@@ -95,8 +99,9 @@ def vendi(vectors: np.ndarray) -> float | None:
 
 
 def kmeans(vectors: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(centres [k, size], cluster of each vector [n]) by Lloyd's iterations from k-means++ seeds,
-    at most 50 of them.
+    """Clusters vectors by Lloyd's iterations from k-means++ seeds; at most 50 iterations.
+
+    Returns (centres [k, size], cluster of each vector [n]).
 
     Arthur and Vassilvitskii 2007, "k-means++: The Advantages of Careful Seeding". A cluster that
     loses all its vectors keeps its centre.
@@ -126,7 +131,7 @@ def kmeans(vectors: np.ndarray, k: int, seed: int) -> tuple[np.ndarray, np.ndarr
 
 
 def _distances(vectors: np.ndarray, norms: np.ndarray, centres: np.ndarray) -> np.ndarray:
-    """Squared distances [n, k]."""
+    """Computes squared distances [n, k]."""
     return np.maximum(
         norms[:, None] - 2 * (vectors @ centres.T) + (centres.astype(np.float64) ** 2).sum(axis=1),
         0,
@@ -134,14 +139,17 @@ def _distances(vectors: np.ndarray, norms: np.ndarray, centres: np.ndarray) -> n
 
 
 def cluster_count(texts: int, asked: int) -> int:
-    """So many clusters as asked for, otherwise the square root of half the number of texts (a rule
-    of thumb: Mardia et al. 1979), 50 at most.
+    """Returns the number of clusters: `asked`, or a rule of thumb.
+
+    It is the square root of half the number of texts (Mardia et al. 1979), 50 at most.
     """
     return max(1, min(asked or min(50, round(math.sqrt(texts / 2))), texts))
 
 
 def evenness(counts: Sequence[int]) -> tuple[float, float]:
-    """(entropy divided by its highest value, exp of the entropy) of counts: 1 and their number
+    """Computes (relative entropy, exp of the entropy) of counts.
+
+    The first is the entropy divided by its highest value; they are 1 and the number of counts
     where all are equal.
 
     Pielou 1966, "The measurement of diversity in different types of biological collections"; Hill
@@ -156,8 +164,9 @@ def evenness(counts: Sequence[int]) -> tuple[float, float]:
 
 
 def read_embeddings(path: str, rows: int) -> np.ndarray:
-    """Unit vectors from a .npy file of numbers [rows, size]. Raises DataError for anything else in
-    it.
+    """Reads unit vectors from a .npy file of numbers [rows, size].
+
+    Raises DataError for anything else in it.
     """
     try:
         found = np.load(path, allow_pickle=False)

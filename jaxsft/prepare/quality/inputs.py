@@ -1,4 +1,4 @@
-"""The splits of a data set, as rows that can be gone through again and again."""
+"""The splits of a data set, as rows that can be read again and again."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ WHOLE = "all"  # the name of the only split
 
 @dataclasses.dataclass
 class File:
-    """The rows of a file, read again each time. `bad` are those that could not be read, the last
-    time.
+    """The rows of a file, read again each time.
+
+    `bad` are those that could not be read, the last time.
     """
 
     path: str
@@ -38,7 +39,7 @@ class File:
 
 @dataclasses.dataclass(frozen=True)
 class Sets:
-    """Splits by name: training first, then validation and test, then others as they come.
+    """The splits by name: training first, then validation and test, then others as they come.
 
     Attributes:
       files: what each split is read from, as the user spelled it.
@@ -54,7 +55,7 @@ class Sets:
     max_dropped: float = 0.0
 
     def rows(self, *names: str) -> Iterator[tuple[str, Row]]:
-        """(split, row) of the splits named, or of all."""
+        """Yields (split, row) of the splits named, or of all."""
         if self.column is None:
             for name in names or self.names:
                 for row in self.parts[name]:
@@ -66,8 +67,9 @@ class Sets:
                 yield name, row
 
     def unreadable(self, rows: int) -> list[tuple[str, Bad]]:
-        """(split, what could not be read) of the last pass over all rows, of which there were
-        `rows`; with a split column the first split has them.
+        """Returns (split, what could not be read) of the last pass over all rows.
+
+        There were `rows` of them; with a split column the first split has them.
 
         Raises:
           DataError: there are more than data.max_dropped of all.
@@ -88,8 +90,10 @@ class Sets:
 
 
 def of_config(data: DataFiles, split_column: str | None = None) -> Sets:
-    """The splits that `data.*` names. `data.path` is a prepared set with its splits, or a file: one
-    split, "all", or those of its `split_column`.
+    """Returns the splits that `data.*` names.
+
+    `data.path` is a prepared set with its splits, or a file: one split, "all", or those of its
+    `split_column`.
 
     Raises:
       ConfigError: no file is given, or data.path together with another.
@@ -127,8 +131,9 @@ def of_rows(parts: Mapping[str, Iterable[Row]]) -> Sets:
 
 
 def reading(data: DataFiles, *more: str | None) -> dict[str, Any]:
-    """How `formats.stream` reads the files of a config; the columns that the options name decide
-    `header=auto`.
+    """Returns how `formats.stream` reads the files of a config.
+
+    The columns that the options name decide `header=auto`.
     """
     return {
         **{
@@ -148,5 +153,5 @@ def _ordered(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def reference(names: Sequence[str]) -> str:
-    """The split that the others are compared with: train, or the first."""
+    """Returns the split that the others are compared with: train, or the first."""
     return "train" if "train" in names else names[0]

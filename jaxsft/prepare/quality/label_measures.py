@@ -1,5 +1,4 @@
-"""What people and a classifier think of the labels: agreement of annotators, and labels that a
-classifier holds for wrong.
+"""Measures of labels: agreement of annotators, and labels that a classifier holds for wrong.
 
 Memory grows with the ratings, and with the texts that the classifier sees: the sample of the
 reference split.
@@ -28,8 +27,9 @@ from jaxsft.prepare.stage import value_of
 # --------------------------------------------------------------------------------------------------
 @dataclasses.dataclass
 class Ratings:
-    """Ratings of one question: rows are annotators (or places, where annotators cannot be told
-    apart), columns are items.
+    """The ratings of one question.
+
+    Rows are annotators (or places, where annotators cannot be told apart), columns are items.
     """
 
     level: str
@@ -37,8 +37,9 @@ class Ratings:
     by_item: list[dict[str, str]] = dataclasses.field(default_factory=list)
 
     def table(self) -> np.ndarray:
-        """[annotators, items]: numbers, or for level nominal the place of the label among all,
-        sorted; NaN where nobody rated.
+        """Returns ratings [annotators, items]; NaN where nobody rated.
+
+        They are numbers, or for level nominal the place of the label among all, sorted.
 
         Raises:
           DataError: a rating that is no number, where the level asks for one.
@@ -69,8 +70,9 @@ def of_columns(columns: Sequence[str], level: str) -> Ratings:
 
 
 def add_row(ratings: Ratings, row: Row) -> None:
-    """The ratings of one row in wide form, one column per annotator. Raises DataError where a
-    column is missing.
+    """Adds the ratings of one row in wide form, one column per annotator.
+
+    Raises DataError where a column is missing.
     """
     found = {
         name: text_measures.label_text(value_of(row, name, "ratings.columns"))
@@ -86,8 +88,7 @@ def add_row(ratings: Ratings, row: Row) -> None:
 
 
 def of_file(rows: Iterable[Row], options: RatingsConfig) -> dict[str, Ratings]:
-    """The ratings of a file in long form, a row per item and annotator, for each of
-    `ratings.values`.
+    """Reads ratings in long form, a row per item and annotator, for each of `ratings.values`.
 
     Without `ratings.annotator` the k-th rating of an item takes the k-th place: who gave it is not
     known, and alpha does not ask.
@@ -133,9 +134,11 @@ def of_file(rows: Iterable[Row], options: RatingsConfig) -> dict[str, Ratings]:
 
 
 def agreement(ratings: Ratings) -> dict[str, Any]:
-    """Krippendorff's alpha of all ratings; Fleiss' kappa where all items have as many ratings; for
-    annotators with names the mean of Cohen's kappa over the pairs that rated an item in common. The
-    kappas are of level nominal. None where chance alone would agree everywhere.
+    """Computes the agreement of annotators.
+
+    Krippendorff's alpha of all ratings; Fleiss' kappa where all items have as many ratings; for
+    annotators with names the mean of Cohen's kappa over the pairs that rated an item in common.
+    The kappas are of level nominal. None where chance alone would agree everywhere.
 
     Raises:
       DataError: no item has two ratings.
@@ -171,8 +174,9 @@ def _finite(value: float) -> float | None:
 def issues(
     sample: Sequence[str], labels: Sequence[str], folds: int, seed: int
 ) -> tuple[list[tuple[int, str, float]], int]:
-    """((place, likelier label, probability of the given one) of labels that seem wrong, the least
-    likely first; number of rows looked at).
+    """Returns labels that seem wrong, the least likely first, and the number of rows looked at.
+
+    Each is (place, likelier label, probability of the given one).
 
     Northcutt et al. 2021, "Confident Learning: Estimating Uncertainty in Dataset Labels", on
     probabilities that a small classifier of words gives to rows that it has not seen. Classes with

@@ -1,5 +1,4 @@
-"""Every number of a card by name: what it is, where it comes from, and which direction is
-better."""
+"""Every number of a card by name: what it is, its source, and which direction is better."""
 
 from __future__ import annotations
 
@@ -10,7 +9,9 @@ from jaxsft.prepare.quality import noise
 
 @dataclasses.dataclass(frozen=True)
 class Measure:
-    """`better`: "lower", "higher", or "" where neither is better. `share`: of 1, shown in percent.
+    """The definition of a measure.
+
+    `better`: "lower", "higher", or "" where neither is better. `share`: of 1, shown in percent.
     `source`: empty for a plain count.
     """
 

@@ -77,8 +77,9 @@ _run = re.compile(r"([^\W\d_]|[^\w\s])\1{9}")
 
 
 def rules(text: str, words: Sequence[str], script: str) -> list[str]:
-    """The names of the rules (of `RULES` and `INFORMATIVE`) that a text breaks; none for an empty
-    one, which is missing, not noise.
+    """Returns the names of the rules that a text breaks; none for an empty one.
+
+    The rules are of `RULES` and `INFORMATIVE`; an empty text is missing, not noise.
     """
     if not text.strip():
         return []

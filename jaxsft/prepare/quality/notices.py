@@ -1,6 +1,4 @@
-"""Rows that a measure found, one by one: all go to a file, the first few of each kind onto the
-card.
-"""
+"""Rows that a measure found: all go to a file, the first of each kind onto the card."""
 
 from __future__ import annotations
 
@@ -16,7 +14,10 @@ WIDTH = 300  # characters of a text
 
 @dataclasses.dataclass
 class Findings:
-    """`told` is given every finding; `listed` of each kind (family/finding) are kept."""
+    """The findings of a card.
+
+    `told` is given every finding; `listed` of each kind (family/finding) are kept.
+    """
 
     told: Callable[[dict[str, Any]], None]
     listed: int

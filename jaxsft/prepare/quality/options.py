@@ -1,4 +1,4 @@
-"""What the options of a quality card may be; they are `config.schema.QualityConfig`."""
+"""Checks the options of a quality card, `config.schema.QualityConfig`."""
 
 from __future__ import annotations
 

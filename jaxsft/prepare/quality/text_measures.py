@@ -1,4 +1,4 @@
-"""What the measures see of a row: its texts, its labels, its words."""
+"""The texts, labels and words of a row, as the measures see them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MISSING = ("", "na", "n/a", "nan", "null", "none")
 
 @dataclasses.dataclass(frozen=True)
 class Fields:
-    """Which columns are text, and which is the label (None: there are no labels).
+    """The columns of text, and that of the label (None: there are no labels).
 
     Attributes:
       separator: between the labels of one cell; None: a cell holds one.
@@ -42,16 +42,17 @@ class Fields:
         return self.label is not None or bool(self.one_hot)
 
     def parts(self, row: Row) -> list[str]:
-        """The texts of a row, one per text column that holds any; of a conversation one per
-        turn."""
+        """Returns the texts of a row, one per text column that holds any; of a chat by turns."""
         return [text for name in self.text for text in _texts(row.fields.get(name))]
 
     def text_of(self, row: Row) -> str:
         return "\n".join(self.parts(row))
 
     def labels(self, row: Row) -> tuple[str, ...]:
-        """The labels of a row, sorted; none where the cell is missing, empty, or a word that stands
-        for nothing (NA, nan, null, none).
+        """Returns the labels of a row, sorted.
+
+        There is none where the cell is missing, empty, or a word that stands for nothing
+        (NA, nan, null, none).
         """
         if self.one_hot:
             return tuple(
@@ -76,8 +77,9 @@ class Fields:
 
 
 def fields_of(names: Iterable[str], columns: Columns, multilabel: bool, where: str) -> Fields:
-    """The columns that the options name, or those of the usual names (`USUAL`); the label is the
-    column `label`, where there is one.
+    """Returns the columns that the options name, or those of the usual names (`USUAL`).
+
+    The label is the column `label`, where there is one.
 
     Raises:
       DataError: no column of text is there.
@@ -154,7 +156,7 @@ def _texts(value: Any) -> list[str]:
 
 
 def label_text(value: Any) -> str:
-    """A label as text: 3, 3.0 and "3" are one, true is "true"; what is missing is empty."""
+    """Returns a label as text: 3, 3.0 and "3" are one, true is "true"; a missing one is ""."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, bool):
@@ -167,7 +169,7 @@ def label_text(value: Any) -> str:
 
 
 def strings(value: Any) -> list[str]:
-    """All texts in a row, however deep they lie."""
+    """Returns all texts in a row, however deep they lie."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict | list):
@@ -180,21 +182,21 @@ def strings(value: Any) -> list[str]:
 
 
 def normalised(text: str) -> str:
-    """NFKC, case-folded, white space collapsed: the spelling in which two texts count as the
-    same."""
+    """Returns the spelling in which equal texts are equal: NFKC, case-folded, space collapsed."""
     return " ".join(
         (text if text.isascii() else unicodedata.normalize("NFKC", text)).casefold().split()
     )
 
 
 def words(text: str) -> list[str]:
-    """The words (`data.scripts.words`) in one case and one normal form."""
+    """Returns the words (`data.scripts.words`) in one case and one normal form."""
     return scripts.words(normalised(text))
 
 
 def script(text: str) -> str:
-    """The script of most of its letters, by their Unicode names (`stages.language`); kana and Han
-    together are Japanese; none without a letter.
+    """Returns the script of most letters; kana and Han together are Japanese; none without letters.
+
+    Scripts are told by Unicode names (`stages.language`).
     """
     if text.isascii():
         return "Latin" if any(map(str.isalpha, text)) else NO_SCRIPT
@@ -205,8 +207,9 @@ def script(text: str) -> str:
 
 
 def key(text: str) -> int:
-    """64 bits that stand for a text: two of 10 million texts share them with a chance of 3 in a
-    million.
+    """Returns 64 bits that stand for a text.
+
+    Two of 10 million texts share them with a chance of 3 in a million.
     """
     return int.from_bytes(
         hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big"

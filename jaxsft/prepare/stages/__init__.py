@@ -1,5 +1,6 @@
-"""The stages by name. A module is imported only when its stage is used: several need libraries that
-not every user has.
+"""The stages by name.
+
+A module is imported only when its stage is used: several need libraries that not every user has.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from jaxsft import plugins
 from jaxsft.config import compose
 from jaxsft.errors import ConfigError
 from jaxsft.prepare.stage import Context, Stage
 
-STAGES = {
+_OWN = {
     "collect": "collect.Collect",
     "clean": "clean.Clean",
     "pii": "pii.Pii",
@@ -35,18 +37,23 @@ STAGES = {
     "denoise": "denoise.Denoise",
     "annotate": "first_annotation.Annotate",
 }
+# of ours the module and the class, of a plug-in the class
+STAGES = plugins.Registry("stages", _OWN)
 
 
 def get(name: str) -> type[Stage]:
-    """The class of a stage. Raises ConfigError where there is none of the name."""
+    """Returns the class of a stage. Raises ConfigError where there is none of the name."""
     if name not in STAGES:
         raise ConfigError(f"stages: {name!r} is unknown; there are {', '.join(STAGES)}")
-    module, cls = STAGES[name].split(".")
+    found = STAGES.take(name)
+    if isinstance(found, type):
+        return found
+    module, cls = found.split(".")
     return getattr(importlib.import_module(f"jaxsft.prepare.stages.{module}"), cls)
 
 
 def build(name: str, given: Mapping[str, Any], context: Context) -> Stage:
-    """A stage with its options, typed and checked. Raises ConfigError."""
+    """Builds a stage with its options, typed and checked. Raises ConfigError."""
     cls = get(name)
     stage = compose.filled(cls, given, f"stages.{name}", skip=("context",))
     stage = dataclasses.replace(stage, context=context)
@@ -55,5 +62,5 @@ def build(name: str, given: Mapping[str, Any], context: Context) -> Stage:
 
 
 def options(stage: Stage) -> dict[str, Any]:
-    """The options of a stage as plain JSON."""
+    """Returns the options of a stage as plain JSON."""
     return {key: value for key, value in compose.to_dict(stage).items() if key != "context"}

@@ -1,5 +1,6 @@
-"""More training rows: copies that say the same with other words, or with the mistakes that real
-text has.
+"""The stage `augment`: changed copies of training rows.
+
+They say the same with other words, or have the mistakes of real text.
 """
 
 from __future__ import annotations
@@ -171,7 +172,7 @@ class Augment(Stage):
             )
 
     def _turns(self, row: Row) -> list[str]:
-        """The method of each copy: in turn, from one that the row's random numbers choose."""
+        """Returns the method of each copy: in turn, from a random one for the row."""
         first = int(self.rng(row, -1).integers(len(self.methods)))
         return [self.methods[(first + copy) % len(self.methods)] for copy in range(self.copies)]
 
@@ -204,7 +205,7 @@ class Augment(Stage):
     # --- one row
     # ----------------------------------------------------------------------------------------------
     def changed(self, row: Row, method: str, rng: np.random.Generator) -> Row:
-        """A copy of the row, changed by one method."""
+        """Returns a copy of the row, changed by one method."""
         words = self._words(row)
         if words is not None:
             return self._changed_words(row, words, method, rng)
@@ -270,7 +271,7 @@ class Augment(Stage):
         return with_fields(row, **fields)
 
     def _words(self, row: Row) -> str | None:
-        """The column of words, where the row has one."""
+        """Returns the column of words, where the row has one."""
         if self.field:
             return None
         names = [self.tokens] if self.tokens is not None else TOKENS
@@ -330,7 +331,7 @@ def _bounds(span: Any, row: Row, length: int) -> tuple[int, int]:
 def _shifted(
     span: Any, bound: tuple[int, int], blocks: dict[int, Unit], moved: dict[int, int]
 ) -> Any:
-    """The span where its block stands now; overlapping spans share a block."""
+    """Returns the span where its block stands now; overlapping spans share a block."""
     begin = max(start for start in blocks if start <= bound[0])
     by = moved[begin] - begin
     return (

@@ -42,11 +42,12 @@ class Balance(Stage):
     """Brings the classes of the training rows nearer to each other. Other splits stay as they are:
     what is measured must be what comes.
 
-    | method | what it does | for | |---|---|---| | oversample | adds rows to the smaller classes
-    (`fill`) | few rows; watch for overfitting to copies | | undersample | drops rows of the larger
-    classes | more rows than can be trained on | | resample | as many rows as before, some repeated,
-    some dropped | a fixed budget | | weight | writes a weight per row, 1 on average; train with
-    `data.columns.weight` | keeping every row once |
+    - oversample: adds rows to the smaller classes (`fill`); for few rows; watch for overfitting to
+      copies
+    - undersample: drops rows of the larger classes; for more rows than can be trained on
+    - resample: as many rows as before, some repeated, some dropped; for a fixed budget
+    - weight: writes a weight per row, 1 on average; train with `data.columns.weight`; for keeping
+      every row once
 
     How far is said by `toward`: equal (all classes alike), sqrt and temperature (`n^(1/T)`; Mahajan
     et al. 2018, Conneau et al. 2020), effective (the effective number of samples, Cui et al. 2019),
@@ -172,8 +173,9 @@ class Balance(Stage):
         return self.column or self.context.label
 
     def labels(self, row: Row) -> list[str]:
-        """The classes of a row, as training reads them. Raises DataError where there is none, or a
-        cell holds something else.
+        """Returns the classes of a row, as training reads them.
+
+        Raises DataError where there is none, or a cell holds something else.
         """
         columns = self.context.columns
         if self.multilabel:
@@ -242,7 +244,7 @@ class Balance(Stage):
     def _sampled(
         self, rows: Rows, labels: Sequence[list[str]], chosen: Sequence[str], report: Report
     ) -> Iterator[tuple[Row, list[str]]]:
-        """Rows and their labels."""
+        """Yields the sampled rows and their labels."""
         names = sorted(set(chosen))
         count = Counter(chosen)
         counts = np.array([count[name] for name in names])
@@ -275,8 +277,9 @@ class Balance(Stage):
                 yield row, [label]
 
     def _times(self, rows: Rows, chosen: Sequence[str], sizes: dict[str, int]) -> list[int]:
-        """How often each row comes: all of a class alike, and once more those whose random number
-        is smallest.
+        """Returns how often each row comes.
+
+        All of a class alike, and once more those whose random number is smallest.
         """
         members, keys = defaultdict(list), [self.rng(row).random() for row in rows]
         for i, name in enumerate(chosen):
@@ -343,7 +346,7 @@ class Balance(Stage):
         )
 
     def _written(self, rows: Sequence[Row], label: str, wanted: int) -> Iterator[tuple[Row, str]]:
-        """(the row that it takes its other fields from, a text) as often as may be tried."""
+        """Yields (row of the other fields, new text) as often as may be tried."""
         name = self.context.text
         texts = [str(row.fields[name]) for row in rows]
         model = minority.NgramModel(texts, self.order) if self.fill == "ngram" else None

@@ -1,6 +1,4 @@
-"""Text as it should have been written: one Unicode form, no control characters, no markup, no
-boilerplate.
-"""
+"""The stage `clean`: one Unicode form, no control characters, no markup, no boilerplate."""
 
 from __future__ import annotations
 
@@ -217,7 +215,7 @@ class Clean(Stage):
 
     @property
     def _steps(self) -> list[tuple[str, Callable[[str], str]]]:
-        """Each step by the name under which it is counted."""
+        """Returns each step by the name under which it is counted."""
         steps: list[tuple[str, Callable[[str], str]]] = []
         if self.fix:
             steps.append(("mojibake", _ftfy))
@@ -241,8 +239,9 @@ class Clean(Stage):
         return steps
 
     def _link(self, match: re.Match[str]) -> str:
-        """Punctuation behind an address ends the sentence, not the address; a bracket belongs to it
-        where it was opened in it.
+        """Replaces an address; punctuation behind it ends the sentence, not the address.
+
+        A bracket belongs to it where it was opened in it.
         """
         address = match[0].rstrip(".,;:!?)]}")
         if address.count("(") > address.count(")") and match[0][len(address) :].startswith(")"):
@@ -262,8 +261,9 @@ class Clean(Stage):
 
 
 def _ftfy(text: str) -> str:
-    """Mojibake only: quotes, ligatures, widths, entities and the Unicode form are options of their
-    own.
+    """Repairs mojibake only.
+
+    Quotes, ligatures, widths, entities and the Unicode form are options of their own.
     """
     ftfy = need("ftfy", "stages.clean.fix=true")
     keep = {
@@ -293,8 +293,9 @@ def _visible(text: str) -> str:
 
 
 def strip_html(text: str) -> str:
-    """Text without comments, scripts, tags and entities; a tag of a block leaves a line feed where
-    there was none.
+    """Returns text without comments, scripts, tags and entities.
+
+    A tag of a block leaves a line feed where there was none.
     """
     if "<" not in text and "&" not in text:
         return text
@@ -305,8 +306,9 @@ def strip_html(text: str) -> str:
 
 
 def _cut(text: str, opening: re.Pattern[str], closing: re.Pattern[str]) -> str:
-    """Text without what stands between the two, in time linear in its length; what is never closed
-    stays.
+    """Removes what stands between the two patterns; what is never closed stays.
+
+    It takes time linear in the text's length.
     """
     kept, at = [], 0
     while (start := opening.search(text, at)) and (end := closing.search(text, start.end())):
@@ -316,8 +318,10 @@ def _cut(text: str, opening: re.Pattern[str], closing: re.Pattern[str]) -> str:
 
 
 def is_boilerplate(line: str) -> bool:
-    """A short line about cookies, terms, signing up or sharing; or a bar of at least three entries
-    of at most three words.
+    """Returns whether a line is boilerplate.
+
+    It is a short line about cookies, terms, signing up or sharing; or a bar of at least three
+    entries of at most three words.
     """
     if not line or len(line) > 300 or len(line.split()) > 20:
         return False
@@ -328,7 +332,7 @@ def is_boilerplate(line: str) -> bool:
 
 
 def trim(text: str, how: str) -> str:
-    """White space as `Clean.space` says. trim keeps the indentation of lines."""
+    """Trims white space as `Clean.space` says; `trim` keeps the indentation of lines."""
     if how == "line":
         return " ".join(text.split())
     if how == "collapse":

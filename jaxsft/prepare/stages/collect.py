@@ -1,4 +1,4 @@
-"""Rows of several sources under one set of columns, each knowing where it comes from."""
+"""The stage `collect`: rows of several sources under one set of columns, with their origin."""
 
 from __future__ import annotations
 

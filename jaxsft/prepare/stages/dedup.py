@@ -1,5 +1,6 @@
-"""Rows that say the same, or nearly: all but one go, and never the one of the test split for one of
-the training split.
+"""The stage `dedup`: of rows that say the same, or nearly, all but one go.
+
+It is never the one of the test split that goes for one of the training split.
 """
 
 from __future__ import annotations
@@ -179,11 +180,11 @@ class Dedup(Stage):
         )
 
     def _told(self, row: Row) -> tuple[str, str]:
-        """Where it stands, and what is learnt of it."""
+        """Returns where a row stands, and its answer."""
         return row.where, answer_of(row, self.context.columns)
 
     def _exact(self, sets: Mapping[str, Rows], order: list[str]) -> dict[str, np.ndarray]:
-        """For each row the number of its text: equal texts have one."""
+        """Returns for each row the number of its text: equal texts have one."""
         numbers: dict[bytes, int] = {}
         exact = {}
         for split in order:
@@ -199,8 +200,9 @@ class Dedup(Stage):
     def _near(
         self, sets: Mapping[str, Rows], order: list[str], exact: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """For each row the number of its cluster. Each text takes part once; it is read again
-        rather than kept.
+        """Returns for each row the number of its cluster.
+
+        Each text takes part once; it is read again rather than kept.
         """
 
         class Texts:
@@ -216,7 +218,7 @@ class Dedup(Stage):
         return {split: groups[numbers] for split, numbers in exact.items()}
 
     def _parts(self, places: list[Place]) -> list[list[Place]]:
-        """What of a cluster is compared: all of it, the rows of each split, or the splits."""
+        """Returns what of a cluster is compared: all, the rows of each split, or the splits."""
         if self.across:
             parts = [places] if len({split for split, _ in places}) > 1 or self.within else []
         else:

@@ -1,4 +1,4 @@
-"""Text with the mistakes of scanning, speech recognition or typing, corrected by a model."""
+"""The stage `denoise`: corrects mistakes of scanning, speech recognition or typing by a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A first annotation of words by a model, for people to correct or for weak supervision."""
+"""The stage `annotate`: a first annotation of words by a model.
+
+It is for people to correct or for weak supervision.
+"""
 
 from __future__ import annotations
 
@@ -160,8 +163,9 @@ Parse = Callable[[str, list[str] | None, tuple[str, ...]], dict[str, list]]
 
 @functools.lru_cache(maxsize=4)
 def _pipeline(method: str, model: str) -> Parse:
-    """(text, words or None, layers) -> columns. Raises ConfigError where the library or its model
-    is missing.
+    """Returns a function (text, words or None, layers) -> columns.
+
+    Raises ConfigError where the library or its model is missing.
     """
     library: Any = need(method, f"stages.annotate.method={method}", None)
     try:
@@ -205,9 +209,7 @@ def _spacy(spacy: Any, pipeline: Any) -> Parse:
 
 
 def _head(token: Any, number: dict[int, int]) -> int:
-    """The number of its head; of the next one above where the head is white space, which is no word
-    here.
-    """
+    """Returns the number of a word's head, skipping heads that are white space, no words here."""
     head = token.head
     while head.i not in number and head.head.i != head.i:
         head = head.head
@@ -253,8 +255,10 @@ def _stanza(stanza: Any, language: str) -> Parse:
 
 
 def iob2(tag: str, first: bool = True) -> str:
-    """A tag of IOBES in IOB2; `first` is false for the later words of a token that is several
-    (German "zum" is "zu" and "dem").
+    """Converts a tag of IOBES to IOB2.
+
+    `first` is false for the later words of a token that is several (German "zum" is "zu" and
+    "dem").
     """
     if tag == "O":
         return tag

@@ -1,5 +1,6 @@
-"""Rules of thumb about form: length, repetition, symbols, bad words, and the length of a target
-against its source.
+"""The stage `heuristics`: rules of thumb about the form of texts.
+
+Length, repetition, symbols, bad words, and the length of a target against its source.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ class Heuristics(Stage):
 
     @property
     def _rules(self) -> list[Callable[[Heuristics, Row], Iterator[str]]]:
-        """The cheap ones first."""
+        """Returns the rules that are asked for, the cheap ones first."""
         asked = lambda *names: any(getattr(self, name) is not None for name in names)
         table = (
             (asked("min_chars", "max_chars"), Heuristics._chars),
@@ -247,7 +248,10 @@ class Heuristics(Stage):
 # --- the rules of the papers
 # --------------------------------------------------------------------------------------------------
 def gopher(text: str) -> Iterator[str]:
-    """The quality rules of Rae et al. 2021, appendix A.1.1: the reasons why a text breaks them."""
+    """Yields the reasons why a text breaks the quality rules of Gopher.
+
+    Rae et al. 2021, appendix A.1.1.
+    """
     found = text.split()
     if not 50 <= len(found) <= 100_000:
         yield "gopher, number of words"
@@ -267,7 +271,10 @@ def gopher(text: str) -> Iterator[str]:
 
 
 def gopher_repetition(text: str) -> Iterator[str]:
-    """The rules of repetition of Rae et al. 2021, table A1: the reasons why a text breaks them."""
+    """Yields the reasons why a text breaks Gopher's rules of repetition.
+
+    Rae et al. 2021, table A1.
+    """
     for parts, name in ((text.split("\n"), "lines"), (_paragraph.split(text), "paragraphs")):
         parts = [part.strip() for part in parts if part.strip()]
         if _repeated(parts) > 0.30:
@@ -290,7 +297,10 @@ def gopher_repetition(text: str) -> Iterator[str]:
 
 
 def c4(text: str) -> Iterator[str]:
-    """Rules for pages of Raffel et al. 2020, section 2.2: the reasons why a text breaks them."""
+    """Yields the reasons why a text breaks the rules of C4 for pages.
+
+    Raffel et al. 2020, section 2.2.
+    """
     if "lorem ipsum" in text.lower():
         yield "c4, lorem ipsum"
     if "{" in text:
@@ -300,9 +310,7 @@ def c4(text: str) -> Iterator[str]:
 
 
 def _covered(found: list[str], n: int) -> int:
-    """Characters of words that lie in an n-gram that stood there before; each word once, however
-    many of them cover it.
-    """
+    """Counts the characters of words in repeated n-grams; each word counts once."""
     seen: set[tuple[str, ...]] = set()
     covered, end = 0, 0
     for i, ngram in enumerate(_ngrams(found, n)):
@@ -314,7 +322,7 @@ def _covered(found: list[str], n: int) -> int:
 
 
 def _repeated(parts: list[Any], weight: Callable[[Any], int] = lambda _: 1) -> float:
-    """The share of parts, by weight, that stood there before."""
+    """Computes the share of parts, by weight, that occurred before."""
     total = sum(map(weight, parts))
     return 1 - sum(map(weight, set(parts))) / total if total else 0.0
 
@@ -332,8 +340,9 @@ def _bounds(value: int, low: int | None, high: int | None, unit: str) -> Iterato
 
 @functools.cache
 def _listed(path: str) -> re.Pattern[str]:
-    """The words of a list, whole ones where letters with spaces around them would be one; longer
-    entries first.
+    """Compiles the words of a list, longer entries first.
+
+    They match whole words where letters with spaces around them would be one.
     """
     entries = sorted(
         {line.lower() for line in lines_of(path, "stages.heuristics.bad_words")},

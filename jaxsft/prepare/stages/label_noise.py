@@ -132,12 +132,12 @@ class LabelNoise(Stage):
         return importlib.import_module("jaxsft.prepare.confident_learning")
 
     def _issues(self, labels: np.ndarray, p: np.ndarray) -> np.ndarray:
-        """`[N]` bool."""
+        """Returns which labels are probably wrong, `[N]` bool."""
         found = np.asarray(self._module().find_issues(labels, p, filter_by=self.filter_by))
         return found if found.dtype == bool else np.isin(np.arange(len(labels)), found)
 
     def _probabilities(self, rows: Rows, labels: np.ndarray, classes: int) -> np.ndarray:
-        """`[N, C]`. Raises DataError where they are none."""
+        """Returns the class probabilities `[N, C]`. Raises DataError where they are none."""
         option = "stages.label_noise.probabilities"
         if self.probabilities == "crossval":
             texts = [text_of(row, self.context.text, "data.columns.text") for row in rows]
@@ -206,8 +206,9 @@ class LabelNoise(Stage):
         classes: Sequence[str],
         report: Report,
     ) -> None:
-        """How many, and the worst of them: `[where, label, what the classifier says, probability of
-        the label]`.
+        """Reports how many issues there are, and the worst of them.
+
+        Each is `[where, label, what the classifier says, probability of the label]`.
         """
         order = {int(i): place for place, i in enumerate(np.argsort(quality, kind="stable"))}
         worst = sorted((order[i], row.where, i) for i, row in enumerate(rows) if found[i])[:SHOWN]

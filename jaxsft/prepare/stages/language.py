@@ -1,4 +1,4 @@
-"""Which language, or which script, a text is in."""
+"""The stage `language`: the language, or the script, of a text."""
 
 from __future__ import annotations
 
@@ -128,8 +128,9 @@ class Language(Stage):
 
 @functools.lru_cache(maxsize=2**16)
 def script(character: str) -> str | None:
-    """The script of a letter, from its Unicode name: Latin, Han, Cyrillic, Hiragana ...; None where
-    it is no letter of one script.
+    """Returns the script of a letter, from its Unicode name; None where it has no single one.
+
+    Latin, Han, Cyrillic, Hiragana ...
     """
     if not character.isalpha() or unicodedata.category(character) == "Lm":
         return None
@@ -144,7 +145,7 @@ def script(character: str) -> str | None:
 
 
 def script_counts(text: str) -> Counter[str]:
-    """The number of letters in each script."""
+    """Counts the letters in each script."""
     return Counter(filter(None, map(script, text)))
 
 

@@ -51,18 +51,23 @@ class Missing(Stage):
     `linear` and `polynomial` look along the rows of the split itself. Numbers that a strategy for
     numbers has looked at come out as numbers, whatever the file wrote them as. Which to take:
 
-    | strategy | fills in | for | |---|---|---| | drop | nothing: the row goes (never in `predict`)
-    | few rows, or a label | | constant | `value` | a cell whose absence has a meaning | | mean,
-    median, min, max | that of the training rows | a first, weak answer; shrinks the variance | |
-    mode | the most frequent value (the smallest of equally frequent ones) | categories | | group |
-    `statistic` of the training rows with the same `group` | when the group says much | | knn | the
-    mean of the nearest rows (Troyanskaya et al. 2001) | several related numbers, any shape of
-    relation | | iterative | chained ridge regressions (van Buuren and Groothuis-Oudshoorn 2011) |
-    several numbers, linear relations | | autoencoder | a small denoising autoencoder (Vincent et
-    al. 2008; Gondara and Wang 2018) | many related numbers, many rows | | linear, polynomial |
-    between the neighbours along `order` (Newton's divided differences) | series | | indicator | a
-    neutral value, and says so in `<field>_missing` | when the gap itself may tell something | |
-    mask | a token | text |
+    - drop: nothing: the row goes (never in `predict`); for few rows, or a label
+    - constant: `value`; for a cell whose absence has a meaning
+    - mean, median, min, max: that of the training rows; for a first, weak answer; shrinks the
+      variance
+    - mode: the most frequent value (the smallest of equally frequent ones); for categories
+    - group: `statistic` of the training rows with the same `group`; for when the group says much
+    - knn: the mean of the nearest rows (Troyanskaya et al. 2001); for several related numbers, any
+      shape of relation
+    - iterative: chained ridge regressions (van Buuren and Groothuis-Oudshoorn 2011); for several
+      numbers, linear relations
+    - autoencoder: a small denoising autoencoder (Vincent et al. 2008; Gondara and Wang 2018); for
+      many related numbers, many rows
+    - linear, polynomial: between the neighbours along `order` (Newton's divided differences); for
+      series
+    - indicator: a neutral value, and says so in `<field>_missing`; for when the gap itself may tell
+      something
+    - mask: a token; for text
 
     A strategy that does not fit a column (the mean of a text, of class names or of class numbers)
     is an error that names what fits. `judge` in this module measures a strategy on cells that it
@@ -112,7 +117,7 @@ class Missing(Stage):
 
     @property
     def replayed(self) -> bool:
-        """`predict` gives an answer for every row, so it drops none."""
+        """Returns whether `predict` repeats it: it answers every row, so it drops none."""
         return self.strategy != "drop"
 
     def check(self) -> None:
@@ -194,8 +199,9 @@ class Missing(Stage):
         return impute.fit_denoising(x, self.hidden, self.steps, self.corrupt, self.context.seed)
 
     def _kind(self, rows: Rows, name: str) -> str:
-        """number | category | text, of all training rows. Raises DataError where the strategy does
-        not fit.
+        """Returns number, category or text, by all training rows.
+
+        Raises DataError where the strategy does not fit.
         """
         words, whole, seen, infinite = None, True, False, None
         for row in rows:
@@ -240,7 +246,7 @@ class Missing(Stage):
         return kind
 
     def _statistic(self, rows: Rows, name: str, kind: str) -> Any:
-        """One value; with groups, `{"groups": {group: value}, "other": value}`."""
+        """Computes one value; with groups, `{"groups": {group: value}, "other": value}`."""
         if self.strategy == "indicator":
             if self.value is not None:
                 return self.value
@@ -291,7 +297,7 @@ class Missing(Stage):
         return value is None or value != value
 
     def _table(self, rows: Iterable[Row], names: Sequence[str]) -> np.ndarray:
-        """`[rows, names]`, NaN where a cell is empty, by whatever name."""
+        """Returns the numbers `[rows, names]`, NaN where a cell is empty, by whatever name."""
         cleared = (
             with_fields(row, **{name: None for name in names if self._empty(row, name, "number")})
             for row in rows
@@ -319,7 +325,7 @@ class Missing(Stage):
                     yield new
 
     def _new(self, rows: list[Row], state: State, report: Report) -> Iterator[Row]:
-        """New rows, which may lack columns (targets): such a column is no cell to be filled."""
+        """Yields new rows filled; a column that they lack (a target) is no cell to be filled."""
         lenient = dataclasses.replace(self, absent=True)
         if self.strategy in ALONG:  # there is no series of what is not there
             lenient = dataclasses.replace(
@@ -411,7 +417,7 @@ class Missing(Stage):
 
 
 def _number(row: Row, name: str) -> Any:
-    """A number that was written as text becomes one; others stay."""
+    """Converts a number that was written as text; other values stay."""
     value = row.fields[name]
     return number_of(row, name, "stages.missing.fields") if isinstance(value, str) else value
 
@@ -424,9 +430,10 @@ def judge(
     seed: int = 0,
     **options: Any,
 ) -> float:
-    """How far a strategy misses numbers that are known: the root of the mean squared error over
-    cells that are hidden from it at random (missing completely at random: what is really missing
-    may be harder).
+    """Measures how far a strategy misses known numbers.
+
+    It is the root of the mean squared error over cells that are hidden from it at random
+    (missing completely at random: what is really missing may be harder).
 
     Args:
       rows: at least one of their cells is hidden. fields: columns of numbers. hidden: the fraction

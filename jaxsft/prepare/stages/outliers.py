@@ -33,21 +33,25 @@ class Outliers(Stage):
 
     Columns one at a time, with limits that a reader can check:
 
-    | method | a number is out where | for | |---|---|---| | zscore | it is `threshold` (3) standard
-    deviations from the mean | bell-shaped numbers; outliers widen their own limits | | iqr | it is
-    `threshold` (1.5) quartile distances beyond the quartiles (Tukey 1977) | skewed numbers, lengths
-    of texts | | mad | its modified z-score exceeds `threshold` (3.5; Iglewicz and Hoaglin 1993) |
-    many outliers |
+    - zscore: a number is out where it is `threshold` (3) standard deviations from the mean; for
+      bell-shaped numbers; outliers widen their own limits
+    - iqr: a number is out where it is `threshold` (1.5) quartile distances beyond the quartiles
+      (Tukey 1977); for skewed numbers, lengths of texts
+    - mad: a number is out where its modified z-score exceeds `threshold` (3.5; Iglewicz and Hoaglin
+      1993); for many outliers
 
     Several columns, or an embedding, together; without `threshold`, the `fraction` of training rows
     with the highest scores is out:
 
-    | method | score | for | |---|---|---| | forest | isolation forest (Liu, Ting and Zhou 2008);
-    its trees are kept as arrays | many columns of any scale | | lof | local outlier factor (Breunig
-    et al. 2000); its points are kept | clusters of different density | | mahalanobis | distance
-    from the mean in units of a shrunk covariance (Ledoit and Wolf 2004) | correlated numbers, one
-    cluster | | cosine | 1 - cosine to the mean direction | embeddings | | autoencoder | error of a
-    small autoencoder (Hawkins et al. 2002) | relations that are no lines |
+    - forest: isolation forest (Liu, Ting and Zhou 2008); its trees are kept as arrays; for many
+      columns of any scale
+    - lof: local outlier factor (Breunig et al. 2000); its points are kept; for clusters of
+      different density
+    - mahalanobis: distance from the mean in units of a shrunk covariance (Ledoit and Wolf 2004);
+      for correlated numbers, one cluster
+    - cosine: 1 - cosine to the mean direction; for embeddings
+    - autoencoder: error of a small autoencoder (Hawkins et al. 2002); for relations that are no
+      lines
 
     forest, lof and mahalanobis need `pip install -e ".[numeric]"`.
     """
@@ -92,7 +96,10 @@ class Outliers(Stage):
 
     @property
     def replayed(self) -> bool:
-        """`predict` clips as training did; it drops no row, and nothing reads its marks."""
+        """Returns whether `predict` repeats it: it clips as training did.
+
+        It drops no row then, and nothing reads its marks.
+        """
         return self.action == "clip"
 
     @property
@@ -164,7 +171,7 @@ class Outliers(Stage):
     # --- what is looked at
     # ----------------------------------------------------------------------------------------------
     def _table(self, rows: Rows) -> vectors.Vectors | None:
-        """The vectors of the words of these rows."""
+        """Returns the vectors of the words of these rows; None for other measures."""
         if self.measure != "vectors":
             return None
         words = {
@@ -175,7 +182,7 @@ class Outliers(Stage):
         return vectors.read(self.vectors, vocabulary=words, repeated="first")
 
     def _matrix(self, rows: Sequence[Row], table: vectors.Vectors | None) -> np.ndarray:
-        """`[rows, D]`; NaN where a cell is empty, or no word of a text has a vector."""
+        """Returns the numbers `[rows, D]`; NaN where a cell is empty, or no word has a vector."""
         option, names = "stages.outliers.fields", self.names
         if self.measure == "embedding":
             found = [vector(row, names[0], option) for row in rows]

@@ -1,4 +1,7 @@
-"""Personal data that has a form: masked, by kind, so that equal values can stay equal."""
+"""The stage `pii`: masks personal data that has a form.
+
+It is masked by kind, so that equal values can stay equal.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ FILLER = "\ue000"
 # --- what a value must fulfil beside its form
 # --------------------------------------------------------------------------------------------------
 def luhn(digits: str) -> bool:
-    """The check digit of payment cards (ISO/IEC 7812-1, annex B)."""
+    """Checks the check digit of payment cards (ISO/IEC 7812-1, annex B)."""
     total = sum(
         int(d) if i % 2 == 0 else sum(divmod(2 * int(d), 10))
         for i, d in enumerate(reversed(digits))
@@ -39,8 +42,9 @@ def luhn(digits: str) -> bool:
 
 
 def iban(text: str) -> bool:
-    """The check digits of a bank account (ISO 13616: the number read from its fifth character,
-    letters as 10 to 35, is 1 modulo 97).
+    """Checks the check digits of a bank account (ISO 13616).
+
+    The number read from its fifth character, letters as 10 to 35, is 1 modulo 97.
     """
     return (
         15 <= len(text) <= 34
@@ -49,8 +53,9 @@ def iban(text: str) -> bool:
 
 
 def chinese_id(text: str) -> bool:
-    """The birthday and the check character of a resident identity number (GB 11643-1999; ISO 7064,
-    MOD 11-2).
+    """Checks the birthday and the check character of a Chinese resident identity number.
+
+    GB 11643-1999; ISO 7064, MOD 11-2.
     """
     try:
         datetime.date(int(text[6:10]), int(text[10:12]), int(text[12:14]))
@@ -61,7 +66,7 @@ def chinese_id(text: str) -> bool:
 
 
 def _address(text: str) -> bool:
-    """An address of IPv4 or IPv6; `std::x` and times are none."""
+    """Returns whether it is an address of IPv4 or IPv6; `std::x` and times are none."""
     try:
         found = ipaddress.ip_address(text)
     except ValueError:
@@ -75,8 +80,9 @@ def _digits(text: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
-    """A form, and what its value must fulfil; `plain` is the value that is compared: as if written
-    without blanks and in one case.
+    """A kind of personal data: its form, and what its value must fulfil.
+
+    `plain` is the value that is compared: as if written without blanks and in one case.
     """
 
     form: re.Pattern[str]
@@ -141,7 +147,7 @@ KINDS: dict[str, Kind] = {
 
 
 def find(text: str, kinds: list[str]) -> list[tuple[int, int, str, str]]:
-    """(start, end, kind, plain value) of everything found, in order, without overlaps."""
+    """Returns (start, end, kind, plain value) of everything found, in order, without overlaps."""
     digits = _digit.search(text) is not None  # most texts need no further look
     found: list[tuple[int, int, str, str]] = []
     for name in (
@@ -158,8 +164,9 @@ def find(text: str, kinds: list[str]) -> list[tuple[int, int, str, str]]:
 
 
 def _valid(kind: Kind, text: str) -> str | None:
-    """The longest part from the start that holds, cut at blanks: words behind an account number may
-    look like more of it.
+    """Returns the longest valid part from the start, cut at blanks.
+
+    Words behind an account number may look like more of it.
     """
     while True:
         if kind.holds(text):
@@ -269,7 +276,7 @@ class Pii(Stage):
 
 @functools.lru_cache(maxsize=2**16)
 def _letters(secret: str, kind: str, value: str) -> str:
-    """Eight letters, never a digit: a mask must not read like another number."""
+    """Returns eight letters, never a digit: a mask must not read like another number."""
     key = hashlib.blake2b(secret.encode("utf-8", "backslashreplace"), digest_size=32).digest()
     digest = hashlib.blake2b(
         f"{kind}\0{value}".encode("utf-8", "backslashreplace"), key=key, digest_size=4

@@ -1,4 +1,4 @@
-"""How positive and how subjective a text sounds, and whether its label says the opposite."""
+"""The stage `polarity`: how positive and subjective a text sounds, against its label."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Polarity(Stage):
 
 @functools.cache
 def _scorer(method: str) -> Any:
-    """text -> the new columns."""
+    """Returns a function from a text to the new columns."""
     asked = f"stages.polarity.method={method}"
     if method == "vader":
         vader = need("vaderSentiment.vaderSentiment", asked).SentimentIntensityAnalyzer()

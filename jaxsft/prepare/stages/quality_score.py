@@ -1,4 +1,4 @@
-"""One number for how good a row is, and what becomes of the worst."""
+"""The stage `quality_score`: one number for how good a row is, and what becomes of the worst."""
 
 from __future__ import annotations
 
@@ -192,8 +192,10 @@ class QualityScore(Stage):
         return text_in(row, self.field or self.context.text, "stages.quality_score.field")
 
     def _scores(self, rows: Sequence[Row], state: State) -> np.ndarray:
-        """float64 [N]. Raises DataError where the model gives another number of them, or one that
-        is not finite.
+        """Computes the scores, float64 [N].
+
+        Raises DataError where the model gives another number of them, or one that is not
+        finite.
         """
         found = [self._text(row) for row in rows]
         if self.method == "classifier":
@@ -228,7 +230,7 @@ class QualityScore(Stage):
 
 @functools.cache
 def _overlap(method: str) -> Callable[[str, str], float]:
-    """(text, reference) -> score."""
+    """Returns a function (text, reference) -> score."""
     asked = f"stages.quality_score.method={method}"
     if method == "bleu":
         bleu = need("sacrebleu", asked).BLEU(effective_order=True)
@@ -238,7 +240,7 @@ def _overlap(method: str) -> Callable[[str, str], float]:
 
 
 class _Words:
-    """rouge-score's own words are those of ASCII: nothing would be left of Chinese."""
+    """The tokenizer of rouge-score for all scripts; its own knows ASCII words only."""
 
     def tokenize(self, text: str) -> list[str]:
         return [word.lower() for word in words(text)]
@@ -247,8 +249,9 @@ class _Words:
 # --- the classifier
 # --------------------------------------------------------------------------------------------------
 def features(texts: Sequence[str], bits: int) -> Any:
-    """Hashed words and pairs of words, 0 or 1, each row scaled to length 1: a sparse matrix [N,
-    2**bits].
+    """Computes hashed words and pairs of words, 0 or 1: a sparse matrix [N, 2**bits].
+
+    Each row is scaled to length 1.
     """
     from scipy.sparse import csr_matrix
 
@@ -282,8 +285,9 @@ def features(texts: Sequence[str], bits: int) -> Any:
 def learn(
     good: Sequence[str], bad: Sequence[str], bits: int, penalty: float = 1.0
 ) -> dict[str, Any]:
-    """Logistic regression, both classes weighted alike, with the penalty |w|**2 / 2 (as
-    scikit-learn's C=1), by L-BFGS. Returns JSON.
+    """Fits a logistic regression by L-BFGS, both classes weighted alike; returns JSON.
+
+    The penalty is |w|**2 / 2 (as scikit-learn's C=1).
     """
     from scipy.optimize import minimize
 
@@ -315,6 +319,6 @@ def learn(
 
 
 def probability(state: State, texts: Sequence[str]) -> np.ndarray:
-    """float64 [N]: of each text that it is good."""
+    """Computes the probability of each text that it is good, float64 [N]."""
     w = np.asarray(state["weights"], np.float64)
     return np.round(1 / (1 + np.exp(-(features(texts, state["bits"]) @ w[:-1] + w[-1]))), 6)

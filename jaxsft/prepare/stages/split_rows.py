@@ -1,5 +1,6 @@
-"""Rows into training, validation and test, or into folds: by content, by label, by group, by time,
-by hash, and around near duplicates.
+"""The stage `split`: rows into training, validation and test, or into folds.
+
+By content, by label, by group, by time, by hash, and around near duplicates.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ PARTS = ("train", "validation", "test")
 
 @dataclasses.dataclass
 class Unit:
-    """Rows that share a part: equal ones, those of a group, near duplicates. `key` names it
-    whatever the order of the rows.
+    """A unit of rows that share a part: equal ones, those of a group, near duplicates.
+
+    `key` names it whatever the order of the rows.
     """
 
     key: str
@@ -326,8 +328,10 @@ class SplitRows(Stage):
         return [self._key(row) for row in rows]
 
     def _key(self, row: Row) -> str:
-        """Without `fields` each row by itself: one row that has no text must not make the ids of
-        all others part of what is compared.
+        """Returns the text by which a row is compared; all of it where it has none.
+
+        Without `fields` each row by itself: one row that has no text must not make the ids
+        of all others part of what is compared.
         """
         texts = [text_in(row, name, "stages.split.fields") for name in self.fields] or texts_of(
             row, self.context.columns
@@ -335,7 +339,7 @@ class SplitRows(Stage):
         return canonical(row) if texts is None else text_key(texts)
 
     def _labels(self, row: Row) -> list[str]:
-        """The labels of a row, as texts; none without stratify."""
+        """Returns the labels of a row, as texts; none without stratify."""
         if self.stratify is None:
             return []
         value = value_of(row, self.stratify, "stages.split.stratify")
@@ -377,8 +381,9 @@ class SplitRows(Stage):
         return list(units.values())
 
     def _tiny(self, units: Sequence[Unit]) -> set[int]:
-        """The rows of labels that are too rare to be split, for the training split. Raises
-        DataError with tiny=error.
+        """Returns the rows of labels too rare to be split, for the training split.
+
+        Raises DataError with tiny=error.
         """
         if self.stratify is None or self.tiny == "allow":
             return set()
@@ -419,7 +424,7 @@ class SplitRows(Stage):
 # --- how units are placed
 # --------------------------------------------------------------------------------------------------
 def _cut(blocks: Sequence[Sequence[Unit]], shares: Sequence[float]) -> list[tuple[Unit, int]]:
-    """Blocks in their order, cut at the shares of rows: a block belongs where its middle falls."""
+    """Cuts blocks in their order at the shares of rows: a block belongs where its middle falls."""
     total, before, placed = sum(len(unit.rows) for block in blocks for unit in block), 0, []
     for block in blocks:
         size = sum(len(unit.rows) for unit in block)
@@ -430,7 +435,7 @@ def _cut(blocks: Sequence[Sequence[Unit]], shares: Sequence[float]) -> list[tupl
 
 
 def _at(position: float, shares: Sequence[float]) -> int:
-    """The part in which a position from 0 to 1 falls."""
+    """Returns the part in which a position from 0 to 1 falls."""
     last = max(part for part, share in enumerate(shares) if share > 0)
     return next(
         (part for part, end in enumerate(itertools.accumulate(shares)) if position < end), last
@@ -455,8 +460,9 @@ def _by_time(units: Sequence[Unit], shares: Sequence[float]) -> list[tuple[Unit,
 def iterative_stratification(
     units: Sequence[Unit], shares: Sequence[float]
 ) -> list[tuple[Unit, int]]:
-    """Each label spread by the shares, the rarest label first (Sechidis et al. 2011, algorithm 1;
-    ties of both criteria go to the first part).
+    """Spreads each label by the shares, the rarest label first.
+
+    Sechidis et al. 2011, algorithm 1; ties of both criteria go to the first part.
 
     Units of several rows count with their rows, so that the shares hold for rows.
     """
@@ -496,7 +502,7 @@ def iterative_stratification(
 
 
 def _when(row: Row, name: str) -> Any:
-    """A number, or a moment in UTC. Raises DataError for anything else."""
+    """Returns a number, or a moment in UTC. Raises DataError for anything else."""
     value = value_of(row, name, "stages.split.time")
     try:
         if isinstance(value, int | float) and not isinstance(value, bool) and value == value:

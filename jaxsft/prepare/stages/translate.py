@@ -1,4 +1,4 @@
-"""Text of other languages, put into one by a model."""
+"""The stage `translate`: text of other languages, put into one by a model."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ class Translate(Stage):
         return found in self.sources if self.sources else found != self.target
 
     def _answers(self, rows: list[Row]) -> list[list[str | None]]:
-        """For each row the translations of its columns."""
+        """Returns for each row the translations of its columns."""
         prompts = []
         for row in rows:
             if row.fields.get(SPANS):

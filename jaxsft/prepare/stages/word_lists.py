@@ -1,5 +1,7 @@
-"""Text as bags of words want it: lower case, without punctuation and stop words, stems or
-lemmas."""
+"""The stage `words`: bags of words.
+
+Lower case, without punctuation and stop words, stems or lemmas.
+"""
 
 from __future__ import annotations
 

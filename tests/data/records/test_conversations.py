@@ -8,7 +8,7 @@ import pytest
 from jaxsft.config.schema import Columns
 from jaxsft.data import formats
 from jaxsft.data.formats import Row
-from jaxsft.data.records import KINDS, Chat, Message, chat_record, form_of, open_chat
+from jaxsft.data.records import CHAT, Chat, Message, chat_record, form_of, open_chat
 from jaxsft.errors import DataError
 from tests.realdata import real
 
@@ -387,7 +387,7 @@ def test_real_conversations(file, names, rows, first):
     found = formats.read(real(file))
     records = [chat_record(r, columns(**names)) for r in found]
     assert len(records) == (rows or len(found)) and {r.messages[0].role for r in records} == {first}
-    assert all(text is not None for r in records for text in KINDS["chat"].texts(r))
+    assert all(text is not None for r in records for text in CHAT.texts(r))
 
 
 def test_real_questions_without_answers():

@@ -1,5 +1,6 @@
-"""Chat templates by name (`task.template`), for models that have none: each brings the special
-tokens that it writes.
+"""Chat templates by name (`task.template`), for models that have none.
+
+Each brings the special tokens that it writes.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ NAMED: dict[str, tuple[str, ...]] = {
 
 
 def source(name: str) -> str:
-    """The Jinja text of one of NAMED."""
+    """Returns the Jinja text of one of NAMED."""
     return (Path(__file__).parent / f"{name}.jinja").read_text(encoding="utf-8")
 
 
 def lacking(template: str, known: Collection[str]) -> list[str]:
-    """The tokens of a named template, or of `default`, that a tokenizer with these lacks; none of
-    any other template.
+    """Returns the tokens of a named template, or of `default`, that are not in `known`.
+
+    Empty for any other template.
     """
     needed = OURS if template == "default" else NAMED.get(template, ())
     return [token for token in needed if token not in known]
