@@ -134,6 +134,10 @@ TABLE = (
     Traced("temperature", "task.temperature", present=where_there),
 )
 
+# The options whose values no program depends on: those of the table, and a weight of a loss term.
+# Weights that a task has of its own make another key, which costs a compilation.
+TRACED = frozenset({*(traced.option for traced in TABLE), "loss.z_loss"})
+
 
 def make_hyper(config: Config, clock: durations.Clock) -> dict[str, Any]:
     """Returns the traced values of a run, from its config: those of `TABLE` that the program has,
@@ -159,11 +163,10 @@ def program_key(config: Config) -> str:
     """Returns a hash of the config without the values that are traced and without what no program
     depends on. Two configs with one key are one compiled program, on the same data.
     """
-    traced = {one.option for one in TABLE}
     fixed = {
         option: value
         for option, value in compose.flat(compose.to_dict(config)).items()
-        if option not in traced and not option.startswith(OF_NO_PROGRAM)
+        if option not in TRACED and not option.startswith(OF_NO_PROGRAM)
     }
     names = [one.name for one in TABLE if one.present(config, one.asked(config))]
     terms = sorted(tasks.get(config.task.name).term_weights(config))

@@ -23,7 +23,8 @@ BEFORE = {
         "seeds": {"dropout": 1},
     },
     "regress": {"task": {"loss": "huber", "huber_delta": 1.0}},
-    "pair": {"task": {"margin": 0.5, "temperature": 0.1}},
+    "pair, margin": {"task": {"loss": "cosine_embedding", "margin": 0.5}},
+    "pair, temperature": {"task": {"loss": "contrastive", "encoder": "bi", "temperature": 0.1}},
 }
 AFTER = {
     "chat": {
@@ -36,7 +37,8 @@ AFTER = {
         "seeds": {"dropout": 2, "init": 3},
     },
     "regress": {"task": {"loss": "huber", "huber_delta": 2.0}},
-    "pair": {"task": {"margin": 0.6, "temperature": 0.2}},
+    "pair, margin": {"task": {"loss": "cosine_embedding", "margin": 0.4}},
+    "pair, temperature": {"task": {"loss": "contrastive", "encoder": "bi", "temperature": 0.2}},
 }
 
 
@@ -45,33 +47,31 @@ def lowered(made) -> str:
     return jax.jit(made.program.step).lower(*args).as_text()
 
 
-@pytest.mark.parametrize("task", BEFORE)
-def test_configs_with_one_key_are_one_program(task):
-    before, after = (bench(task, 4, **groups[task]) for groups in (BEFORE, AFTER))
+def both(case: str):
+    """The runs before and after."""
+    task = case.partition(",")[0]
+    return (bench(task, 4, **groups[case]) for groups in (BEFORE, AFTER))
+
+
+@pytest.mark.parametrize("case", BEFORE)
+def test_configs_with_one_key_are_one_program(case):
+    before, after = both(case)
     assert hyper.program_key(before.config) == hyper.program_key(after.config)
     assert before.hyper.keys() == after.hyper.keys() and lowered(before) == lowered(after)
 
 
 def test_every_traced_value_follows_its_option():
-    """Each value of the table changes with its option, and none is left out of the pairs above."""
-    same, seen = set(), set()
-    for task in BEFORE:
-        before, after = (bench(task, 4, **groups[task]).hyper for groups in (BEFORE, AFTER))
-        seen |= before.keys()
-        same |= {k for k in before if k != "penalties" and _equal(before[k], after[k])}
-    names = {traced.name for traced in hyper.TABLE}
-    assert names - seen == {"balance", "router_z"}  # of models with experts
-    # the clock of a bench is one; what the others' optimizers and models leave alone may stay
-    assert names & same <= {"total", "decay", *_of_other_tasks(same)}
-
-
-def _of_other_tasks(same: set) -> set:
-    """Those that the pair of tasks without such options leave as they are."""
-    return {"learning_rate", "warmup", "final", "clip_norm", "label_smoothing"} & same
-
-
-def _equal(a, b) -> bool:
-    return jax.tree.all(jax.tree.map(np.array_equal, a, b))
+    """Each value of the table changes with its option in one of the pairs above."""
+    changed = set()
+    for case in BEFORE:
+        before, after = (made.hyper for made in both(case))
+        equal = lambda name, a=before, b=after: jax.tree.all(
+            jax.tree.map(np.array_equal, a[name], b[name])
+        )
+        changed |= {name for name in before if not equal(name)}
+    # the clock of a bench is one, its schedule has no decay, and its model no experts
+    others = {"total", "decay", "balance", "router_z"}
+    assert {traced.name for traced in hyper.TABLE} - changed == others
 
 
 @pytest.mark.parametrize(
