@@ -375,7 +375,7 @@ def _too_long(config: Config) -> None:
 
 def _tasks(what: str) -> list[str]:
     """Returns the names of the tasks whose spec says `what`."""
-    return [name for name, spec in plugins.table("tasks").own.items() if getattr(spec, what)]
+    return [name for name, spec in plugins.table("tasks").own_items() if getattr(spec, what)]
 
 
 def _mixture(d: DataConfig) -> None:

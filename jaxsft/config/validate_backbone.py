@@ -31,7 +31,7 @@ def check(config: Config) -> None:
             )
         return
     t, train = config.task, config.train
-    specs = plugins.table("tasks").own.items()
+    specs = [*plugins.table("tasks").own_items()]
     own = [name for what in ("text", "words") for name, spec in specs if spec.about == what]
     moves = "a cached backbone gives the same numbers in every epoch"
     soft = bool(config.data.columns.features) and getattr(t, "features", "") == "tokens"
