@@ -153,10 +153,10 @@ class OfTable(Mapping[str, Any]):
     def __init__(self, kind: str, field: str):
         self.kind, self.field = kind, field
 
-    @property
-    def own(self) -> Mapping[str, Any]:
-        """Returns the field of the entries of jaxsft alone."""
-        return {name: getattr(value, self.field) for name, value in table(self.kind).own_items()}
+    def own_items(self) -> Iterator[tuple[str, Any]]:
+        """Yields the names and the field of the entries of jaxsft alone."""
+        of_own = table(self.kind).own_items()
+        return ((name, getattr(value, self.field)) for name, value in of_own)
 
     def __getitem__(self, name: str) -> Any:
         return getattr(table(self.kind)[name], self.field)
