@@ -105,9 +105,9 @@ def register() -> None:
     store.store(name="quality_schema", node=plain(schema.QualityConfig))
     for group, options in GROUPS.items():
         kind = OF_PLUGINS.get(group)
-        own = getattr(options, "own", options)
-        for name in own:
-            store.store(group=f"schema/{group}", name=name, node=plain(own[name]))
+        own = options.own_items() if kind else options.items()
+        for name, cls in own:
+            store.store(group=f"schema/{group}", name=name, node=plain(cls))
         for name, part in plugins.working(kind) if kind else ():
             store.store(group=f"schema/{group}", name=name, node=plain(part.options))
             _store_preset(store, group, name, part.preset)
