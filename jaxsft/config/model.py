@@ -283,7 +283,7 @@ class ModelConfig:
         at_least=0,
     )
     dropout: float = option(
-        0.0, "share of the activations that training drops", at_least=0, below=1
+        0.0, "share of the activations that training drops", at_least=0, below=1, common="Model"
     )
     attention: str = option(
         "auto",
@@ -296,6 +296,7 @@ class ModelConfig:
         False,
         "gradient checkpointing: activations are computed again in the backward pass, which needs"
         " less memory and a third more time",
+        common="Model",
     )
     unroll: str = option(
         "auto",
@@ -308,6 +309,7 @@ class ModelConfig:
         "a run directory, a folder with config.json and safetensors, or hub:owner/name@revision of"
         " either",
         hub="folder",
+        common="Model",
     )
     init: str = option(
         "pretrained",

@@ -36,7 +36,7 @@ class Seq2SeqTask(CausalTask):
     """
 
     name = "seq2seq"
-    causal = None  # true of a decoder-only model, false of an encoder; see config/validate.py
+    causal = None  # true of a decoder-only model, false of an encoder; see config/rules.py
     generates = True
     can_generate = True
     metrics = (*CausalTask.metrics, *text_scores.SCORES, "stopped", "generated_rows")
