@@ -34,6 +34,7 @@ class LowRank(AdapterConfig):
         8,
         "columns of a and rows of b: the size of the adapter (`r`, `lora_r` elsewhere)",
         at_least=1,
+        common="Model",
     )
     alpha: float = option(16.0, "what scale is made of, beside the rank", above=0)
     scaling: str = option(

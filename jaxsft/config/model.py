@@ -94,7 +94,9 @@ class RopeScaling:
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class Architecture:
+    """What a model is; `model.pretrained` decides all of it."""
+
     kind: str = option(
         "transformer",
         "transformer | lstm | gru: of these two `embed` is the size of the state, in both"
@@ -282,8 +284,14 @@ class ModelConfig:
         " pair",
         at_least=0,
     )
+
+
+@dataclass(frozen=True)
+class Computation:
+    """How a model is computed and trained, whatever it is and wherever it comes from."""
+
     dropout: float = option(
-        0.0, "share of the activations that training drops", at_least=0, below=1
+        0.0, "share of the activations that training drops", at_least=0, below=1, common="Model"
     )
     attention: str = option(
         "auto",
@@ -296,6 +304,7 @@ class ModelConfig:
         False,
         "gradient checkpointing: activations are computed again in the backward pass, which needs"
         " less memory and a third more time",
+        common="Model",
     )
     unroll: str = option(
         "auto",
@@ -303,11 +312,18 @@ class ModelConfig:
         choices=("auto", "none", "full"),
         read_if="model.kind=transformer",
     )
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """Where the weights of a model come from, and what is made of them."""
+
     pretrained: Optional[str] = option(
         None,
         "a run directory, a folder with config.json and safetensors, or hub:owner/name@revision of"
         " either",
         hub="folder",
+        common="Model",
     )
     init: str = option(
         "pretrained",
@@ -375,3 +391,8 @@ class ModelConfig:
             )
         },
     )
+
+
+@dataclass(frozen=True)
+class ModelConfig(StartingPoint, Computation, Architecture):
+    """All options of a model; in its config.yaml the architecture comes first."""

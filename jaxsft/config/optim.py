@@ -31,7 +31,9 @@ class Group:
 @dataclass(frozen=True)
 class OptimConfig:
     name: str = "???"
-    learning_rate: float = option(3e-4, "the peak, which `schedule` multiplies", at_least=0)
+    learning_rate: float = option(
+        3e-4, "the peak, which `schedule` multiplies", at_least=0, common="Training"
+    )
     clip_norm: Optional[float] = option(
         1.0, "the largest global norm of the gradient; null: no clipping", above=0, at_most=math.inf
     )

@@ -185,17 +185,22 @@ class DataFiles:
         None,
         "a file, a pattern, a folder, an archive or a part of one; or hub:owner/name@revision/path",
         hub="file",
+        common="Data",
     )
     validation: Optional[str] = option(
-        None, "as train: its numbers choose the checkpoint and stop training early", hub="file"
+        None,
+        "as train: its numbers choose the checkpoint and stop training early",
+        hub="file",
+        common="Data",
     )
     test: Optional[str] = option(
-        None, "as train: scored once, with the best checkpoint", hub="file"
+        None, "as train: scored once, with the best checkpoint", hub="file", common="Data"
     )
     path: Optional[str] = option(
         None,
         "one file, split by `fractions`, or a prepared set; excludes train, validation and test",
         hub="file",
+        common="Data",
     )
     format: str = option("auto", "auto, or a name from the page of formats")
     header: str = option(
@@ -289,6 +294,7 @@ class DataConfig(UsedFiles):
         words=("auto",),
         what="a number of tokens",
         at_least=1,
+        common="Data",
     )
     max_source_length: Any = option(
         "auto",
@@ -312,6 +318,7 @@ class DataConfig(UsedFiles):
             "head_tail",
             "sentence",
         ),
+        common="Data",
     )
     stride: Optional[int] = option(
         None,
@@ -345,7 +352,10 @@ class DataConfig(UsedFiles):
 class ScheduleConfig:
     name: str = "???"
     warmup: str = option(
-        "5%", "a duration in which the rate rises from 0 to its peak", duration=True
+        "5%",
+        "a duration in which the rate rises from 0 to its peak",
+        duration=True,
+        common="Training",
     )
 
 
@@ -437,13 +447,15 @@ class TrainConfig:
         "how long training goes (elsewhere `num_train_epochs`, `max_steps`): 3epochs, 500steps",
         duration=True,
         above=0,
+        common="Training",
     )
-    batch_size: int = option(8, "rows of a step", at_least=1)
+    batch_size: int = option(8, "rows of a step", at_least=1, common="Training")
     accumulate: int = option(
         1,
         "gradient accumulation: micro-batches that a step is cut into, with the same numbers and"
         " less memory",
         at_least=1,
+        common="Training",
     )
     on_nan: str = option(
         "stop",
@@ -462,7 +474,7 @@ class TrainConfig:
         " (arXiv:2310.05914)",
         above=0,
     )
-    freeze: list[str] = option([], "patterns of parameter paths")
+    freeze: list[str] = option([], "patterns of parameter paths", common="Training")
     backbone: str = option(
         "trained",
         "cached: all below the head is frozen, reads every text once, and what it gives is kept for"
@@ -522,15 +534,22 @@ class CheckpointConfig:
 @dataclass(frozen=True)
 class EvaluationConfig:
     every: str = option(
-        "1epochs", "a duration: how often the validation split is scored", duration=True, above=0
+        "1epochs",
+        "a duration: how often the validation split is scored",
+        duration=True,
+        above=0,
+        common="Evaluation",
     )
     metric: str = option(
-        "auto", "which metric chooses the best checkpoint, e.g. validation/loss; auto: the task's"
+        "auto",
+        "which metric chooses the best checkpoint, e.g. validation/loss; auto: the task's",
+        common="Evaluation",
     )
     patience: Optional[int] = option(
         None,
         "early stopping: evaluations without improvement before training stops; null: it does not",
         at_least=1,
+        common="Evaluation",
     )
     batch_size: Optional[int] = option(None, "rows; null: train.batch_size", at_least=1)
     on_train: bool = option(False, "evaluate the training split too, at the end")
@@ -679,6 +698,7 @@ class TrackersConfig:
         [],
         "wandb | mlflow | trackio; each needs the extra of its name",
         choices=("wandb", "mlflow", "trackio"),
+        common="The run",
     )
     project: str = option("jaxsft", "in MLflow the experiment", read_if="trackers.use")
     name: Optional[str] = option(
@@ -709,9 +729,14 @@ class Config:
         "of activations and products, not of weights; auto: bf16 where the device multiplies it in"
         " hardware, else fp32",
         choices=("auto", "fp32", "bf16"),
+        common="The run",
     )
     seed: int = option(
-        0, "of everything that has no seed of its own in `seeds`", at_least=0, below=2**32
+        0,
+        "of everything that has no seed of its own in `seeds`",
+        at_least=0,
+        below=2**32,
+        common="The run",
     )
     seeds: Seeds = field(default_factory=Seeds)
     run_dir: Optional[str] = option(
@@ -720,6 +745,7 @@ class Config:
         " runs/",
         matches=r"(?s).+",
         what="a folder; or leave the option out",
+        common="The run",
     )
     profile: Optional[str] = option(
         None, "steps:10-15 writes a trace of these steps into profile/ of the run directory"

@@ -17,6 +17,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxsft import halves, patterns, remote, rundir
+from jaxsft.config.model import Computation, StartingPoint
 from jaxsft.config.schema import Config, ModelConfig, PretrainedTokenizer
 from jaxsft.data import hub
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
@@ -24,7 +25,6 @@ from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.hf import read as pretrained
 from jaxsft.hf import trained_heads, write
 from jaxsft.hf.families.family import Head
-from jaxsft.models import surgery
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding.weights import Flat, flatten
@@ -33,18 +33,7 @@ from jaxsft.training.components import Components
 MODULES = "modules.json"  # in a folder of sentence-transformers
 NAME = "pretrained.json"  # in a run directory: what it started from
 # stay the user's
-USERS = (
-    "dropout",
-    "attention",
-    "remat",
-    "unroll",
-    "pretrained",
-    "init",
-    "part",
-    "vectors",
-    "train_rows",
-    *surgery.FIELDS,
-)
+USERS = tuple(f.name for part in (Computation, StartingPoint) for f in dataclasses.fields(part))
 # read where logits over the vocabulary are made
 OF_VOCABULARY = ("tied", "head_bias", "logit_softcap")
 

@@ -230,8 +230,9 @@ def _without_option(refused: str | None, row: str) -> str | None:
     """`optim.b1: unknown option of optim=sgd; ...` -> `unknown option of optim=sgd; ...` in the row
     of optim.b1.
     """
-    key = (refused or "").partition(":")[0].partition("=")[0]
-    return refused.partition(": ")[2] if key in parse(row) else refused
+    begins, _, rest = (refused or "").partition(": ")
+    alone = " " not in begins and begins.partition("=")[0] in parse(row)
+    return rest if alone else refused
 
 
 def parse(overrides: str) -> dict[str, Any]:
