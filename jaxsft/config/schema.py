@@ -149,8 +149,8 @@ class Columns:
     )
     allow: list[str] = option(
         [],
-        "assistant_first | repeated_role | no_answer | media | media_marks | several_roots |"
-        " partial_words | discontinuous | absent",
+        "what is let through that is an error of a row elsewhere; media: placeholders of images are"
+        " left out, media_marks: they stay, as text",
         choices=ALLOW,
     )
     group_references: bool = option(False, "rows of one source are one row with several references")
