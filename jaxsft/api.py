@@ -54,7 +54,7 @@ from jaxsft.training.loop import Result
 from jaxsft.training.step import make_hyper, objective_value
 
 if TYPE_CHECKING:
-    from jaxsft.check import Result as Checked
+    from jaxsft.check import CheckResult as Checked
 
 CHECKPOINT = "checkpoint="
 OVERRIDABLE = (

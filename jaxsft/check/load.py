@@ -33,7 +33,7 @@ READ = 64  # rows that are looked at for columns that nothing reads
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class CheckedSplit:
     """One split: its records, where each stands, and the bad rows.
 
     `read` counts all rows.
@@ -46,7 +46,7 @@ class Part:
     read: int
 
 
-def load(config: Config, findings: Findings) -> dict[str, Part]:
+def load(config: Config, findings: Findings) -> dict[str, CheckedSplit]:
     """Reads the splits by name; one that cannot be read at all is an error among the findings."""
     reading = dataclasses.replace(
         config, data=dataclasses.replace(config.data, on_bad_row="quarantine")
@@ -198,19 +198,19 @@ def _split(
     }
 
 
-def _part(name: str, rows: list[Row], records: list[Any], aside: list[Aside]) -> Part:
-    return Part(name, records, [row.where for row in rows], aside, len(rows) + len(aside))
+def _part(name: str, rows: list[Row], records: list[Any], aside: list[Aside]) -> CheckedSplit:
+    return CheckedSplit(name, records, [row.where for row in rows], aside, len(rows) + len(aside))
 
 
 KINDS_TOLD = 5  # kinds of bad rows that are told one by one
 
 
-def _seen(part: Part, kind: Kind, known: set[tuple[str, str]]) -> Part:
+def _seen(part: CheckedSplit, kind: Kind, known: set[tuple[str, str]]) -> CheckedSplit:
     kept = split_labels.seen(setup.Records(part.records, part.where, part.aside), kind, known)
     return dataclasses.replace(part, records=kept.records, where=kept.where, aside=kept.aside)
 
 
-def _bad_rows(config: Config, part: Part, findings: Findings) -> None:
+def _bad_rows(config: Config, part: CheckedSplit, findings: Findings) -> None:
     """Adds a finding for each reason of bad rows, with its count, and for each kind of damage."""
     messages = {
         "unreadable": "unreadable",
@@ -287,7 +287,7 @@ def _by_kind(those: Sequence[Aside]) -> list[list[Aside]]:
     )
 
 
-def _by_label(config: Config, part: Part, alike: Sequence[Aside]) -> str:
+def _by_label(config: Config, part: CheckedSplit, alike: Sequence[Aside]) -> str:
     """Describes the labels of bad rows, so that a class that loses many rows is seen."""
     kind, name = KINDS[config.task.name], config.data.columns.label or "label"
     lost = Counter(
@@ -307,7 +307,7 @@ def _by_label(config: Config, part: Part, alike: Sequence[Aside]) -> str:
     )
 
 
-def _grouped(part: Part, findings: Findings) -> Part:
+def _grouped(part: CheckedSplit, findings: Findings) -> CheckedSplit:
     if not part.records or not isinstance(part.records[0], Seq2Seq):
         return part
     records, where = group_references(part.records, part.where)

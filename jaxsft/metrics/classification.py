@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsft.metrics.states import State
+from jaxsft.metrics.states import MetricState
 
 AVERAGES = ("macro", "micro", "weighted", "samples")
 NAMES = (
@@ -23,7 +23,7 @@ NAMES = (
 )
 
 
-class LabelCounts(State):
+class LabelCounts(MetricState):
     """The counts of true positives, false positives and false negatives of each label, `[L]`."""
 
     hit: Any

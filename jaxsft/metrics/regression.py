@@ -12,13 +12,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsft.metrics.states import State
+from jaxsft.metrics.states import MetricState
 
 NAMES = ("mse", "rmse", "mae", "r2", "pearson", "spearman")
 ERRORS = ("mse", "rmse", "mae")  # of which less is better
 
 
-class SquaredErrors(State):
+class SquaredErrors(MetricState):
     """The mean squared error over all targets that are not missing, in the units of the loss."""
 
     total: Any

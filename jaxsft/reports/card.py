@@ -130,7 +130,7 @@ def _option(run_dir: Path, key: str) -> Any:
 def _task(run_dir: Path) -> str:
     task = _option(run_dir, "task.name")
     if not isinstance(task, str):
-        raise facts.Missing("config.yaml names no task.")
+        raise facts.MissingFile("config.yaml names no task.")
     about = TASKS.get(task, ("", "does what its task says"))[1]
     text = (
         f"A model that {about} (`task={escape(task)}`), trained with jaxsft for the data below, and"

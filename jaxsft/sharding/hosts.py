@@ -112,7 +112,7 @@ def leave() -> None:
         jax.distributed.shutdown()
 
 
-def of_first(make: Callable[[], Any]) -> str:
+def from_first_process(make: Callable[[], Any]) -> str:
     """Broadcasts `str(make())` from process 0 and raises its JaxsftError on all."""
     if not many():
         return str(make())
@@ -134,7 +134,7 @@ def of_first(make: Callable[[], Any]) -> str:
     return bytes(np.asarray(told, np.uint8)).decode()
 
 
-def worst(rank: int, text: str) -> tuple[int, str]:
+def max_over_processes(rank: int, text: str) -> tuple[int, str]:
     """Returns the largest rank of all processes and the text of the first that has it.
 
     The text is cut at 2,000 bytes; the result is the same on all processes.
@@ -205,7 +205,7 @@ class Agreement:
 
 
 @contextlib.contextmanager
-def losses_told() -> Iterator[None]:
+def collective_errors() -> Iterator[None]:
     """Raises JaxsftError, in one sentence, where a collective fails because a process is gone."""
     try:
         yield

@@ -102,7 +102,7 @@ def _cached(parts: Parts, params: Params, folder: Path, split: Split) -> tuple[n
     since, began = "found in", time.monotonic()
     stored = cache.load(folder)
     # each host may have a cache of its own: all read the texts again for the one that lacks them
-    if hosts.worst(stored is None, "")[0]:
+    if hosts.max_over_processes(stored is None, "")[0]:
         stored, since = (
             _computed(parts, params, split, folder, stored),
             f"computed in {time.monotonic() - began:.1f} s, now in",
@@ -136,7 +136,7 @@ def _computed(
     states, problem, mark = (
         _states(parts, params, split),
         "",
-        f".{folder.name}-{hosts.of_first(lambda: secrets.token_hex(8))}",
+        f".{folder.name}-{hosts.from_first_process(lambda: secrets.token_hex(8))}",
     )
     try:
         if stored is None and (not hosts.many() or _marked(folder.parent / mark)):
@@ -155,7 +155,7 @@ def _computed(
         if stored
         else f"{folder}: cannot be read after it was written; set data.cache_dir=<folder>"
     )
-    failed, problem = hosts.worst(bool(problem), problem)
+    failed, problem = hosts.max_over_processes(bool(problem), problem)
     if failed:
         raise DataError(problem)
     return stored

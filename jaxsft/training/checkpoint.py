@@ -157,7 +157,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Complete steps, oldest first, as the first process sees them."""
-        return json.loads(hosts.of_first(lambda: json.dumps(self._complete())))
+        return json.loads(hosts.from_first_process(lambda: json.dumps(self._complete())))
 
     def save(self, step: int, state: Any, meta: dict, best: int | None, base: Any = None) -> None:
         """Starts to write a step; returns when the arrays are copied. `best` is the step that must
@@ -229,7 +229,7 @@ class Checkpoints:
                 raise CheckpointError(f"{path}: {self._foreign}")
             return json.dumps(found)
 
-        return json.loads(hosts.of_first(read))
+        return json.loads(hosts.from_first_process(read))
 
     def chosen(self) -> int:
         """The step that evaluation uses: the best one, or the newest where there is no best.
@@ -395,7 +395,7 @@ class Checkpoints:
                 remote.move(self.folder / str(step), target)
             return target.name
 
-        name = hosts.of_first(move)
+        name = hosts.from_first_process(move)
         return self.run_dir / "damaged" / name if name else None
 
     @contextlib.contextmanager
@@ -469,7 +469,7 @@ def _together(what: str, read: Callable[[], Any], prefix: str = "") -> Any:
             text = f"process {jax.process_index()}: {text}"
         else:
             cause = error
-    rank, text = hosts.worst(rank, text)
+    rank, text = hosts.max_over_processes(rank, text)
     if rank:
         raise (Damaged if rank == 1 else CheckpointError)(text) from cause
     return out

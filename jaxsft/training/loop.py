@@ -71,7 +71,7 @@ def train(config: Config, write_more: Callable[[Path], Any] = lambda run_dir: No
     device.keep_programs(config.compilation_cache)
     device.keep_memory()
     config = setup.resolve(config)
-    with hosts.losses_told(), stages.ended():
+    with hosts.collective_errors(), stages.ended():
         same = {
             k: v
             for k, v in compose.flat(compose.to_dict(config)).items()
@@ -79,7 +79,7 @@ def train(config: Config, write_more: Callable[[Path], Any] = lambda run_dir: No
         }
         # before arrays are placed: another mesh would hang
         hosts.check_same({f"option {k}": v for k, v in same.items()})
-        home = hosts.of_first(lambda: _home(config))
+        home = hosts.from_first_process(lambda: _home(config))
         run_dir = remote.working_copy(home, jax.process_index())
         if remote.is_remote(home):
             rundir.create(run_dir, stem="")
@@ -239,7 +239,7 @@ class Loop:
     def run(self) -> Result:
         facts = manifest.manifest(self.parts, self.digests)
         manifest.check_unchanged(self.run_dir, self.mirror.place, facts)
-        if told := hosts.of_first(lambda: "\n".join(seal.heal(self.run_dir))):
+        if told := hosts.from_first_process(lambda: "\n".join(seal.heal(self.run_dir))):
             print(told, file=sys.stderr)
         if (done := self._complete()) is not None:
             if told:
