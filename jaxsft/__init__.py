@@ -10,6 +10,8 @@ jaxsft/data/frames.py.
 """
 
 import importlib
+import sys
+import types
 from typing import Any
 
 from jaxsft.errors import CheckpointError, ConfigError, DataError, JaxsftError
@@ -49,3 +51,13 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_LAZY})
+
+
+class _Package(types.ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        # importing the package jaxsft/check would put it in the place of the function `check`
+        if not (name in _LAZY and isinstance(value, types.ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

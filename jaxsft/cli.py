@@ -12,8 +12,8 @@ import os
 import sys
 from collections.abc import Callable
 
-from jaxsft import __version__, invocation
-from jaxsft.commands import COMMANDS
+from jaxsft import __version__, invocation, plugins
+from jaxsft.commands import COMMANDS, WITH_PLUGINS
 from jaxsft.errors import JaxsftError
 
 # of a stream, which has no name: what it is written to is full or gone
@@ -103,7 +103,9 @@ def _dispatch(argv: list[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     invocation.remember(["jaxsft", *argv])
-    return importlib.import_module(f"jaxsft.commands.{COMMANDS[argv[0]][0]}").main(argv[1:])
+    others = plugins.of_arguments(argv[1:])
+    rest = argv[1:] if argv[0] in WITH_PLUGINS else others
+    return importlib.import_module(f"jaxsft.commands.{COMMANDS[argv[0]][0]}").main(rest)
 
 
 def script() -> None:
@@ -150,12 +152,14 @@ def _choices() -> str:
 
     from jaxsft.config.tasks import TASKS
 
+    theirs = {"optim": "optimizers", "schedule": "schedules"}
     package = Path(__file__).resolve().parent
     folder = next(p for p in (package / "conf", package.parent / "conf") if p.is_dir())
     first = lambda cls: " ".join((cls.__doc__ or "").split()).partition(". ")[0].rstrip(".")
     tasks = "\n".join(f"  {name:<17}{first(cls)}" for name, cls in TASKS.items())
     groups = {
         p.name: sorted(f.stem for f in p.glob("*.yaml"))
+        + (plugins.names(theirs[p.name]) if p.name in theirs else [])
         for p in sorted(folder.iterdir())
         if p.is_dir() and p.name not in ("task", "recipe")
     }

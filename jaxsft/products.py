@@ -10,6 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from jaxsft import halves
+
 
 def at_least_fp32(dtype) -> jnp.dtype:
     """Returns `dtype`, or float32 where that is wider."""
@@ -29,6 +31,7 @@ def contract(equation: str, x: Array, w: Array, precision: str) -> Array:
     operands rounded to bfloat16, sums and result in float32, in the forward and in the backward
     pass.
     """
+    w = halves.widen(w)  # whole, where nothing reads it by parts
     if precision != "fp32":
         return _bf16_einsum(equation, x, w)
     return jnp.einsum(

@@ -66,7 +66,8 @@ from jaxsft.data.records import (  # noqa: E402
 from jaxsft.data.tokenizers.tokenizer import Tokenizer  # noqa: E402
 from jaxsft.sharding import mesh as meshes  # noqa: E402
 from jaxsft.training import partition, runs, setup  # noqa: E402
-from jaxsft.training.step import make_hyper  # noqa: E402
+from jaxsft.training.components import Components, build_components  # noqa: E402
+from jaxsft.training.hyper import make_hyper  # noqa: E402
 
 progress.AFTER = 600.0  # no line of a stage beside what a test expects, however slow the machine is
 # a machine that is shared is slow at times
@@ -216,7 +217,7 @@ def make_config(
             loss=schema.LossConfig(**options["loss"]),
             adapter=adapter or adapters.NoAdapter(),
             optim=optim or optim_config.SGD(learning_rate=0.5, momentum=0.0, clip_norm=None),
-            schedule=schedule or schema.Constant(),
+            schedule=schedule or schema.Constant(warmup="0steps"),
             train=schema.TrainConfig(**options["train"]),
             mesh=schema.MeshConfig(**({"data": 1} | options["mesh"])),
             evaluation=schema.EvaluationConfig(**options["evaluation"]),
@@ -333,12 +334,12 @@ def word_records(task: str, rows: int, rng: np.random.Generator, longest: int) -
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """Everything that a step takes, from `setup.make_parts`. Parameters are float64 where 64-bit
+    """Everything that a step takes, from `build_components`. Parameters are float64 where 64-bit
     types are on.
     """
 
     config: schema.Config
-    parts: setup.Parts
+    parts: Components
     batches: Batches
     params: Any
 
@@ -416,12 +417,12 @@ def bench(
     """
     given, kind, tokenizer = config or make_config(name, **groups), tasks.get(name), _tokenizer()
     records = records or make_records(name, rows, longest=longest)
-    parts = setup.make_parts(given, tokenizer, kind.fit(given, tokenizer, *records))
+    parts = build_components(given, tokenizer, kind.fit(given, tokenizer, *records))
     batches = parts.batches(parts.split("train", records), training=True)
     return Bench(given, parts, batches, fresh_params(parts) if config is None else None)
 
 
-def fresh_params(parts: setup.Parts) -> Any:
+def fresh_params(parts: Components) -> Any:
     """The weights that a run starts from."""
     params = parts.init_params()
     if jax.config.jax_enable_x64:

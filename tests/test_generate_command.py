@@ -96,7 +96,9 @@ def test_a_character_that_is_read_as_bytes_later_ends_no_stream(model, monkeypat
     texts = [decoder.decode(tokens[:n]) for n in range(1, len(tokens) + 1)]
     assert texts[6] == "a世界" and texts[-1] == "a" + "\ufffd" * 7 + "bc"
     steps = [(0, Answer([], False, text), i + 1 == len(texts)) for i, text in enumerate(texts)]
-    monkeypatch.setattr("jaxsft.api.generation.continuations", lambda *args, **options: iter(steps))
+    monkeypatch.setattr(
+        "jaxsft.inference.generation.continuations", lambda *args, **options: iter(steps)
+    )
     assert list(model.stream("x")) == ["a", "世", "界", "\ufffd" * 7 + "b", "c"]
 
 
@@ -318,10 +320,16 @@ def test_a_real_conversation(folder, model, monkeypatch, capsys):
         (["prompt=a", "output=b"], "output= is read with input= only"),
         (
             ["prompt=a", "generate.top_k=3"],
-            "generate.top_k=3: has no effect with generate.temperature=0",
+            "generate.top_k=3: is read with generate.temperature above 0 only",
         ),
-        (["prompt=a", "generate.top_p=0.5"], "generate.top_p=0.5: has no effect"),
-        (["prompt=a", "generate.min_p=0.5"], "generate.min_p=0.5: has no effect"),
+        (
+            ["prompt=a", "generate.top_p=0.5"],
+            "generate.top_p=0.5: is read with generate.temperature",
+        ),
+        (
+            ["prompt=a", "generate.min_p=0.5"],
+            "generate.min_p=0.5: is read with generate.temperature",
+        ),
         (
             ["prompt=a", "generate.temperature=1", "generate.top_p=1.5"],
             "generate.top_p=1.5: expected more than 0 and at most 1",
@@ -337,7 +345,7 @@ def test_a_real_conversation(folder, model, monkeypatch, capsys):
         (["prompt=a", "generate.num_beams=0"], "generate.num_beams=0: expected at least 1"),
         (
             ["prompt=a", "generate.num_beams=2", "generate.temperature=1"],
-            "generate.temperature=1.0: beams are not sampled",
+            "generate.temperature=1.0: is read with generate.num_beams=1 only",
         ),
         (["prompt=a", "generate.num_beams=99"], "generate.num_beams=99: beams are rows of a batch"),
         (

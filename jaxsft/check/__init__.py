@@ -16,11 +16,11 @@ from jaxsft.check.label_findings import count_labels, tag_schemes, targets
 from jaxsft.check.load import CheckedSplit, load
 from jaxsft.check.overlap import find_overlap
 from jaxsft.check.text_findings import languages, suspicious
-from jaxsft.config import compose, validate
+from jaxsft.config import validate
 from jaxsft.config.schema import Config
 from jaxsft.data import formats
 from jaxsft.data.ledger import length_summary
-from jaxsft.data.records import KINDS, columns_read
+from jaxsft.data.records import columns_read
 from jaxsft.training import setup
 
 
@@ -31,12 +31,13 @@ def check(config: Config) -> CheckResult:
       ConfigError: an option is wrong, or there is no data. What is wrong with the data is a
         finding.
     """
-    validate.validate_values(compose.flat(compose.to_dict(config)))
-    kind, config = KINDS[config.task.name], setup.with_template_tokens(config)[0]
-    setup.check_columns(config, kind.record)
+    validate.of_run(config)
+    spec, config = config.task.spec, setup.with_template_tokens(config)[0]
+    kind = spec.records
+    setup.check_columns(config)
     config = setup.of_prepared(
         setup.like_pretrained(config) if config.model.pretrained else config,
-        columns_read(kind.record),
+        columns_read(kind),
     )
     validate.data(config)
     if config.data.format != "auto":
@@ -44,8 +45,7 @@ def check(config: Config) -> CheckResult:
     findings = Findings(config.check.places, config.check.accept)
     parts = {name: part for name, part in load(config, findings).items() if part.records}
     if not parts:
-        return CheckResult(config.task.name, findings.sorted(), {}, [])
-    name = config.task.name
+        return CheckResult(spec.name, findings.sorted(), {}, [])
     numbers: dict[str, dict[str, Any]] = {
         n: {"rows": {"read": p.read, "records": len(p.records)}} for n, p in parts.items()
     }
@@ -59,9 +59,9 @@ def check(config: Config) -> CheckResult:
             if c
         },
     )
-    if name in ("tag", "joint"):
+    if "tags" in kind.reads:
         tag_schemes(config, parts, findings)
-    if name == "regress":
+    if "targets" in kind.reads:
         _merge(
             numbers,
             {n: {"targets": found} for n, found in targets(config, parts, findings).items()},
@@ -76,7 +76,7 @@ def check(config: Config) -> CheckResult:
             "languages": spoken,
         }
     _refuse_unknown(config, findings)
-    return CheckResult(name, findings.sorted(), numbers, samples)
+    return CheckResult(spec.name, findings.sorted(), numbers, samples)
 
 
 def _merge(numbers: dict[str, dict[str, Any]], more: Mapping[str, Mapping[str, Any]]) -> None:

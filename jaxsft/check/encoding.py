@@ -18,12 +18,14 @@ from jaxsft.check.findings import Findings, percent, rows
 from jaxsft.check.load import CheckedSplit
 from jaxsft.config.schema import Config
 from jaxsft.data import encode
+from jaxsft.data.chosen_tokenizer import make_tokenizer
 from jaxsft.data.encode import Encoded
 from jaxsft.data.ledger import length_summary
 from jaxsft.data.pipeline import row_lengths
+from jaxsft.data.splits import Records
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.training import setup, split_labels
+from jaxsft.training.components import fitted
 
 OPTION = re.compile(
     r"\b(?:data|task|tokenizer|model|evaluation|adapter|loss)\.[a-z_.]+(?:=(?:\[[^\]]*\]|<[^>]*>|[^\s,;]+))?"
@@ -55,7 +57,7 @@ def encode_parts(
     source = parts.get("train") or next(iter(parts.values()))
     try:
         kind = tasks.get(config.task.name)
-        tokenizer = setup.make_tokenizer(config, kind, source.records)
+        tokenizer = make_tokenizer(config, kind, source.records)
         task = _task(config, kind, tokenizer, source, parts)
     except (ConfigError, DataError) as error:
         findings.add(
@@ -90,7 +92,7 @@ def _task(
     For chats, rows that the template refuses are left out; they are reported one by one.
     """
     records, where = source.records, source.where
-    if config.task.name == "chat":
+    if config.task.spec.conversations:
         records, where = [], []
         from jaxsft.tasks.chat import template_of
 
@@ -110,10 +112,10 @@ def _task(
             break
         else:
             template.render(source.records[0], source.where[0])
-    splits = {name: setup.Records(part.records, part.where) for name, part in parts.items()} | {
-        "train": setup.Records(records, where)
+    splits = {name: Records(part.records, part.where) for name, part in parts.items()} | {
+        "train": Records(records, where)
     }
-    return kind(config, tokenizer, split_labels.fitted(config, kind, tokenizer, splits))
+    return kind(config, tokenizer, fitted(config, kind, tokenizer, splits))
 
 
 def _named_options(error: Exception) -> str:
@@ -230,9 +232,7 @@ def _fitted(
             f"{rows(len(over), part.name, len(encoded))}: longer than the {room} (up to"
             f" {longest:,}), {become}."
         )
-        policies = {"tag": "drop|window", "joint": "drop|window", "parse": "drop"}.get(
-            config.task.name, "drop|truncate_left|truncate_right"
-        )
+        policies = "|".join([one for one in config.task.spec.too_long if one != "error"][:3])
         others = f", or data.too_long={policies}" if d.too_long == "error" else ""
         repair = f"model.context={-(-longest // 32) * 32} and {option}" + others
         severity = {"error": "error", "window": "info"}.get(d.too_long, "warning")
@@ -338,7 +338,7 @@ def _audit(
     ends = [
         (where, int(e.ids[at[-1]])) for where, e in trained if len(at := np.flatnonzero(e.weights))
     ]
-    if config.task.name == "lm" and not stops:
+    if config.task.spec.output == "continuation" and not stops:
         findings.add(
             "stop_token",
             "warning",
@@ -361,7 +361,7 @@ def _audit(
         )
     learnt = sum(int(np.count_nonzero(e.weights[1:])) for _, e in trained)
     whole = sum(len(e.ids) for _, e in trained)
-    all_or_none = config.task.name == "chat" and learnt in (0, whole)
+    all_or_none = config.task.spec.conversations and learnt in (0, whole)
     message = f"{percent(learnt, whole)} of the {whole:,} tokens of {part.name} are trained."
     findings.add(
         "trained_share",

@@ -23,7 +23,6 @@ from jaxsft.data.records.fields import declared_labels
 from jaxsft.prepare.neighbours import normalise
 
 INVISIBLE = ("Cf", "Cc")  # zero-width characters, byte-order marks, soft hyphens
-OF_WORDS = ("tag", "joint", "parse")  # whose classes are as frequent as the language has them
 # the most frequent class over the least frequent one, from which it is worth a warning
 IMBALANCED = 10
 
@@ -62,7 +61,7 @@ def _everywhere(
     """Adds a finding for labels that every row has in multi-label data: they teach nothing."""
     rows_there = len(part.records)
     if (
-        config.task.name == "multilabel"
+        config.task.spec.output == "labels"
         and len(train) > 1
         and (always := sorted(x for x, n in train.items() if n == rows_there))
     ):
@@ -175,7 +174,7 @@ def _missing(
                 if whole
                 else ""
             )
-            of_words = config.task.name in OF_WORDS
+            of_words = config.task.spec.of_words
             findings.add(
                 "class_missing",
                 "info" if of_words else "warning",
@@ -210,7 +209,8 @@ def _balance(train: Counter[str], config: Config, findings: Findings) -> None:
             else f"nearly equally frequent ({low:,} to {high:,})"
         )
         message = f"{len(train):,} classes in train, {share}."
-    of_words = config.task.name in OF_WORDS
+    # whose classes are as frequent as the language has them
+    of_words = config.task.spec.of_words
     skewed = high >= IMBALANCED * low and not of_words
     repair = "the stage balance" if skewed else ""
     id, severity = ("label_balance", "warning") if skewed else ("classes", "info")
@@ -239,7 +239,7 @@ def _balance(train: Counter[str], config: Config, findings: Findings) -> None:
         )
         repair = (
             "task.loss=mse with data.columns.score=<column>"
-            if config.task.name == "pair"
+            if "score" in config.task.spec.records.reads
             else "task=regress"
         )
         findings.add(
@@ -355,7 +355,7 @@ def _numbers(config: Config, parts: Mapping[str, CheckedSplit], findings: Findin
         )
         repair = (
             "data.columns.label_names=<a file with a name a line>"
-            if config.task.name == "tag"
+            if "label" not in config.task.spec.records.reads
             else ""
         )
         findings.add("number_tags", "warning", message, count=len(found), repair=repair)

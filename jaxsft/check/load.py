@@ -12,21 +12,13 @@ from typing import Any
 from jaxsft.check.findings import Findings, some
 from jaxsft.check.findings import rows as rows_of
 from jaxsft.config.schema import Config
-from jaxsft.data import row_weights, verdicts
-from jaxsft.data import split_rule as splitting
+from jaxsft.data import splits, verdicts
 from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
-from jaxsft.data.records import (
-    KINDS,
-    Doubtful,
-    Kind,
-    Seq2Seq,
-    group_references,
-    parse_rows,
-    settled_columns,
-)
+from jaxsft.data.records import Doubtful, Kind, Seq2Seq, group_references
+from jaxsft.data.splits import Parsed, Records
 from jaxsft.errors import DataError
-from jaxsft.training import setup, split_labels
+from jaxsft.training.components import left_out
 
 SPLITS = ("train", "validation", "test")
 READ = 64  # rows that are looked at for columns that nothing reads
@@ -51,84 +43,83 @@ def load(config: Config, findings: Findings) -> dict[str, CheckedSplit]:
     reading = dataclasses.replace(
         config, data=dataclasses.replace(config.data, on_bad_row="quarantine")
     )
-    kind, d = KINDS[config.task.name], config.data
-    found = {}
-    paths = (
-        [("train", d.path)]
-        if d.path
-        else [
-            *(("train", one.path) for one in d.mixture.sources),
-            *((name, getattr(d, name)) for name in SPLITS),
-        ]
-    )
-    for name, path in paths:
-        if path:
-            try:
-                read = _read(
-                    reading,
-                    name,
-                    path,
-                    kind,
-                    training=name == "train" and not d.path,
-                    findings=findings,
-                )
-                found[name] = (
-                    tuple(a + b for a, b in zip(found[name], read, strict=True))
-                    if name in found
-                    else read
-                )
-            except Doubtful as error:
-                findings.add(error.finding, "error", f"{error}.", split=name, repair=error.repair)
-            except DataError as error:
-                findings.add(
-                    "unreadable",
-                    "error",
-                    f"{name} cannot be read: {error}.",
-                    split=name,
-                    repair="data.format, data.encoding, or mend the file",
-                )
-    for note in setup.left_out(config) if found else ():
+    kind, d = config.task.spec.records, config.data
+    found = _of_one_file(reading, kind, findings) if d.path else _of_files(reading, kind, findings)
+    for note in left_out(config) if found else ():
         findings.add("left_out", "info", f"{note}.")
-    if d.path and found:
-        found = _split(config, *found["train"], kind, findings)
-    parts = {name: _part(name, *read) for name, read in found.items()}
-    if d.unseen_labels == "drop" and "train" in parts:
-        known = {label for record in parts["train"].records for label in kind.classes(record)}
-        parts = {
-            name: part if name == "train" else _seen(part, kind, known)
-            for name, part in parts.items()
+    if d.unseen_labels == "drop" and "train" in found:
+        known = {label for record in found["train"].records for label in kind.classes(record)}
+        found = {
+            name: split if name == "train" else splits.seen(split, kind, known)
+            for name, split in found.items()
         }
+    parts = {name: _part(name, split) for name, split in found.items()}
     for part in parts.values():
         _bad_rows(config, part, findings)
-    if config.data.columns.group_references:
+    if d.columns.group_references:
         parts = {name: _grouped(part, findings) for name, part in parts.items()}
     return parts
 
 
-Read = tuple[list[Row], list[Any], list[Aside]]
+def _of_files(config: Config, kind: Kind, findings: Findings) -> dict[str, Records]:
+    """Reads the file of each split; those of a mixture are joined to its training rows."""
+    files = [
+        *(("train", one.path) for one in config.data.mixture.sources),
+        *((name, path) for name in SPLITS if (path := getattr(config.data, name))),
+    ]
+    found: dict[str, Records] = {}
+    for name, path in files:
+        aside: list[Aside] = []
+        if (parsed := _read(config, name, path, kind, name == "train", aside, findings)) is None:
+            continue
+        records, where, before, *_ = found.get(name, Records([], []))
+        where = [*where, *(row.where for row in parsed.rows)]
+        found[name] = Records([*records, *parsed.records], where, [*before, *aside])
+    return found
+
+
+def _of_one_file(config: Config, kind: Kind, findings: Findings) -> dict[str, Records]:
+    """Reads one file and splits it as training would."""
+    aside: list[Aside] = []
+    parsed = _read(config, "train", config.data.path, kind, False, aside, findings)
+    if parsed is None:
+        return {}
+    found, moved = splits.split_file(config, parsed, kind, aside)
+    if moved:
+        message = (
+            f"{rows_of(moved, 'the file')}: in train, which would lack a label of"
+            f" {'it' if moved == 1 else 'them'} by the split alone."
+        )
+        findings.add("moved_to_train", "info", message, split="train", count=moved)
+    return {"train": Records([], [], aside)} | found
 
 
 def _read(
-    config: Config, name: str, path: str, kind: Kind, training: bool, findings: Findings
-) -> Read:
-    aside: list[Aside] = []
+    config: Config,
+    name: str,
+    path: str,
+    kind: Kind,
+    weighted: bool,
+    aside: list[Aside],
+    findings: Findings,
+) -> Parsed | None:
+    """Reads the rows of a file; None where it cannot be read, which is told."""
     split = "" if config.data.path else name
-    rows = setup.read_rows(
-        config, path, setup.wanted(config, kind, training=name == "train"), aside, split
-    )
-    rows = setup.usable(config, rows, kind, aside, split)
-    if not rows:
-        return [], [], aside
-    columns = settled_columns(kind, rows, config)
-    record = (
-        (lambda row, columns: row_weights.weighted(kind.record(row, columns), row, columns))
-        if training
-        else kind.record
-    )
-    whole = rows
-    rows, records = parse_rows(rows, record, columns, aside, "quarantine")
-    _unread(whole, record, columns, name, config, findings)
-    return rows, records, aside
+    try:
+        rows = splits.usable_rows(config, path, kind, aside, split, training=name == "train")
+        parsed = splits.parse(config, rows, kind, aside, training=weighted)
+    except Doubtful as error:
+        findings.add(error.finding, "error", f"{error}.", split=name, repair=error.repair)
+        return None
+    except DataError as error:
+        message, repair = (
+            f"{name} cannot be read: {error}.",
+            "data.format, data.encoding, or mend the file",
+        )
+        findings.add("unreadable", "error", message, split=name, repair=repair)
+        return None
+    _unread(rows, parsed.record, name, config, findings)
+    return parsed
 
 
 class _Read(dict[str, Any]):
@@ -149,8 +140,7 @@ class _Read(dict[str, Any]):
 
 def _unread(
     rows: Sequence[Row],
-    record: Callable[[Row, Any], Any],
-    columns: Any,
+    record: Callable[[Row], Any] | None,
     split: str,
     config: Config,
     findings: Findings,
@@ -160,7 +150,7 @@ def _unread(
     for i in range(min(len(rows), READ)):
         row = rows[i * len(rows) // min(len(rows), READ)]
         with contextlib.suppress(DataError):
-            record(dataclasses.replace(row, fields=_Read(row.fields, read)), columns)
+            record(dataclasses.replace(row, fields=_Read(row.fields, read)))
     there = dict.fromkeys(name for row in rows for name in row.fields)
     if idle := [name for name in there if name not in read]:
         findings.add(
@@ -172,42 +162,12 @@ def _unread(
         )
 
 
-def _split(
-    config: Config,
-    rows: list[Row],
-    records: list[Any],
-    aside: list[Aside],
-    kind: Kind,
-    findings: Findings,
-) -> dict[str, Read]:
-    """Splits the file as training would; adds a finding for rows moved to train."""
-    parts, moved = splitting.split_file(
-        rows, records, kind, config.data.fractions, config.data.split_seed
-    )
-    if moved:
-        message = (
-            f"{rows_of(moved, 'the file')}: in train, which would lack a label of"
-            f" {'it' if moved == 1 else 'them'} by the split alone."
-        )
-        findings.add("moved_to_train", "info", message, split="train", count=moved)
-    named = zip(SPLITS, parts, strict=True)
-    return {
-        name: (*part, aside if name == "train" else [])
-        for name, part in named
-        if part[0] or name == "train"
-    }
-
-
-def _part(name: str, rows: list[Row], records: list[Any], aside: list[Aside]) -> CheckedSplit:
-    return CheckedSplit(name, records, [row.where for row in rows], aside, len(rows) + len(aside))
+def _part(name: str, split: Records) -> CheckedSplit:
+    read = len(split.where) + len(split.aside)
+    return CheckedSplit(name, split.records, split.where, split.aside, read)
 
 
 KINDS_TOLD = 5  # kinds of bad rows that are told one by one
-
-
-def _seen(part: CheckedSplit, kind: Kind, known: set[tuple[str, str]]) -> CheckedSplit:
-    kept = split_labels.seen(setup.Records(part.records, part.where, part.aside), kind, known)
-    return dataclasses.replace(part, records=kept.records, where=kept.where, aside=kept.aside)
 
 
 def _bad_rows(config: Config, part: CheckedSplit, findings: Findings) -> None:
@@ -289,7 +249,7 @@ def _by_kind(those: Sequence[Aside]) -> list[list[Aside]]:
 
 def _by_label(config: Config, part: CheckedSplit, alike: Sequence[Aside]) -> str:
     """Describes the labels of bad rows, so that a class that loses many rows is seen."""
-    kind, name = KINDS[config.task.name], config.data.columns.label or "label"
+    kind, name = config.task.spec.records, config.data.columns.label or "label"
     lost = Counter(
         str(a.fields[name])
         for a in alike

@@ -67,9 +67,15 @@ COMMANDS = {
         "report",
         "write the report of a run again, or set several side by side: jaxsft report DIR [DIR ...]",
     ),
+    "plugins": (
+        "plugins_found",
+        "parts that other packages bring, and why one fails: jaxsft plugins",
+    ),
     "env": ("env", "versions, devices, CUDA, extras: jaxsft env"),
     "completion": (
         "completion",
         "complete commands and options by a tab: jaxsft completion bash|zsh|fish",
     ),
 }
+# whose config has `plugins`; of the others it is no option of a run
+WITH_PLUGINS = ("train", "check", "prepare")

@@ -32,10 +32,9 @@ def run(config: Config) -> int:
     if "jax" not in sys.modules:
         check_files(config)
 
-    from jaxsft import check
-    from jaxsft.check import summary
+    from jaxsft.check import check, summary
 
-    result = check.check(config)
+    result = check(config)
     paths = summary.write(result, config.check.output, config.check.json)
     if config.check.json == "-":
         print(summary.json_text(result.as_dict()))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from jaxsft import remote, rundir
 from jaxsft.commands import from_run
+from jaxsft.data.splits import write_quarantine
 
 
 def main(arguments: list[str]) -> int:
@@ -26,7 +27,6 @@ def main(arguments: list[str]) -> int:
     from jaxsft import api
     from jaxsft.evaluation.evaluate import write_results
     from jaxsft.hf import read
-    from jaxsft.training import setup
 
     model, aside = api.load(mine["run"], *overrides), []
     split, result, numbers = model.scored(
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
         mirror = remote.Mirror(mine["run"], model.folder)
         folder = Path(mine.get("output") or model.folder / "evaluations" / split.name)
         write_results(folder, model.task, split, result)
-        setup.write_quarantine(folder / "quarantine.jsonl", {split.name: aside})
+        write_quarantine(folder / "quarantine.jsonl", {split.name: aside})
         rundir.write_json(folder / "result.json", {**numbers, "checkpoint_step": model.step})
         if not untrained:
             mirror.push()

@@ -26,7 +26,7 @@ from jaxsft.commands import from_run
 from jaxsft.errors import ConfigError, DataError, JaxsftError
 
 if TYPE_CHECKING:
-    from jaxsft.api import Model
+    from jaxsft.inference import Model
 
 OWN = ("run", "prompt", "input", "output")
 
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
     if "prompt" in mine:
         write(pieces(model, mine["prompt"], model.config.seed))
         return 0
-    if model.task.name != "chat":
+    if not model.task.spec.conversations:
         raise ConfigError(
             f"run={mine['run']}: task={model.task.name} holds no conversation; give prompt= or"
             " input="

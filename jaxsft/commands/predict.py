@@ -22,6 +22,7 @@ from typing import Any
 from jaxsft import rundir
 from jaxsft.commands import from_run
 from jaxsft.data import formats
+from jaxsft.data.splits import write_quarantine
 from jaxsft.errors import DataError
 
 
@@ -31,7 +32,6 @@ def main(arguments: list[str]) -> int:
     )
 
     from jaxsft import api
-    from jaxsft.training import setup
 
     model, aside = api.load(mine["run"], *overrides), []
     lines = model.predict(model.read(mine["input"], aside))
@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
     elif name.endswith((*formats.FORMATS["conll"].suffixes, *formats.FORMATS["conllu"].suffixes)):
         strict = list(annotated(model.task, strict))
     formats.write(strict, mine["output"])
-    setup.write_quarantine(told := f"{mine['output']}.quarantine.jsonl", {"input": aside})
+    write_quarantine(told := f"{mine['output']}.quarantine.jsonl", {"input": aside})
     print(
         f"{len(lines)} rows: {mine['output']}"
         + (f"; {len(aside)} unreadable rows: {told}" if aside else "")

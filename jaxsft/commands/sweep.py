@@ -26,7 +26,8 @@ class Sweep:
         }
         self._names: dict[str, int] = {}
         self._folder: Path | None = None
-        self.runs: list[Path] = []
+        # one for all jobs, in whatever process they run
+        self._stamp = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
     def placed(self, config: Config, overrides: Sequence[str]) -> Config:
         """Returns the config with a run directory of its own.
@@ -36,13 +37,12 @@ class Sweep:
         if config.run_dir is not None and remote.is_remote(config.run_dir):
             return config
         if self._folder is None:
-            stamp = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
-            self._folder = Path(config.run_dir or f"runs/{config.task.name}-sweep-{stamp}")
+            self._folder = Path(config.run_dir or f"runs/{config.task.name}-sweep-{self._stamp}")
         name = (
             re.sub(
                 r"[^\w.=,+-]+",
                 "-",
-                ",".join(o for o in overrides if o.partition("=")[0] not in self._fixed),
+                ",".join(self.swept(overrides)),
             )[:120].strip("-.")
             or "run"
         )
@@ -50,6 +50,16 @@ class Sweep:
         return dataclasses.replace(
             config, run_dir=str(self._folder / (name if count == 1 else f"{name}-{count}"))
         )
+
+    def swept(self, overrides: Sequence[str]) -> list[str]:
+        """Returns those overrides of a job that were swept."""
+        return [o for o in overrides if o.partition("=")[0] not in self._fixed]
+
+    def run_dir(self, config: Config) -> str | None:
+        """Returns the run directory of a finished job; None where it has none on this machine."""
+        if remote.is_remote(str(config.run_dir)):
+            return None
+        return config.run_dir if Path(config.run_dir or "", "result.json").is_file() else None
 
     def result(self, config: Config) -> float | None:
         """Returns the number by which a finished job is judged; NaN of one that failed.
@@ -61,21 +71,20 @@ class Sweep:
         run_dir = Path(config.run_dir or "")
         if not (run_dir / "result.json").is_file():
             return math.nan
-        self.runs.append(run_dir)
         numbers: dict[str, Any] = rundir.read_json(run_dir / "result.json")
         metric = _metric(run_dir)
         return rundir.number(numbers[metric]) if metric in numbers else None
 
-    def tell(self) -> None:
-        """Prints the runs side by side, and writes the page."""
+    def tell(self, runs: Sequence[Path]) -> None:
+        """Prints the finished runs side by side, and writes the page."""
         from jaxsft.reports import run_comparison
 
-        if len(self.runs) < 2:
+        if len(runs) < 2:
             return
         try:
-            print("\n" + "\n".join(run_comparison.compare(self.runs).lines()))
-            page = self.runs[0].parent / "comparison.html"
-            print(f"comparison: {run_comparison.write(self.runs, page)}")
+            print("\n" + "\n".join(run_comparison.compare(runs).lines()))
+            page = runs[0].parent / "comparison.html"
+            print(f"comparison: {run_comparison.write(runs, page)}")
         except JaxsftError as error:  # the runs are whole all the same
             print(f"jaxsft: {error}", file=sys.stderr)
 

@@ -33,7 +33,7 @@ def run(config: Config) -> int:
     with progress.ended():
         from jaxsft import api
         from jaxsft.sharding import hosts
-        from jaxsft.training import loop
+        from jaxsft.training import recorder
 
     result = api.train(config)
     if result.stopped_by is not None:
@@ -44,7 +44,7 @@ def run(config: Config) -> int:
         print("\n".join(["", *scores.lines(result.numbers, scores.of_run(result.run_dir)), ""]))
         print(f"report: {remote.join(result.mirror.place, 'report.html')}")
     sys.stdout.flush()
-    return loop.exit_code(result)
+    return recorder.exit_code(result)
 
 
 def check_files(config: Config) -> None:

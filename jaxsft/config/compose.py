@@ -6,6 +6,7 @@ the same fields, types and defaults.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import datetime
@@ -21,13 +22,12 @@ from typing import Any
 import yaml
 from omegaconf import MISSING, ListConfig, OmegaConf, errors
 
-from jaxsft import documents
-from jaxsft.config import adapters, foreign, optim, schema
+from jaxsft import documents, plugins
+from jaxsft.config import adapters, foreign, optim, option, schema
 from jaxsft.errors import ConfigError
 from jaxsft.other_models import what_is
 
-OPTIMIZERS = {c.__dataclass_fields__["name"].default: c for c in optim.OptimConfig.__subclasses__()}
-GROUPS = {**schema.GROUPS, "optim": OPTIMIZERS, "adapter": adapters.ADAPTERS}
+GROUPS = {**schema.GROUPS, "optim": optim.OPTIMIZERS, "adapter": adapters.ADAPTERS}
 # What may differ when a run goes on: where it lies, how long it is, the devices that it has, how it
 # is looked at, and who is told of it.
 CHANGEABLE = (
@@ -40,12 +40,29 @@ CHANGEABLE = (
     "trackers.",
     "check.",
     "train.backbone_limit",
+    "plugins",
 )
+# the groups whose choices plug-ins extend, and the kind of plug-in
+OF_PLUGINS = {"task": "tasks", "optim": "optimizers", "schedule": "schedules"}
 
 
 def option_fields(cls: Any) -> list[dataclasses.Field]:
     """The fields of a class of `schema.py`, or of an object of it, that are options."""
     return [f for f in dataclasses.fields(cls) if f.metadata.get("option", True)]
+
+
+@functools.cache
+def choices() -> dict[str, tuple[str, ...]]:
+    """Returns what each option of training may be, by its whole name, where words say all of it:
+    of options that several classes have, what any of them may be.
+    """
+    classes = [("", schema.Config), *((f"{g}.", c) for g in GROUPS for c in GROUPS[g].values())]
+    found: dict[str, tuple[str, ...]] = {}
+    for prefix, cls in classes:
+        for key, declaration in option.names(cls, prefix):
+            if words := declaration.accepts.choices:
+                found[key] = tuple(dict.fromkeys((*found.get(key, ()), *words)))
+    return found
 
 
 @functools.cache
@@ -87,8 +104,26 @@ def register() -> None:
     store.store(name="prepare_schema", node=plain(schema.PrepareConfig))
     store.store(name="quality_schema", node=plain(schema.QualityConfig))
     for group, options in GROUPS.items():
-        for name, cls in options.items():
-            store.store(group=f"schema/{group}", name=name, node=plain(cls))
+        kind = OF_PLUGINS.get(group)
+        own = getattr(options, "own", options)
+        for name in own:
+            store.store(group=f"schema/{group}", name=name, node=plain(own[name]))
+        for name, part in plugins.working(kind) if kind else ():
+            store.store(group=f"schema/{group}", name=name, node=plain(part.options))
+            _store_preset(store, group, name, part.preset)
+
+
+def _store_preset(store: Any, group: str, name: str, preset: Mapping[str, Any]) -> None:
+    """Gives Hydra the preset of a plug-in, as a file of `conf/` gives that of one of ours."""
+    values = {key: value for key, value in preset.items() if key != "defaults"}
+    of_all = group == "task"  # the preset of a task may set options of any group
+    own = f"/schema/{group}/{name}@{group if of_all else '_here_'}"
+    store.store(
+        group=group,
+        name=name,
+        package="_global_" if of_all else None,
+        node={"defaults": [own, "_self_", *preset.get("defaults", ())], **values},
+    )
 
 
 def _root() -> type:
@@ -262,7 +297,9 @@ def read(path: Path) -> schema.Config:
     """The config of a run directory. Raises ConfigError."""
     check_there(path)
     try:
-        return typed(documents.read_yaml(path, ConfigError, dict))
+        values = documents.read_yaml(path, ConfigError, dict)
+        plugins.check_run(path.parent, values.get("plugins"))
+        return typed(values)
     except (AttributeError, TypeError, ValueError) as error:  # a group that is no mapping, say
         raise ConfigError(f"{path}: not a readable config ({one_line(error)})") from error
 
@@ -338,9 +375,14 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-@functools.cache
 def string_keys(root: type = schema.Config) -> frozenset[str]:
     """The options whose value is text: the command line takes it raw there."""
+    return _string_keys(root, tuple(plugins.found()))
+
+
+@functools.cache
+def _string_keys(root: type, theirs: tuple[plugins.Plugin, ...]) -> frozenset[str]:
+    """As `string_keys`, with these plug-ins."""
 
     def walk(cls: type, prefix: str) -> set[str]:
         out = set()
@@ -355,8 +397,9 @@ def string_keys(root: type = schema.Config) -> frozenset[str]:
 
     keys = walk(root, "")
     for group, options in GROUPS.items() if root is schema.Config else ():
-        for cls in options.values():
-            keys |= walk(cls, f"{group}.")
+        for name in options:
+            with contextlib.suppress(ConfigError):  # a plug-in that cannot be used has none
+                keys |= walk(options[name], f"{group}.")
     return frozenset(keys)
 
 
@@ -378,6 +421,9 @@ def one_line(error: BaseException, root: type = schema.Config) -> str:
         first,
     ):
         meant = MEANT.get(option[1], "").format(option[2])
+        kind = OF_PLUGINS.get(option[1])
+        if kind and (why := plugins.why_not(kind, option[2])):
+            return why
         return f"{option[1]}={option[2]}: unknown; there are {', '.join(option[3].split())}" + (
             f"; {meant}" if meant else ""
         )
@@ -402,7 +448,7 @@ def _unknown(name: str, text: str, root: type) -> str:
     """
     group = name.partition(".")[0]
     chosen = re.search(r"object_type=(?:\w+\.)*(\w+)", text)
-    for option, cls in GROUPS.get(group, {}).items():
+    for choice, cls in GROUPS.get(group, {}).items():
         if chosen and cls.__name__ == chosen[1]:
             known = [
                 f"{group}.{f.name}"
@@ -411,9 +457,9 @@ def _unknown(name: str, text: str, root: type) -> str:
             ]
             near = (
                 _suggest(name, known, 0.8)
-                or f"; it has {', '.join(known) or 'none'}{_elsewhere(name, group, option)}"
+                or f"; it has {', '.join(known) or 'none'}{_elsewhere(name, group, choice)}"
             )
-            return f"{name}: unknown option of {group}={option}{near}"
+            return f"{name}: unknown option of {group}={choice}{near}"
     known = flat(OmegaConf.to_container(OmegaConf.structured(plain(root))))
     return f"{name}: unknown option{_suggest(name, list(known))}"
 

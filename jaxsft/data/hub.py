@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxsft.config.hubid import PREFIX, HubId, is_hub, parse
-from jaxsft.data.chat import template_files
+from jaxsft.data import template_files
 from jaxsft.data.tokenizers import files as tokenizer_files
 from jaxsft.errors import ConfigError, DataError, first_line
 

@@ -2,9 +2,10 @@
 
 word2vec is text or binary (Mikolov et al. 2013); GloVe: Pennington et al. 2014.
 
-| format | file | |---|---| | word2vec | a first line `words dimensions`, then a line `word x1 ...
-xD` each | | word2vec_binary | the same first line, then each word, a space, D little-endian float32
-and perhaps a line end | | glove | lines `word x1 ... xD` only |
+- word2vec: a first line `words dimensions`, then a line `word x1 ... xD` each
+- word2vec_binary: the same first line, then each word, a space, D little-endian float32 and perhaps
+  a line end
+- glove: lines `word x1 ... xD` only
 """
 
 from __future__ import annotations

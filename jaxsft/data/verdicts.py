@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxsft import plugins
 from jaxsft.data.formats import SPLITS as FILES
 from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
@@ -175,7 +176,8 @@ def _negative(rows: Sequence[Row], columns: Any, task: str) -> dict[str, Any] | 
 
     None where a rejection says nothing that could be learned.
     """
-    if task not in ("classify", "multilabel"):
+    output = plugins.table("tasks")[task].output
+    if output not in ("label", "labels"):
         return None
     name = columns.label or next((n for n in ("label", "labels") if n in rows[0].fields), "label")
     found = {
@@ -184,7 +186,7 @@ def _negative(rows: Sequence[Row], columns: Any, task: str) -> dict[str, Any] | 
     }
     if len(found) != 1 or None in found:
         return None
-    return {name: f"not {next(iter(found))}" if task == "classify" else []}
+    return {name: f"not {next(iter(found))}" if output == "label" else []}
 
 
 # --- refused until data.keep decides
@@ -194,21 +196,7 @@ def _doubtless(rows: Sequence[Row], name: str, split: str) -> Sequence[Row]:
 
     Raises DataError where the column may say whether they are to be used.
     """
-    kind = re.sub(r"[^a-z]", "", name.lower())
-    kind = "status" if kind.endswith("status") else kind
-    kind = next(
-        (
-            k
-            for k in (
-                kind,
-                kind.removeprefix("is"),
-                kind.removeprefix("was"),
-                kind.removeprefix("has"),
-            )
-            if k in _KNOWN
-        ),
-        kind,
-    )
+    kind = _kind(name)
     if kind not in _KNOWN:
         return rows
     found = [(row, row.fields[name]) for row in rows if row.fields.get(name) not in (None, "")]
@@ -242,6 +230,18 @@ def _doubtless(rows: Sequence[Row], name: str, split: str) -> Sequence[Row]:
         "verdict",
         f"{_option('', name, '<value>')}, or {ANY}",
     )
+
+
+def may_speak(name: str) -> bool:
+    """Returns whether a column of this name may say something about the use of rows."""
+    return name == ANSWER or name in SKIPPED or _kind(name) in _KNOWN
+
+
+def _kind(name: str) -> str:
+    kind = re.sub(r"[^a-z]", "", name.lower())
+    kind = "status" if kind.endswith("status") else kind
+    bare = (kind.removeprefix(prefix) for prefix in ("is", "was", "has"))
+    return next((k for k in (kind, *bare) if k in _KNOWN), kind)
 
 
 _KNOWN = OUT | IN | GOLD | VERDICTS | SPLIT | FOLD

@@ -17,7 +17,7 @@ from jaxsft.data import pipeline
 from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.errors import ConfigError
 from jaxsft.generation.decoding import generate
-from jaxsft.metrics import states
+from jaxsft.metrics import row_metrics, states
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.tasks.base import Task
 
@@ -91,9 +91,22 @@ def evaluate(
     if tune:
         task.tune(batches.split, columns)
     numbers = {"loss": objective(terms, totals), **task.summarise(batches.split, merged, columns)}
+    numbers |= _further(task, batches.split, columns)
     return Evaluation(
         numbers | (merged["experts"].compute() if "experts" in merged else {}), columns
     )
+
+
+def _further(task: Task, split: Split, columns: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Returns the numbers of `evaluation.metrics`, of the predictions without generated answers."""
+    if not (wanted := task.config.evaluation.metrics):
+        return {}
+    lines = list(task.predictions(split, columns, None))
+    return {
+        name: value
+        for one in wanted
+        for name, value in row_metrics.numbers(row_metrics.take(one, task.spec), lines).items()
+    }
 
 
 def rows_to_answer(split: Split, rows: int | None) -> list[int]:

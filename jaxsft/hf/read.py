@@ -25,7 +25,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec, Sharding
 
-from jaxsft import documents
+from jaxsft import documents, halves
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import CheckpointError, ConfigError, first_line
 from jaxsft.hf import families, trained_heads
@@ -38,19 +38,6 @@ WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 JSON_BYTES = 1 << 26  # of config.json and of an index: far more than the largest has
 VOCABULARY = ("embed/tokens/w", "head/w", "head/b")  # grow with the tokenizer
 OWN = ("head", "adapters")  # the roots of weights that a body has not
-KINDS = {
-    "lm": "lm",
-    "chat": "lm",
-    "seq2seq": "lm",
-    "span_corruption": "lm",
-    "mlm": "mlm",
-    "classify": "text",
-    "multilabel": "text",
-    "regress": "text",
-    "pair": "text",
-    "tag": "tag",
-    "span": "span",
-}  # the head of each task
 
 
 # --- files
@@ -277,7 +264,7 @@ def plan(
     """Plans what becomes of every tensor and every weight (a flat dict of specs).
 
     Args:
-      kind: of the head, of `KINDS`.
+      kind: of the head, as `TaskSpec.head`.
       asked: what the head must be, to be taken from the files where it is none over the vocabulary;
         None: it starts anew.
 
@@ -457,7 +444,8 @@ def load(
 
     Args:
       keep: by path, which layers (`[L]`, or a single value) keep what they have.
-      rounded: paths of weights that are rounded to bfloat16, and held in their own dtype.
+      rounded: paths of weights that are rounded to bfloat16, and held in their own dtype; where
+        that is uint16, as bits (`halves`).
 
     Raises:
       CheckpointError: a value is NaN or infinite.
@@ -540,7 +528,10 @@ def _put(
     """
     place, dtype = _part(weight.sharding, len(index)), FLOATS["BF16"] if rounded else value.dtype
     # a copy: a file may change
-    own = lambda where: _finite(np.array(value[where], order="C"), what).astype(dtype, copy=False)
+    bits = np.uint16 if halves.are(weight) else dtype
+    own = lambda where: (
+        _finite(np.array(value[where], order="C"), what).astype(dtype, copy=False).view(bits)
+    )
     part = jax.make_array_from_callback(value.shape, place, own)
     return _write(weight.sharding)(weight, part, np.array(index, np.int32))
 

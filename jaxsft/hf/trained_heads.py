@@ -23,11 +23,6 @@ from jaxsft.hf.families.decoders import ACTIVATIONS as ACTIVATION_NAMES
 from jaxsft.hf.families.family import OF_MODEL, Family, Head, Move, moves
 from jaxsft.sharding.weights import WeightSpec
 
-PROBLEMS = {
-    "classify": "single_label_classification",
-    "multilabel": "multi_label_classification",
-    "regress": "regression",
-}
 RESET = "train.init_fresh=['head/.*'] starts with a new head"
 MOST_LABELS = 2**20
 BESIDE = "head/features/"  # of columns beside the text, which no checkpoint has
@@ -44,7 +39,7 @@ class Asked(NamedTuple):
     """The head that the task asks for.
 
     Attributes:
-      kind: of head, of `pretrained.KINDS`.
+      kind: of head, as `TaskSpec.head`.
       task: its options.
       names: of the outputs, in their order; None: they have none.
     """
@@ -324,11 +319,12 @@ def other_activation(family: Family, values: Mapping[str, Any], task: Any) -> st
 
 def _other_task(asked: Asked, values: Mapping[str, Any]) -> str | None:
     task, problem = asked.task, values.get("problem_type")
-    if problem is not None and PROBLEMS.get(task.name, problem) != problem:
-        return f"problem_type={problem}, and task={task.name} is {PROBLEMS[task.name]}"
+    problems = task.spec.problems
+    if problem is not None and len(problems) == 1 and problem not in problems:
+        return f"problem_type={problem}, and task={task.name} is {problems[0]}"
     if getattr(task, "encoder", "cross") != "cross":
         return f"task.encoder={task.encoder} is task.encoder=cross there"
-    if task.name == "pair" and asked.names is None:
+    if task.spec.output == "comparison" and asked.names is None:
         return "scores are scaled by task=pair, and are as they are there"
     return None
 
@@ -360,7 +356,7 @@ def _order(
         )
     if len(theirs) == rows and set(theirs) == set(ours):
         return tuple(theirs.index(name) for name in ours), None
-    if asked.task.name == "regress" and rows == 1:
+    if asked.task.spec.output == "numbers" and rows == 1:
         return (), None
     # whose names are numbers
     if all(re.fullmatch(r"LABEL_\d+", name) for name in theirs) and set(ours) == {

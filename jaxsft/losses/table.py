@@ -6,12 +6,14 @@ The caller weighs and sums them; only the step divides.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from jaxsft import plugins
 from jaxsft.errors import ConfigError
 
 
@@ -56,7 +58,16 @@ def huber(
     return 0.5 * inside**2 + delta * (error - inside)
 
 
-LOSSES: dict[str, Callable[..., Array]] = {
+@dataclass(frozen=True)
+class Loss:
+    """A loss of a plug-in between numbers: `values(predictions, targets)`, element by element and
+    without any reduction. Every task whose `task.loss` may be mse takes it by its name.
+    """
+
+    values: Callable[[Array, Array], Array]
+
+
+_OWN: dict[str, Callable[..., Array]] = {
     "cross_entropy": cross_entropy,
     "log_loss": cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
@@ -64,6 +75,7 @@ LOSSES: dict[str, Callable[..., Array]] = {
     "mae": mae,
     "huber": huber,
 }
+LOSSES = plugins.Registry("losses", _OWN, read=lambda loss: loss.values)
 
 
 def get(name: str) -> Callable[..., Array]:

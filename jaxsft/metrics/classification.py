@@ -12,15 +12,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsft.metrics.names import LABEL_SETS as NAMES
 from jaxsft.metrics.states import MetricState
-
-AVERAGES = ("macro", "micro", "weighted", "samples")
-NAMES = (
-    *(f"{m}_{a}" for m in ("precision", "recall", "f1") for a in AVERAGES),
-    "subset_accuracy",
-    "hamming_loss",
-    "rows",
-)
 
 
 class LabelCounts(MetricState):

@@ -12,10 +12,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsft.metrics.names import NUMBERS as NAMES
 from jaxsft.metrics.states import MetricState
-
-NAMES = ("mse", "rmse", "mae", "r2", "pearson", "spearman")
-ERRORS = ("mse", "rmse", "mae")  # of which less is better
 
 
 class SquaredErrors(MetricState):

@@ -16,6 +16,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from jaxsft import halves
 from jaxsft.config.model import ModelConfig
 from jaxsft.products import ROUNDED, at_least_fp32, contract
 from jaxsft.sharding.weights import declare
@@ -154,7 +155,9 @@ class Linear(nn.Module):
             return self.get_variable("adapters", "adapter").linear(
                 x, w, b, self.equation, functools.partial(contract, precision=self.precision)
             )
-        if self.precision == ROUNDED:
+        if halves.are(w):
+            y = halves.linear(x, w, self.inputs)
+        elif self.precision == ROUNDED:
             y = contract(self.equation, x.astype(jnp.bfloat16).astype(jnp.float32), w, "fp32")
         else:
             y = contract(self.equation, x, w, self.precision)

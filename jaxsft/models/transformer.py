@@ -20,6 +20,7 @@ from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxsft import halves
 from jaxsft.config.adapters import AdapterConfig, NoAdapter
 from jaxsft.config.model import ModelConfig
 from jaxsft.metrics.expert_load import Routing
@@ -31,7 +32,7 @@ from jaxsft.models.experts import Experts
 from jaxsft.models.feature_tokens import Soft
 from jaxsft.models.layers import MLP, Dropout, Linear, Norm, apply_dropout, neftune
 from jaxsft.models.relative import Relative
-from jaxsft.products import at_least_fp32, to_vocab
+from jaxsft.products import ROUNDED, at_least_fp32, to_vocab
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import weights
 from jaxsft.sharding.weights import declare
@@ -165,7 +166,7 @@ class Table(nn.Module):
             declare(nn.initializers.normal(self.embed**-0.5), (self.axis, "embed")),
             (self.rows, self.embed),
         )
-        x = jnp.take(w, ids, axis=0)
+        x = halves.widen(jnp.take(w, ids, axis=0))
         return (
             self.get_variable("adapters", "adapter").rows(ids, x, w)
             if self.has_variable("adapters", "adapter")
@@ -198,6 +199,9 @@ class ModelBase:
             return adapters.OutputMatrix(
                 w, adapters.ready(self.adapter, own)[adapters.HOOK], self.config.tied
             )
+        alone = self.mesh is None or self.mesh.size == 1
+        if halves.are(w) or (self.precision == ROUNDED and alone and w.size >= halves.LARGE):
+            return halves.OutputBits(w, self.config.tied)
         return w.T if self.config.tied else w
 
     def output_bias(self, params: Params) -> Float[Array, vocab] | None:

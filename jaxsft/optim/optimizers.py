@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxsft import patterns
+from jaxsft import patterns, plugins
 from jaxsft.config import optim as config
 from jaxsft.errors import ConfigError
 from jaxsft.optim.per_layer import (
@@ -317,7 +318,26 @@ def adam_rate(options: config.Muon, specs: Any) -> optax.GradientTransformation:
     )
 
 
-DIRECTIONS: dict[str, Callable[[Any, Any], optax.GradientTransformation]] = {
+@dataclass(frozen=True)
+class Optimizer:
+    """An optimizer of a plug-in.
+
+    Attributes:
+      options: the class of `optim.*`, a `jaxsft.config.optim.OptimConfig`.
+      direction: `(options, specs) -> GradientTransformation`: the direction alone; weight decay,
+        where the options have it, and the learning rate follow.
+      preset: options where it is chosen, as in a file of `conf/optim/`.
+    """
+
+    options: type[config.OptimConfig]
+    direction: Callable[[Any, Any], optax.GradientTransformation]
+    preset: Mapping[str, Any] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+_OWN: dict[str, Callable[[Any, Any], optax.GradientTransformation]] = {
     "sgd": sgd,
     "adam": adam,
     "adamw": adam,
@@ -327,6 +347,7 @@ DIRECTIONS: dict[str, Callable[[Any, Any], optax.GradientTransformation]] = {
     "lamb": adam,
     "muon": muon,
 }
+DIRECTIONS = plugins.Registry("optimizers", _OWN, read=lambda optimizer: optimizer.direction)
 AFTER_DECAY: dict[str, Callable[[Any, Any], optax.GradientTransformation]] = {
     "lamb": trust_ratio,
     "muon": adam_rate,

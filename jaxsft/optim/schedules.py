@@ -20,13 +20,16 @@ linear, cosine and warm-up forms agree with Optax's schedules of the same number
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from jaxsft import plugins
 from jaxsft.errors import ConfigError
 
 
@@ -62,7 +65,9 @@ def unit(
         jnp.asarray(x).astype(jnp.float32) for x in (step, warmup, total, final, decay)
     )
     return jnp.where(
-        step < warmup, step / _positive(warmup), SCHEDULES[name](step, warmup, total, final, decay)
+        step < warmup,
+        step / _positive(warmup),
+        SCHEDULES[name](step, warmup, total, final, decay),
     )
 
 
@@ -119,13 +124,33 @@ def wsd(
     return jnp.where(decay > 0, _between(final, _remaining(step, start, total)), 1)
 
 
-SCHEDULES: dict[str, Callable[..., jax.Array]] = {
+@dataclass(frozen=True)
+class Schedule:
+    """A schedule of a plug-in.
+
+    Attributes:
+      options: the class of `schedule.*`, a `jaxsft.config.schema.ScheduleConfig`; of its fields
+        `warmup`, `final` and `decay` reach `height`.
+      height: `(step, warmup, total, final, decay) -> factor` behind the warm-up, all traced.
+      preset: options where it is chosen, as in a file of `conf/schedule/`.
+    """
+
+    options: type
+    height: Callable[..., jax.Array]
+    preset: Mapping[str, Any] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+_OWN: dict[str, Callable[..., jax.Array]] = {
     "constant": constant,
     "linear": linear,
     "cosine": cosine,
     "inverse_sqrt": inverse_sqrt,
     "wsd": wsd,
 }
+SCHEDULES = plugins.Registry("schedules", _OWN, read=lambda schedule: schedule.height)
 
 
 def _remaining(step: jax.Array, start: jax.Array, end: jax.Array) -> jax.Array:

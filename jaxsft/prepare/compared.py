@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row
-from jaxsft.data.records import KINDS, TOKENS, chat_record, form_of
+from jaxsft.data.records import CHAT, TOKENS, chat_record, form_of
 from jaxsft.data.records.conversations import LISTS
 from jaxsft.data.records.fields import first_of
 from jaxsft.data.records.sequences import glued, joined_words
@@ -118,7 +118,7 @@ def _asked(row: Row, columns: Columns) -> list[str] | None:
     A row that could not be trained on is compared by all that it says.
     """
     try:
-        return KINDS["chat"].compared(chat_record(row, columns))
+        return CHAT.compared(chat_record(row, columns))
     except DataError:
         turns = columns.messages or next((n for n in LISTS if n in row.fields), None)
         names = [turns, columns.prompt or "prompt", columns.completion or "completion"]

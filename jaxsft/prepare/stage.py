@@ -4,10 +4,11 @@ A stage is a frozen dataclass; its fields are its options. It works on rows
 (`jaxsft.data.formats.Row`) and never changes one in place. Which method it has says what it needs
 to see:
 
-| method | sees | so that | |---|---|---| | `row(row, state, report)` | one row | rows stream
-through, over several processes where `slow`, and `predict` repeats it on new data | | `rows(split,
-rows, state, report)` | the rows of a split, as often as it likes | it may count, sort, compare | |
-`sets(sets, reports)` | all splits | it makes splits, or compares them |
+- `row(row, state, report)`: one row; so that rows stream through, over several processes where
+  `slow`, and `predict` repeats it on new data
+- `rows(split, rows, state, report)`: the rows of a split, as often as it likes; so that it may
+  count, sort, compare
+- `sets(sets, reports)`: all splits; so that it makes splits, or compares them
 
 A stage that `learns` has `fit(rows, report)`, which is given the training rows only; what it
 returns is kept in the manifest, and every split (and new data, in `predict`) is treated by it.

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxsft import rundir
+from jaxsft import plugins, rundir
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import spool
@@ -295,7 +295,10 @@ def _in_processes(
         stage, context=dataclasses.replace(stage.context, score=None, predict=None)
     )
     with concurrent.futures.ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn")
+        workers,
+        multiprocessing.get_context("spawn"),
+        initializer=plugins.use,
+        initargs=(plugins.given(),),
     ) as pool:
         waiting: deque[concurrent.futures.Future] = deque()
         try:

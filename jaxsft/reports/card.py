@@ -17,15 +17,9 @@ from jaxsft.reports import facts
 from jaxsft.reports.curves import COUNTS
 from jaxsft.reports.markdown_report import code, escape, table, written_sections
 from jaxsft.rundir import write_text
+from jaxsft.tasks.specs import SPECS, TaskSpec
 
 MARK = "<!-- Written by jaxsft report. Remove this line to keep a text of your own. -->"
-TASKS = {"chat": ("text-generation", "answers prompts in a conversation"),
-         "lm": ("text-generation", "continues text"),
-         "seq2seq": ("text2text-generation", "writes a target for a source"),
-         "classify": ("text-classification", "gives one of its labels to a text"),
-         "multilabel": ("text-classification", "gives any of its labels to a text"),
-         "regress": ("text-classification", "gives numbers to a text"),
-         "pair": ("sentence-similarity", "compares two texts")}  # fmt: skip
 SHOWN_LABELS = 100
 
 
@@ -70,10 +64,15 @@ def card(run_dir: Path) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def _spec(task: Any) -> TaskSpec | None:
+    """Returns what is known of the task of a run; None of one that is not here."""
+    return SPECS.get(task) if isinstance(task, str) else None
+
+
 def front_matter(run_dir: Path) -> dict[str, Any]:
     """Returns the metadata of the front matter; no file of a run says the language."""
     task = _option(run_dir, "task.name")
-    kind = TASKS.get(task, (None, ""))[0]
+    kind = getattr(_spec(task), "pipeline", None)
     tags = ["jaxsft", "jax", "supervised-fine-tuning", *([task] if isinstance(task, str) else [])]
     out = {"library_name": "jaxsft", "tags": tags} | ({"pipeline_tag": kind} if kind else {})
     try:
@@ -131,7 +130,7 @@ def _task(run_dir: Path) -> str:
     task = _option(run_dir, "task.name")
     if not isinstance(task, str):
         raise facts.MissingFile("config.yaml names no task.")
-    about = TASKS.get(task, ("", "does what its task says"))[1]
+    about = getattr(_spec(task), "does", "does what its task says")
     text = (
         f"A model that {about} (`task={escape(task)}`), trained with jaxsft for the data below, and"
         " for nothing else."
@@ -262,7 +261,7 @@ def _limits(run_dir: Path) -> str:
 def _use(run_dir: Path) -> str:
     task, name = _option(run_dir, "task.name"), "DIR"
     lines = [f"jaxsft predict run={name} input=FILE output=predictions.jsonl"]
-    if task in ("chat", "lm"):
+    if getattr(_spec(task), "can_generate", False):
         lines.insert(0, f'jaxsft generate run={name} prompt="..."')
     lines.append(f"jaxsft eval run={name} data.path=FILE")
     some = _option(run_dir, "train.freeze") or _option(run_dir, "adapter.name") not in (

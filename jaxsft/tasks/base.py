@@ -5,7 +5,7 @@ encoding, head, loss, metrics, predictions.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,17 +13,29 @@ from flax import linen as nn
 from jaxtyping import Array
 
 from jaxsft.config.schema import Config
-from jaxsft.data import split_rule as splitting
 from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
-from jaxsft.data.records import KINDS
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
+from jaxsft.metrics import row_metrics
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.layers import Dropout
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.rundir import Stored
+from jaxsft.tasks.specs import TaskSpec
 
+# What a class has of its spec, and of the kind of its records.
+OF_SPEC = (
+    "name",
+    "causal",
+    "generates",
+    "can_generate",
+    "metric",
+    "metrics",
+    "lower_is_better",
+    "of_words",
+)
+OF_RECORDS = ("record", "texts", "stratum", "inputs", "outputs", "infer_columns")
 Terms = dict[str, Array]  # by name: a weighted sum, or a sum of weights
 
 
@@ -43,43 +55,43 @@ class Output(NamedTuple):
 
 
 class Task:
-    """One kind of supervision.
+    """One kind of supervision. A class that names its `spec` has what that says as attributes
+    (`name`, `metrics`, `causal`, ...), and the readers of its records as functions.
 
     Attributes:
-      causal: what the model's attention must be; None where both work.
-      generates: answers are generated from `prompt` and scored against `reference`.
-      can_generate: `prompt(record, where)` and `stop_ids` are there.
+      spec: what is known of the task without JAX.
       start_ids: what the decoder of an encoder-decoder model is given first, whose encoder reads
         the prompt; empty for other models.
       source_frame: what stands before and behind a text that its encoder reads; None for other
         models.
       answers_up_to: how many tokens are generated where neither the config nor a reference says so.
-      metric: the metric that chooses the best checkpoint under `evaluation.metric=auto`; None: it
-        hangs on the data (`best_metric`).
-      metrics: the names that evaluation gives, so that a wrong name is known before any data is
-        read.
-      lower_is_better: those of which less is better.
-      of_words: something is said of each word: the head runs on all of them, not once a text.
     """
 
+    spec: TaskSpec
     name: str
-    causal: bool | None = None
-    generates = False
-    can_generate = False
+    causal: bool | None
+    generates: bool
+    can_generate: bool
+    metric: str | None
+    metrics: tuple[str, ...]
+    lower_is_better: tuple[str, ...]
+    of_words: bool
     start_ids: Sequence[int] = ()
     source_frame: tuple[Sequence[int], Sequence[int]] | None = None
     answers_up_to = 128
-    metric: str | None = "loss"
-    metrics: tuple[str, ...] = ("loss",)
-    lower_is_better: tuple[str, ...] = ("loss", "perplexity")
-    of_words = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "spec" in vars(cls):
+            for name in OF_SPEC:
+                setattr(cls, name, getattr(cls.spec, name))
+            for name in OF_RECORDS:
+                setattr(cls, name, staticmethod(getattr(cls.spec.records, name)))
 
     @classmethod
     def metric_names(cls, config: Config) -> tuple[str, ...]:
-        """Those of `metrics` that evaluation gives with this config, and those whose names come
-        from it.
-        """
-        return cls.metrics
+        """Returns the names that evaluation gives with this config."""
+        return cls.spec.metric_names(config)
 
     @property
     def best_metric(self) -> str:
@@ -89,7 +101,9 @@ class Task:
 
     def sign(self, metric: str) -> int:
         """-1 where less is better, otherwise 1."""
-        return -1 if metric in self.lower_is_better else 1
+        further = [row_metrics.take(name, self.spec) for name in self.config.evaluation.metrics]
+        low = {name for one in further for name in one.lower_is_better}
+        return -1 if metric in self.lower_is_better or metric in low else 1
 
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         """`state` is what `fit` gave, from the training data of this run or from its
@@ -99,41 +113,16 @@ class Task:
 
     # --- data
     # ----------------------------------------------------------------------------------------------
-    @staticmethod
-    def record(row: Row, columns: Any) -> Any:
-        """The typed record of a row. Raises DataError."""
-        raise NotImplementedError
-
-    @staticmethod
-    def inputs(columns: Any) -> list[str]:
-        """The columns of a delimited file that hold what is given."""
-        return [columns.text or "text"]
-
-    @staticmethod
-    def outputs(columns: Any) -> list[str]:
-        """Those that hold what is to be learnt."""
-        return []
-
-    @staticmethod
-    def infer_columns(row: Row, columns: Any) -> Any:
-        """The columns of a file, from its first row, where the names that were not given leave no
-        doubt.
-        """
-        return columns
+    record: Callable[[Row, Any], Any]  # of a row and data.columns; raises DataError
+    texts: Callable[[Any], list[str]]  # of a record: what a tokenizer is trained on
+    stratum: Callable[[Any], str]  # rows of one are spread evenly over the splits
+    inputs: Callable[[Any], list[str]]  # the columns of a delimited file with what is given
+    outputs: Callable[[Any], list[str]]  # and with what is to be learnt
+    infer_columns: Callable[[Row, Any], Any]  # the columns of a file, from its first row
 
     def unlabelled(self, row: Row, columns: Any) -> Any:
         """The record of a row without its answer, for prediction. Raises DataError."""
         return self.record(row, columns)
-
-    @staticmethod
-    def texts(record: Any) -> list[str]:
-        """The texts of a record: what a tokenizer is trained on."""
-        raise NotImplementedError
-
-    @staticmethod
-    def stratum(record: Any) -> str:
-        """Rows of one stratum are spread evenly over the splits."""
-        return ""
 
     @classmethod
     def fit(
@@ -167,18 +156,14 @@ class Task:
         """Returns what rows that say the same share: they stay in one split of a file, and are
         counted where two splits have them.
         """
-        return (
-            KINDS[cls.name].text_key(record)
-            if cls.name in KINDS
-            else splitting.text_key(cls.texts(record))
-        )
+        return cls.spec.records.text_key(record)
 
     @classmethod
     def classes(cls, record: Any) -> list[tuple[str, str]]:
         """Returns every label that must be known to learn or score a record
         (`records.Kind.classes`).
         """
-        return KINDS[cls.name].classes(record) if cls.name in KINDS else []
+        return cls.spec.records.classes(record)
 
     corrupt: Any = None  # `corrupt(batch, seed, epoch)`, where what is read is not what is learnt
 

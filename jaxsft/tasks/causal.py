@@ -20,9 +20,6 @@ from jaxsft.tasks.base import Output, Task, Terms, by_row
 class CausalTask(Task):
     """Weighted cross-entropy of the next token (plus z-loss where it is set)."""
 
-    causal = True
-    metrics = ("loss", "perplexity", "token_accuracy", "tokens")
-
     def head(self, vocab: int, precision: str):
         m = self.config.model
         return (

@@ -15,9 +15,10 @@ from jaxsft.data.chat import named_templates
 from jaxsft.data.chat.templates import Template
 from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
-from jaxsft.data.records import KINDS, Chat, open_chat
+from jaxsft.data.records import Chat, open_chat
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
+from jaxsft.tasks import specs
 from jaxsft.tasks.causal import CausalTask
 
 
@@ -64,13 +65,7 @@ def only_last(chat: Chat) -> Chat:
 class ChatSFT(CausalTask):
     """One renderer for training, evaluation and generation; its source is kept with the run."""
 
-    name = "chat"
-    generates = True
-    metrics = (*CausalTask.metrics, "exact_match", "stopped", "generated_rows")
-    record, texts, inputs, outputs = (
-        staticmethod(getattr(KINDS["chat"], name))
-        for name in ("record", "texts", "inputs", "outputs")
-    )
+    spec = specs.CHAT
 
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         super().__init__(config, tokenizer, state)
@@ -80,8 +75,6 @@ class ChatSFT(CausalTask):
             "allow_unwritten": config.task.allow_unwritten,
         }
         self.template = Template.from_stored(stored, tokenizer, **options)
-
-    can_generate = True
 
     def unlabelled(self, row: Row, columns: Any) -> Chat:
         """The answer to come stands as an empty assistant turn; one that is there is replaced."""

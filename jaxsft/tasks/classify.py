@@ -14,15 +14,14 @@ from jaxsft.config.schema import Config
 from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
-from jaxsft.data.records import KINDS, LabelledText
+from jaxsft.data.records import LabelledText
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.losses import table
 from jaxsft.metrics.states import Confusion
 from jaxsft.models.transformer import Transformer
+from jaxsft.tasks import specs
 from jaxsft.tasks.base import Output, Terms, by_row
 from jaxsft.tasks.whole_text import TextTask, about, mean_of_parts
-
-AVERAGES = ("macro", "micro", "weighted")
 
 
 class Classify(TextTask):
@@ -32,21 +31,7 @@ class Classify(TextTask):
     without their rescaling.
     """
 
-    name = "classify"
-    metric = "accuracy"
-    metrics = (
-        "loss",
-        "accuracy",
-        "rows",
-        *(f"{m}_{a}" for m in ("precision", "recall", "f1") for a in AVERAGES),
-    )
-    record, texts, stratum = (
-        staticmethod(getattr(KINDS["classify"], name)) for name in ("record", "texts", "stratum")
-    )
-    inputs, outputs, infer_columns = (
-        staticmethod(getattr(KINDS["classify"], name))
-        for name in ("inputs", "outputs", "infer_columns")
-    )
+    spec = specs.CLASSIFY
 
     def unlabelled(self, row: Row, columns: Any) -> LabelledText:
         name = columns.label or "label"

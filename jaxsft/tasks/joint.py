@@ -17,7 +17,7 @@ from jaxsft.config.schema import Config
 from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
-from jaxsft.data.records import KINDS, Slots
+from jaxsft.data.records import Slots
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.losses import table
 from jaxsft.metrics.states import Hits
@@ -25,6 +25,7 @@ from jaxsft.models.attention import TokenInfo
 from jaxsft.models.crf import TagHead
 from jaxsft.models.heads import TextHead
 from jaxsft.models.transformer import Transformer
+from jaxsft.tasks import specs
 from jaxsft.tasks.base import Output, Terms
 from jaxsft.tasks.tag import TagWords
 from jaxsft.tasks.whole_text import TextTask, mean_of_parts
@@ -51,15 +52,7 @@ class SlotsAndIntent(TagWords):
     accuracy; Hakkani-Tür et al., 2016).
     """
 
-    name = "joint"
-    metric = "frame_accuracy"
-    metrics = (*TagWords.metrics, "intent_accuracy", "frame_accuracy", "rows")
-    record, texts, stratum = (
-        staticmethod(getattr(KINDS["joint"], name)) for name in ("record", "texts", "stratum")
-    )
-    inputs, outputs = (
-        staticmethod(getattr(KINDS["joint"], name)) for name in ("inputs", "outputs")
-    )
+    spec = specs.JOINT
 
     def unlabelled(self, row: Row, columns: Any) -> Slots:
         # never read

@@ -9,8 +9,9 @@ import numpy as np
 
 from jaxsft.config.schema import Config
 from jaxsft.data.encode import Encoded, no_text
-from jaxsft.data.records import KINDS, Text
+from jaxsft.data.records import Text
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
+from jaxsft.tasks import specs
 from jaxsft.tasks.causal import CausalTask
 
 
@@ -19,10 +20,7 @@ class LM(CausalTask):
     into consecutive chunks, so that nothing is lost.
     """
 
-    name = "lm"
-    record, texts = staticmethod(KINDS["lm"].record), staticmethod(KINDS["lm"].texts)
-
-    can_generate = True
+    spec = specs.LM
 
     def prompt(self, record: Text, where: str) -> list[int]:
         """The ids that a continuation of the text starts from."""

@@ -16,7 +16,7 @@ from jaxsft.config.schema import Config
 from jaxsft.data.encode import Encoded, framed, no_text
 from jaxsft.data.masking import Masking
 from jaxsft.data.pipeline import Batch
-from jaxsft.data.records import KINDS, Text
+from jaxsft.data.records import Text
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.losses import tokens as token_losses
@@ -24,6 +24,7 @@ from jaxsft.metrics import states
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads_mlm import MaskedHead
 from jaxsft.models.transformer import Transformer, finish_logits
+from jaxsft.tasks import specs
 from jaxsft.tasks.base import Output
 from jaxsft.tasks.causal import CausalTask
 
@@ -35,10 +36,7 @@ class MaskedLM(CausalTask):
     each with the weight of its row.
     """
 
-    name = "mlm"
-    causal = False
-    metrics = ("loss", "perplexity", "masked_accuracy", "tokens")
-    record, texts = staticmethod(KINDS["mlm"].record), staticmethod(KINDS["mlm"].texts)
+    spec = specs.MLM
 
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         super().__init__(config, tokenizer, state)

@@ -13,7 +13,7 @@ from jaxsft.config.schema import Config
 from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
-from jaxsft.data.records import KINDS, MultiLabel
+from jaxsft.data.records import MultiLabel
 from jaxsft.data.records.features import values_of
 from jaxsft.data.records.fields import pair_of
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
@@ -21,6 +21,7 @@ from jaxsft.errors import ConfigError
 from jaxsft.losses import table
 from jaxsft.metrics import classification as scoring
 from jaxsft.models.transformer import Transformer
+from jaxsft.tasks import specs
 from jaxsft.tasks.base import Output, Terms
 from jaxsft.tasks.whole_text import TextTask, about, mean_of_parts
 
@@ -33,16 +34,7 @@ class MultiLabelTask(TextTask):
     that it has may weigh more (`task.positive_weight`).
     """
 
-    name = "multilabel"
-    metric = "f1_micro"
-    metrics = ("loss", *scoring.NAMES)
-    lower_is_better = ("loss", "hamming_loss")
-    record, texts, stratum = (
-        staticmethod(getattr(KINDS["multilabel"], name)) for name in ("record", "texts", "stratum")
-    )
-    inputs, outputs = (
-        staticmethod(getattr(KINDS["multilabel"], name)) for name in ("inputs", "outputs")
-    )
+    spec = specs.MULTILABEL
 
     def unlabelled(self, row: Row, columns: Any) -> MultiLabel:
         return MultiLabel(*pair_of(row, columns), (), values_of(row, columns))

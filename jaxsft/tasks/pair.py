@@ -19,7 +19,7 @@ from jaxsft.config.schema import Config
 from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
-from jaxsft.data.records import KINDS, Pair
+from jaxsft.data.records import Pair
 from jaxsft.data.records.fields import text_of
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import DataError
@@ -29,13 +29,11 @@ from jaxsft.metrics.states import Confusion
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads import PairHead, TextHead
 from jaxsft.models.transformer import Params, Transformer
+from jaxsft.tasks import specs
 from jaxsft.tasks.base import Output, Terms, by_row
-from jaxsft.tasks.classify import AVERAGES
 from jaxsft.tasks.whole_text import TextTask, about, mean_of_parts
 
 # what a loss reads; others: score
-KIND = {"cross_entropy": "label", "cosine_embedding": "label", "contrastive": "nothing"}
-CLASSES = ("accuracy", *(f"{m}_{a}" for m in ("precision", "recall", "f1") for a in AVERAGES))
 
 
 class PairTask(TextTask):
@@ -45,23 +43,7 @@ class PairTask(TextTask):
     1; under `cross` scores are standardised.
     """
 
-    name = "pair"
-    metric = "loss"
-    metrics = ("loss", *CLASSES, *regression.NAMES, *retrieval.NAMES, "rows")
-    lower_is_better = ("loss", *regression.ERRORS)
-    record, texts, stratum = (
-        staticmethod(getattr(KINDS["pair"], name)) for name in ("record", "texts", "stratum")
-    )
-    inputs, outputs = (staticmethod(getattr(KINDS["pair"], name)) for name in ("inputs", "outputs"))
-
-    @classmethod
-    def metric_names(cls, config: Config) -> tuple[str, ...]:
-        own = {
-            "label": (*CLASSES, "rows"),
-            "score": (*regression.NAMES, "rows"),
-            "nothing": retrieval.NAMES,
-        }
-        return ("loss", *own[KIND.get(config.task.loss, "score")])
+    spec = specs.PAIR
 
     def unlabelled(self, row: Row, columns: Any) -> Pair:
         a = text_of(row, columns.text or "text", "data.columns.text")
@@ -77,13 +59,13 @@ class PairTask(TextTask):
 
     @property
     def kind(self) -> str:
-        return KIND.get(self.config.task.loss, "score")
+        return specs.PAIR_LOSSES.get(self.config.task.loss, "score")
 
     @classmethod
     def fit(
         cls, config: Config, tokenizer: Tokenizer, records: Sequence[Pair], where: Sequence[str]
     ) -> dict[str, Any]:
-        kind = KIND.get(config.task.loss, "score")
+        kind = specs.PAIR_LOSSES.get(config.task.loss, "score")
         _check_kinds(config.task.loss, kind, records, where)
         if kind == "label":
             labels = cls.fit_labels(config.task.labels, {r.label for r in records}, where)

@@ -17,7 +17,7 @@ from jaxsft.data import word_tokens as spelling
 from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
-from jaxsft.data.records import KINDS, Parse
+from jaxsft.data.records import Parse
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.losses import tokens as token_losses
@@ -26,6 +26,7 @@ from jaxsft.metrics.states import Confusion, Hits
 from jaxsft.models import biaffine, trees
 from jaxsft.models.transformer import Transformer
 from jaxsft.models.word_states import first_piece
+from jaxsft.tasks import specs
 from jaxsft.tasks.base import Output, Task, Terms, by_text
 from jaxsft.tasks.tag import words_of_row
 
@@ -41,27 +42,7 @@ class ParseTrees(Task):
     relation, subtypes (`nsubj:pass`) included.
     """
 
-    name = "parse"
-    of_words = True
-    metric = "las"
-    metrics = (
-        "loss",
-        "uas",
-        "las",
-        "uas_nopunct",
-        "las_nopunct",
-        "root_accuracy",
-        "label_accuracy",
-        "trees",
-        "upos_accuracy",
-        "words",
-    )
-    record, texts, stratum = (
-        staticmethod(getattr(KINDS["parse"], name)) for name in ("record", "texts", "stratum")
-    )
-    inputs, outputs = (
-        staticmethod(getattr(KINDS["parse"], name)) for name in ("inputs", "outputs")
-    )
+    spec = specs.PARSE
 
     # --- data
     # ----------------------------------------------------------------------------------------------

@@ -12,13 +12,14 @@ from jaxsft.config.schema import Config
 from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
-from jaxsft.data.records import KINDS, Regression
+from jaxsft.data.records import Regression
 from jaxsft.data.records.features import values_of
 from jaxsft.data.records.fields import pair_of
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import DataError
-from jaxsft.metrics import regression
+from jaxsft.metrics import names, regression
 from jaxsft.models.transformer import Transformer
+from jaxsft.tasks import specs
 from jaxsft.tasks.base import Output, Terms
 from jaxsft.tasks.whole_text import TextTask, about, mean_of_parts
 
@@ -31,30 +32,10 @@ class Regress(TextTask):
     not the root of a mean.
     """
 
-    name = "regress"
-    metric = "pearson"
-    metrics = ("loss", *regression.NAMES, "rows")
-    lower_is_better = ("loss", *regression.ERRORS)
-    record, texts = (staticmethod(getattr(KINDS["regress"], name)) for name in ("record", "texts"))
-    inputs, outputs = (
-        staticmethod(getattr(KINDS["regress"], name)) for name in ("inputs", "outputs")
-    )
-
-    @classmethod
-    def metric_names(cls, config: Config) -> tuple[str, ...]:
-        targets = config.data.columns.targets
-        return (
-            *cls.metrics,
-            *(
-                _of_target(name, target)
-                for target in targets
-                for name in regression.NAMES
-                if len(targets) > 1
-            ),
-        )
+    spec = specs.REGRESS
 
     def sign(self, metric: str) -> int:
-        own = {_of_target(name, target) for target in self.targets for name in regression.ERRORS}
+        own = {specs.of_target(name, target) for target in self.targets for name in names.ERRORS}
         return -1 if metric in own else super().sign(metric)
 
     def unlabelled(self, row: Row, columns: Any) -> Regression:
@@ -168,14 +149,14 @@ class Regress(TextTask):
     def summarise(self, split: Split, states, columns) -> dict[str, float]:
         rows, gold, predicted = self._rows(split, columns)
         each = [regression.scores(gold[:, i], predicted[:, i]) for i in range(self.width)]
-        out = {name: float(np.mean([one[name] for one in each])) for name in regression.NAMES} | {
+        out = {name: float(np.mean([one[name] for one in each])) for name in names.NUMBERS} | {
             "rows": len(rows)
         }
         if self.width > 1:
             out |= {
-                _of_target(name, target): one[name]
+                specs.of_target(name, target): one[name]
                 for target, one in zip(self.targets, each, strict=True)
-                for name in regression.NAMES
+                for name in names.NUMBERS
             }
         return out
 
@@ -183,7 +164,7 @@ class Regress(TextTask):
         _, gold, predicted = self._rows(split, columns)
         return {
             "targets": (
-                ["target", "rows", *regression.NAMES],
+                ["target", "rows", *names.NUMBERS],
                 regression.table(self.targets, gold, predicted),
             )
         }
@@ -206,8 +187,3 @@ class Regress(TextTask):
                 "label": label,
                 "prediction": named(predicted),
             }
-
-
-def _of_target(metric: str, target: str) -> str:
-    """The name of a metric of one target of several."""
-    return f"{metric}_{target}"

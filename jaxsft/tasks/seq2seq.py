@@ -19,12 +19,13 @@ from jaxsft.config.schema import Config
 from jaxsft.data.encode import Encoded, no_text
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch
-from jaxsft.data.records import KINDS, Seq2Seq, group_references, seq2seq_record
+from jaxsft.data.records import Seq2Seq, group_references, seq2seq_record
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.metrics import text_overlap as text_scores
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.transformer import Transformer
+from jaxsft.tasks import specs
 from jaxsft.tasks.causal import CausalTask
 
 SLOT = "{source}"
@@ -35,15 +36,7 @@ class Seq2SeqTask(CausalTask):
     of the first reference, so that a source counts once; its answer is scored against all of them.
     """
 
-    name = "seq2seq"
-    causal = None  # true of a decoder-only model, false of an encoder; see config/validate.py
-    generates = True
-    can_generate = True
-    metrics = (*CausalTask.metrics, *text_scores.SCORES, "stopped", "generated_rows")
-    record, texts, inputs, outputs = (
-        staticmethod(getattr(KINDS["seq2seq"], name))
-        for name in ("record", "texts", "inputs", "outputs")
-    )
+    spec = specs.SEQ2SEQ
 
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         super().__init__(config, tokenizer, state)

@@ -20,7 +20,6 @@ from jaxsft.config.schema import Config
 from jaxsft.data.encode import Encoded, framed, no_text
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
-from jaxsft.data.records import KINDS
 from jaxsft.data.records.questions import Question, question_of
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.data.windows import sentences
@@ -28,6 +27,7 @@ from jaxsft.errors import DataError
 from jaxsft.metrics import answers as scoring
 from jaxsft.models.heads import SpanHead, layers_of, members
 from jaxsft.models.transformer import Transformer
+from jaxsft.tasks import specs
 from jaxsft.tasks.base import Output, Task, Terms, by_row
 
 NONE = -1e30
@@ -47,11 +47,7 @@ class Best(NamedTuple):
 class SpanTask(Task):
     """The loss is the mean of the cross-entropies of both pointers over the tokens of a text."""
 
-    name = "span"
-    metric = "f1"
-    metrics = ("loss", "exact_match", "f1", "rows")
-    record, texts = (staticmethod(getattr(KINDS["span"], name)) for name in ("record", "texts"))
-    inputs, outputs = (staticmethod(getattr(KINDS["span"], name)) for name in ("inputs", "outputs"))
+    spec = specs.SPAN
 
     def unlabelled(self, row: Row, columns: Any) -> Question:
         return question_of(row, columns)

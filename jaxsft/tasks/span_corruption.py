@@ -14,11 +14,12 @@ from jaxsft.config.schema import Config
 from jaxsft.data.corruption import SpanCorruptor
 from jaxsft.data.encode import Encoded, no_text
 from jaxsft.data.pipeline import Batch
-from jaxsft.data.records import KINDS, Text
+from jaxsft.data.records import Text
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.transformer import Transformer
+from jaxsft.tasks import specs
 from jaxsft.tasks.causal import CausalTask
 from jaxsft.tasks.seq2seq import start_ids
 
@@ -26,12 +27,7 @@ from jaxsft.tasks.seq2seq import start_ids
 class SpanCorruption(CausalTask):
     """Spans are drawn anew in every epoch of training, and once for evaluation."""
 
-    name = "span_corruption"
-    causal = False
-    record, texts = (
-        staticmethod(KINDS["span_corruption"].record),
-        staticmethod(KINDS["span_corruption"].texts),
-    )
+    spec = specs.SPAN_CORRUPTION
 
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         super().__init__(config, tokenizer, state)

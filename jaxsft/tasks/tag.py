@@ -18,25 +18,25 @@ from jaxsft.data import word_tokens as spelling
 from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
-from jaxsft.data.records import KINDS, TOKENS, Tags
+from jaxsft.data.records import TOKENS, Tags
 from jaxsft.data.records import words as words_in
 from jaxsft.data.records.fields import declared_labels, first_of
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.losses import tokens as token_losses
+from jaxsft.metrics import names
 from jaxsft.metrics import tagging as scoring
 from jaxsft.metrics.states import Confusion, Hits
 from jaxsft.models.crf import Chains, ChainScores, TagHead, negative_log_likelihood, viterbi
 from jaxsft.models.heads import layers_of
 from jaxsft.models.transformer import Transformer
 from jaxsft.models.word_states import first_piece, mean_of_pieces, word_of
+from jaxsft.tasks import specs
 from jaxsft.tasks.base import Output, Task, Terms, by_text, in_order
 
 FORBIDDEN = -1e9  # the score of what a scheme does not allow
 UNTAGGED = -1  # the id of a word without a tag; the weight of its loss is 0
 BLANK = "_"  # stands in CoNLL-U for what is not given
-OF_CHUNKS = tuple(f"{m}_{a}" for m in ("precision", "recall", "f1") for a in scoring.AVERAGES)
-OF_WORDS = tuple(f"word_{name}" for name in OF_CHUNKS)
 
 
 class TagWords(Task):
@@ -48,23 +48,7 @@ class TagWords(Task):
     (`word_f1_micro`).
     """
 
-    name = "tag"
-    of_words = True
-    metric = None
-    metrics = ("loss", "accuracy", "words", *OF_CHUNKS, *OF_WORDS)
-    record, texts, stratum = (
-        staticmethod(getattr(KINDS["tag"], name)) for name in ("record", "texts", "stratum")
-    )
-    inputs, outputs = (staticmethod(getattr(KINDS["tag"], name)) for name in ("inputs", "outputs"))
-
-    @classmethod
-    def metric_names(cls, config: Config) -> tuple[str, ...]:
-        scheme = config.data.columns.scheme
-        return tuple(
-            name
-            for name in cls.metrics
-            if name not in {"auto": (), "none": OF_CHUNKS}.get(scheme, OF_WORDS)
-        )
+    spec = specs.TAG
 
     @property
     def best_metric(self) -> str:
@@ -101,7 +85,7 @@ class TagWords(Task):
                 asked if asked != "auto" else schemes.detect([r.tags for r in records]) or "iob2"
             )
         asked = config.evaluation.metric.partition("/")[2]
-        if asked in (OF_CHUNKS if scheme == "none" else OF_WORDS):
+        if asked in (names.CHUNKS if scheme == "none" else names.OF_WORDS):
             other, what, are = (
                 (f"word_{asked}", "chunks", "none")
                 if scheme == "none"

@@ -35,7 +35,7 @@ from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import callbacks
 from jaxsft.training.checkpoint import digest, flatten
-from jaxsft.training.setup import Parts
+from jaxsft.training.components import Components
 
 # tokens, padding included, that are read at once: of no option, so that the same texts always give
 # the same numbers
@@ -46,7 +46,7 @@ KEPT = "what the backbone gives"
 READ_BY = ("tokens", "offsets", "types")  # the arrays of a split that the backbone reads
 
 
-def attach(parts: Parts, params: Params, splits: Sequence[Batches]) -> list[str]:
+def attach(parts: Components, params: Params, splits: Sequence[Batches]) -> list[str]:
     """Under `train.backbone=cached`, has batches bring what the backbone gave of their texts, so
     that neither step nor evaluation runs it again.
 
@@ -78,7 +78,7 @@ def attach(parts: Parts, params: Params, splits: Sequence[Batches]) -> list[str]
     ]
 
 
-def _root(parts: Parts) -> Path:
+def _root(parts: Components) -> Path:
     return cache.root(parts.config.data.cache_dir) / "backbone"
 
 
@@ -95,7 +95,9 @@ def _kept(root: Path, limit: float | None, names: Sequence[str]) -> str:
     return f"{root} holds features of {count} splits, {size / 2**20:,.1f} MiB; {gone}"
 
 
-def _cached(parts: Parts, params: Params, folder: Path, split: Split) -> tuple[np.ndarray, str]:
+def _cached(
+    parts: Components, params: Params, folder: Path, split: Split
+) -> tuple[np.ndarray, str]:
     """What the head reads of every text of a split, from the cache or, where it is not there, from
     one pass of the backbone; and where it lies.
     """
@@ -124,7 +126,7 @@ def _cached(parts: Parts, params: Params, folder: Path, split: Split) -> tuple[n
 
 
 def _computed(
-    parts: Parts,
+    parts: Components,
     params: Params,
     split: Split,
     folder: Path,
@@ -178,7 +180,7 @@ def _marked(mark: Path) -> bool:
     return True
 
 
-def key(parts: Parts, below: dict[str, jax.Array], split: Split) -> str:
+def key(parts: Components, below: dict[str, jax.Array], split: Split) -> str:
     """The name of what depends on these weights, texts and options. Seeds, labels, and options of
     the head and of the optimizer are not in it.
     """
@@ -219,7 +221,7 @@ def _model_code() -> str:
 # --- one pass
 # --------------------------------------------------------------------------------------------------
 def _write(
-    parts: Parts, passed: Iterator[tuple[int, np.ndarray]], split: Split, folder: Path
+    parts: Components, passed: Iterator[tuple[int, np.ndarray]], split: Split, folder: Path
 ) -> cache.Stored:
     """Writes `backbone.npy` example by example, so that memory holds one batch of it, and a full
     disk is an error.
@@ -251,7 +253,7 @@ def _write(
     }
 
 
-def _states(parts: Parts, params: Params, split: Split) -> Iterator[tuple[int, np.ndarray]]:
+def _states(parts: Components, params: Params, split: Split) -> Iterator[tuple[int, np.ndarray]]:
     """Of each example what the backbone gives, without dropout: `[texts, D]` where texts are
     pooled, else `[tokens, D]`. Read one batch late.
     """
@@ -277,7 +279,9 @@ def _states(parts: Parts, params: Params, split: Split) -> Iterator[tuple[int, n
     yield from _apart(parts, batches, *late)
 
 
-def _apart(parts: Parts, batches: Batches, step: int, x: Any) -> Iterator[tuple[int, np.ndarray]]:
+def _apart(
+    parts: Components, batches: Batches, step: int, x: Any
+) -> Iterator[tuple[int, np.ndarray]]:
     """The examples of a batch."""
     x, ids = np.asarray(x), batches.example_ids(step)
     for row, examples in zip(x, ids, strict=True):

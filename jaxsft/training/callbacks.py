@@ -1,11 +1,10 @@
-"""What a run shows and writes while it trains: the banner, a progress bar, `metrics.jsonl`,
-TensorBoard; and the signals that stop it.
+"""What a run shows and writes while it trains: a progress bar, `metrics.jsonl`, TensorBoard; and
+the signals that stop it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import signal
 import sys
 import time
@@ -167,109 +166,3 @@ def _console():
     from rich.console import Console
 
     return Console(stderr=True)
-
-
-def banner(config: Config, run_dir: str | Path, facts: dict[str, Any]) -> str:
-    """What will happen, before step 0. `facts`: parameters, steps, ledgers, memory and what is
-    unusual.
-    """
-    model = (
-        f"the encoder of {config.model.pretrained} alone, without its decoder:"
-        if config.model.part == "encoder"
-        else "model"
-    )
-    lines = [
-        f"run        {run_dir}",
-        (
-            f"task       {config.task.name}, {model} {facts['parameters']:,} parameters,"
-            f" {facts['trainable']:,} trained"
-        ),
-    ]
-    for name, entry in facts["ledger"].items():
-        rows, packing = entry["rows"], entry["packing"]
-        dropped = ", ".join(f"{reason} {n}" for reason, n in rows["dropped"].items()) or "none"
-        cut = f", {rows['truncated']} truncated" if rows["truncated"] else ""
-        leak = (
-            f", {entry['also_in_train']} of them also in train!"
-            if entry.get("also_in_train")
-            else ""
-        )
-        lines.append(
-            f"{name:<11}{rows['read']:,} rows read, {rows['kept']:,} kept (dropped:"
-            f" {dropped}){cut}{leak}; fill {packing['fill']:.1%}"
-        )
-        if weights := entry.get("weights"):
-            span = f"{weights['min']:g} to {weights['max']:g}, on average {weights['mean']:.3g}"
-            lines.append(
-                f"{'weights':<11}the loss of a row of {name} counts {span} times"
-                f" ({config.data.columns.weight})"
-            )
-        if lacks := entry.get("lacks"):
-            lines.append(
-                f"{'note':<11}{name} has no row of {len(lacks)} labels:"
-                f" {', '.join(lacks[:5])}{' ...' if len(lacks) > 5 else ''}"
-            )
-    train = facts["ledger"]["train"]["packing"]
-    places = config.train.batch_size * train["row_length"]
-    lines.append(
-        f"steps      {facts['steps']:,} of {config.train.batch_size} rows x {train['row_length']} ="
-        f" {places:,} tokens, {places * train['fill']:,.0f} real; {facts['steps_per_epoch']:,}"
-        " steps an epoch"
-    )
-    lines += recipe(config)
-    peak = (
-        "peak unknown"
-        if facts["peak"] is None
-        else f"peak {facts['peak'] / 1e12:,.0f} TFLOP/s each"
-    )
-    lines.append(
-        f"device     {facts['devices']} ({peak}), {config.precision}, {facts['memory']},"
-        f" {flops_text(facts['flops'])} of the model"
-    )
-    return "\n".join(lines + [f"note       {note}" for note in facts["notes"]])
-
-
-def recipe(config: Config) -> list[str]:
-    """Returns the lines of the banner that tell how weights move, and which values were chosen for
-    this run, with the reason.
-    """
-    why = dict(config.origins)
-    head = [key for key in why if key.startswith("task.")]
-    its = ", ".join(f"{key}={getattr(config.task, key.removeprefix('task.'))}" for key in head)
-    told = lambda key, text: f"{text} ({why[key]})" if key in why else text
-    o, s = config.optim, config.schedule
-    falls = f" to {s.final:g} of it" if getattr(s, "final", None) else ""
-    return [
-        *([f"head       {its} ({why[head[0]]})"] if head else []),
-        f"optimizer  {o.name}, "
-        + told("optim.learning_rate", f"learning rate {o.learning_rate:g}")
-        + f", {s.name}{falls} with {s.warmup} warm-up,"
-        f" {told('train.duration', config.train.duration)}",
-        f"{'':<11}"
-        + told("model.dropout", f"dropout {config.model.dropout:g}")
-        + ", "
-        + told("loss.label_smoothing", f"label smoothing {config.loss.label_smoothing:g}")
-        + ", "
-        + told("train.batch_size", f"{config.train.batch_size} rows a step"),
-    ]
-
-
-def flops_text(flops: float) -> str:
-    return f"{flops / 1e9:,.1f} GFLOP" if flops >= 1e8 else f"{flops / 1e6:,.2g} MFLOP"
-
-
-def memory_text(compiled: Any) -> str:
-    """What the compiled step needs, from the compiler."""
-    try:
-        m = compiled.memory_analysis()
-        gib = (
-            m.argument_size_in_bytes
-            + m.temp_size_in_bytes
-            + m.output_size_in_bytes
-            - m.alias_size_in_bytes
-        ) / 2**30
-        if not math.isfinite(gib):
-            return "memory unknown"
-        return f"{gib:.2f} GiB for a step" if gib >= 0.01 else f"{gib * 2**10:.2f} MiB for a step"
-    except (AttributeError, NotImplementedError):
-        return "memory unknown"

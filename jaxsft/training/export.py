@@ -14,9 +14,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsft import rundir
-from jaxsft.data.chat.template_files import FURTHER
+from jaxsft import patterns, rundir
 from jaxsft.data.chat.template_variables import pinned
+from jaxsft.data.template_files import FURTHER
 from jaxsft.data.tokenizers.special_tokens import A, B, Frames
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, JaxsftError
@@ -24,23 +24,20 @@ from jaxsft.hf import families, peft_write, read
 from jaxsft.hf import write as exported
 from jaxsft.hf.families import decoders
 from jaxsft.hf.families.family import Family, Head
-from jaxsft.models import adapters
+from jaxsft.models import adapters, surgery
 from jaxsft.sharding.weights import Flat, WeightSpec, flatten
 from jaxsft.tasks.base import Task
 from jaxsft.training import open_folder, partition
 from jaxsft.training import pretrained as hf
+from jaxsft.training.components import Components
 from jaxsft.training.runs import Run
-from jaxsft.training.setup import Parts
 
 UNSAID = (
     "a tokenizer.json cannot say how such words are found; train on texts with blanks between"
     " words, and tokenizer.segment=spaces"
 )
-LABELS = "labels.json"  # beside an adapter for PEFT: id2label, label2id and problem_type
 SHARD = 4 * 10**9  # bytes of a file
-PROBLEMS = dict.fromkeys(("classify", "pair"), "single_label_classification")
 OF_LABELS = ("id2label", "label2id", "num_labels", "problem_type")
-PROBLEMS |= {"multilabel": "multi_label_classification", "regress": "regression"}
 
 
 def export(
@@ -116,7 +113,7 @@ def export(
     return {"class": name, "tensors": len(found), "dtypes": dict(Counter(dtypes.values()))}
 
 
-def refusal(parts: Parts, before: dict[str, Any] | None) -> str | None:
+def refusal(parts: Components, before: dict[str, Any] | None) -> str | None:
     """What `jaxsft export` would say of a run with these parts, before it is trained; None: it
     would write a class.
 
@@ -130,7 +127,7 @@ def refusal(parts: Parts, before: dict[str, Any] | None) -> str | None:
     return "; ".join(_reasons(parts, kind, family)) or None
 
 
-def _reasons(parts: Parts, kind: str | None, family: Family) -> list[str]:
+def _reasons(parts: Components, kind: str | None, family: Family) -> list[str]:
     """All that keeps a class of this family from computing what a task computes, and what would
     fit.
     """
@@ -147,7 +144,7 @@ def _reasons(parts: Parts, kind: str | None, family: Family) -> list[str]:
             )
         head, scaled = (
             family.heads.get(kind),
-            task.name == "regress" or getattr(task, "kind", None) == "score",
+            _of_numbers(task),
         )
         if (
             head is not None
@@ -226,7 +223,7 @@ def _head(
             f" task.features=text, {exported.APART}"
         )
     ready, declared = exported.with_biases(head, weights, specs)
-    if task.name == "regress" or getattr(task, "kind", None) == "score":
+    if _of_numbers(task):
         mean, deviation = map(np.asarray, task.scale)
         ready = exported.rescaled(ready, head, mean, deviation, f"task={task.name}")
     return ready, declared
@@ -243,8 +240,14 @@ def _peft(
             " cannot say; leave the option out"
         )
     base = config.model.pretrained or config.train.init_from
+    frozen = flatten(partition.frozen_mask(run.parts.specs, config.train.freeze, config.adapter))
+    _check_base(run, frozen)
     with rundir.atomic_folder(to) as folder:
-        about = {"kind": kind, "base": None if base is None else str(base)}
+        about = {
+            "kind": kind,
+            "base": None if base is None else str(base),
+            "frozen": frozen,
+        }
         weights, specs = _head(
             run.parts.task, head, flatten(partition.join(run.params)), flatten(run.parts.specs)
         )
@@ -253,7 +256,7 @@ def _peft(
         )
         if labels := _about_task(run.parts.task):
             # for from_pretrained of the base, whose config.json has those of another task
-            rundir.write_json(folder / LABELS, labels)
+            rundir.write_json(folder / peft_write.LABELS, labels)
     return {
         "class": f"PEFT {config.adapter.name} of {family.architecture + head.suffix}",
         "tensors": count,
@@ -261,12 +264,36 @@ def _peft(
     }
 
 
+def _check_base(run: Run, frozen: Mapping[str, Any]) -> None:
+    """Raises ConfigError where an adapter stands beside frozen weights that its base, as others
+    open it, does not have.
+    """
+    config = run.parts.config
+    what = next((name for name in surgery.NONE if surgery.changes(config.model, name)), None)
+    if what is not None:
+        raise ConfigError(
+            f"export.adapter=peft: model.{what} made another model of"
+            f" {config.model.pretrained}, which PEFT would open as it was; leave the option out"
+        )
+    for pattern in hf.resets(config):
+        for path, spec in flatten(run.parts.specs).items():
+            hits = [patterns.full(pattern, p, "init") for p in patterns.paths_of(path, spec)]
+            if not path.startswith(("head/", "adapters/")) and np.any(
+                np.logical_and(hits, frozen[path])
+            ):
+                raise ConfigError(
+                    f"export.adapter=peft: {path} started anew (train.init_fresh or model.init) and"
+                    " was not trained, so that the base which PEFT opens has other values; leave"
+                    " the option out"
+                )
+
+
 def _config(
-    parts: Parts, what: str, before: dict[str, Any] | None, name: str | None
+    parts: Components, what: str, before: dict[str, Any] | None, name: str | None
 ) -> tuple[str | None, dict[str, Any], Family]:
     """(kind of head, config.json, family); `what` names the run in an error."""
     config = parts.config
-    kind, rows = read.KINDS.get(config.task.name), parts.model.vocab
+    kind, rows = config.task.spec.head, parts.model.vocab
     if before is None or (name is not None and name != before["config"].get("model_type")):
         family, values = exported.fitting(config.model, rows, name, kind, config.task)
         pad = parts.tokenizer.pad_id
@@ -297,20 +324,23 @@ def _config(
     return kind, {**values, "vocab_size": rows}, family
 
 
+def _of_numbers(task: Task) -> bool:
+    """Whether what the head gives are numbers, which are scaled in training."""
+    return task.spec.output == "numbers" or getattr(task, "kind", None) == "score"
+
+
 def _about_task(task: Task, head: bool = True) -> dict[str, Any]:
     """Labels and, with a head, the kind of problem, as the classes for classification have them."""
     labels = task.state.get("labels") or task.state.get("tags")
     out: dict[str, Any] = {}
-    if head and (
-        problem := PROBLEMS.get("regress" if getattr(task, "kind", None) == "score" else task.name)
-    ):
-        out["problem_type"] = problem
+    if head and (problems := task.spec.problems):
+        out["problem_type"] = problems[-1 if _of_numbers(task) else 0]
     if labels:
         out |= {
             "id2label": {str(i): str(label) for i, label in enumerate(labels)},
             "label2id": {str(label): i for i, label in enumerate(labels)},
         }
-    if out.get("problem_type") == PROBLEMS["regress"]:
+    if out and _of_numbers(task):
         names = task.state.get("targets") or ["LABEL_0"]
         out |= {
             "id2label": {str(i): str(name) for i, name in enumerate(names)},
@@ -391,7 +421,7 @@ def _tokenizer(
     frames = None if kind == "lm" else tokenizer.frames
     if tokenizer.segment:
         raise ConfigError(f"tokenizer.segment={tokenizer.segment}: {UNSAID}")
-    if task.name == "lm" and scratch:
+    if task.spec.output == "continuation" and scratch:
         begin = [] if tokenizer.bos_id is None else [(tokenizer.bos_id, 0)]
         frames = Frames((*begin, (A, 0)), (*begin, (A, 0), (B, 0)))
     if task.source_frame is not None:

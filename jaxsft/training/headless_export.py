@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from jaxsft import halves
 from jaxsft.config.schema import (
     TASKS,
     ChatTask,
@@ -29,6 +30,7 @@ from jaxsft.config.schema import (
 )
 from jaxsft.data import schemes
 from jaxsft.data.chat.templates import Template
+from jaxsft.data.chosen_tokenizer import tokenizer_at
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.hf import generation_config, trained_heads
@@ -37,14 +39,16 @@ from jaxsft.hf.families.family import Head
 from jaxsft.products import ROUNDED
 from jaxsft.sharding import hosts
 from jaxsft.tasks.seq2seq import Seq2SeqTask as Seq2Seq
+from jaxsft.tasks.specs import SPECS, of_problem
 from jaxsft.training import pretrained as hf
 from jaxsft.training import runs, setup
+from jaxsft.training.components import Components, build_components
 
 LONGEST = 120  # tokens of an answer, where no training says it
 
 
 def open_folder(folder: Path, change: Callable[[Config], Config]) -> runs.Run:
-    """Parts and weights.
+    """Components and weights.
 
     Args:
       change: what a command's overrides make of the config.
@@ -53,7 +57,7 @@ def open_folder(folder: Path, change: Callable[[Config], Config]) -> runs.Run:
       ConfigError: a model of another kind, or a head, tokenizer or template that cannot be read.
       CheckpointError: the weights are not those of its config.json.
     """
-    tokenizer = setup.tokenizer_at(str(folder))
+    tokenizer = tokenizer_at(str(folder))
     source = pretrained.open_source(folder)
     if (head := trained_heads.head_of(source.family, source.values)) is not None:
         return _with_head(source, *head, tokenizer, change)
@@ -70,7 +74,7 @@ def open_folder(folder: Path, change: Callable[[Config], Config]) -> runs.Run:
     learnt = (
         state_of_pairs(config, folder, tokenizer) if two else state(folder, tokenizer, variables)
     )
-    parts = setup.make_parts(config, tokenizer, learnt)
+    parts = build_components(config, tokenizer, learnt)
     asked = generation_config.read(folder, source.values)
     if hosts.first() and (
         told := generation_config.note(asked, config.generate, parts.task.start_ids)
@@ -79,12 +83,19 @@ def open_folder(folder: Path, change: Callable[[Config], Config]) -> runs.Run:
     return _run(folder, parts)
 
 
-def _run(folder: Path, parts: setup.Parts) -> runs.Run:
+def _run(folder: Path, parts: Components) -> runs.Run:
     """With its weights. On a CPU those of linear layers are rounded once where every product of
-    precision=bf16 would round them again.
+    precision=bf16 would round them again; of a large one that writes they are held so,
+    which is told.
     """
     rounded = parts.config.precision == "bf16" and jax.default_backend() == "cpu"
     weights = runs.starting_params(parts, rounded=rounded)
+    if hosts.first() and any(map(halves.are, jax.tree.leaves(weights))):
+        print(
+            f"note: {folder}: its weights are held in bfloat16, and widened part by part;"
+            " precision=fp32 holds them in float32",
+            file=sys.stderr,
+        )
     parts = (
         dataclasses.replace(parts, model=dataclasses.replace(parts.model, precision=ROUNDED))
         if rounded
@@ -127,11 +138,12 @@ def _with_head(
     """A model of a class with a head. Raises ConfigError where it has not all of that head."""
     name, names = _task_of(source, kind), trained_heads.names_of(source.values)
     options = trained_heads.options_of(head, source.values, TASKS[name])
-    if name == "regress":
+    numbers = SPECS[name].output == "numbers"
+    if numbers:
         options["standardize"] = False
-    columns = Columns(targets=tuple(names)) if name == "regress" and len(names) > 1 else None
+    columns = Columns(targets=tuple(names)) if numbers and len(names) > 1 else None
     config = _config(source.folder, TASKS[name](**options), change, columns)
-    parts = setup.make_parts(config, tokenizer, state_of_head(name, names, config.data.columns))
+    parts = build_components(config, tokenizer, state_of_head(name, names, config.data.columns))
     todo = hf.plan(parts, source)
     if todo.head is not None or any(not path.endswith("/b") for path in todo.fresh):
         why = todo.head or f"{', '.join(todo.fresh)} is not in the files"
@@ -150,7 +162,7 @@ def _task_of(source: pretrained.PretrainedFolder, kind: str) -> str:
         if len(trained_heads.names_of(source.values)) == 1
         else "single_label_classification"
     )
-    names = {its: name for name, its in trained_heads.PROBLEMS.items()}
+    names = of_problem()
     if not isinstance(problem, str) or problem not in names:
         raise ConfigError(
             f"{source.folder / 'config.json'}: problem_type={problem!r} is unknown; expected one of"
@@ -161,16 +173,17 @@ def _task_of(source: pretrained.PretrainedFolder, kind: str) -> str:
 
 def state_of_head(name: str, names: Sequence[str], columns: Columns) -> dict[str, Any]:
     """What a task would have learnt in training: its labels, in the order of the outputs."""
-    if name == "regress":
+    output = SPECS[name].output
+    if output == "numbers":
         targets = (
             list(names) if len(names) > 1 else list(columns.targets) or [columns.label or "label"]
         )
         return {"targets": targets, "mean": [0.0] * len(targets), "deviation": [1.0] * len(targets)}
-    if name == "span":
+    if output == "stretch":
         # nothing says whether it was trained on questions without an answer
         return {"unanswered": False}
     return {"labels": list(names)} | (
-        {"scheme": schemes.of_labels(names) or "none"} if name == "tag" else {}
+        {"scheme": schemes.of_labels(names) or "none"} if output == "tags" else {}
     )
 
 

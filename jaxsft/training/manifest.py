@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import importlib.metadata
 import math
@@ -16,7 +17,7 @@ from typing import Any
 import jax
 
 import jaxsft
-from jaxsft import invocation, rundir, seal
+from jaxsft import invocation, plugins, rundir, seal
 from jaxsft.config import compose
 from jaxsft.config.schema import Config
 from jaxsft.data import hub
@@ -63,8 +64,25 @@ def manifest(parts: Any, data: dict[str, str]) -> dict[str, Any]:
             if parts.vectors is None
             else {"vectors": {"rows": len(parts.vectors.rows), "words": parts.vectors.words}}
         ),
+        **({"plugins": theirs} if (theirs := _plugins(parts.config)) else {}),
         "hub": hub.commits(compose.flat(compose.to_dict(parts.config))),
     }
+
+
+def _plugins(config: Config) -> list[dict[str, Any]]:
+    """Returns the plug-ins that a run uses: those that its options name, and those that its data
+    and its pretrained model turned out to need.
+    """
+    for kind, names in {
+        "tasks": [config.task.name],
+        "losses": [getattr(config.task, "loss", "")],
+        "metrics": config.evaluation.metrics,
+        "optimizers": [config.optim.name],
+        "schedules": [config.schedule.name],
+    }.items():
+        for name in names:
+            plugins.note(kind, name)
+    return plugins.used()
 
 
 def named(run_dir: Path, facts: dict[str, Any]) -> dict[str, Any]:
@@ -110,6 +128,20 @@ def check_config(run_dir: Path, config: Config) -> None:
             f"run_dir={run_dir} holds a run with {k}={before.get(k)}, this one has"
             f" {k}={now.get(k)}; choose another run_dir="
         )
+
+
+def kept(run_dir: Path, asked: Config, config: Config) -> Config:
+    """The config of a run that goes on: what `precision=auto` came to where it began stays,
+    whatever this machine would choose.
+    """
+    path = run_dir / "config.yaml"
+    if asked.precision != "auto" or not path.exists():
+        return config
+    before = compose.read(path).precision
+    if before in ("auto", config.precision):
+        return config
+    origins = (*config.origins, ("precision", "as the run began"))
+    return dataclasses.replace(config, precision=before, origins=origins)
 
 
 def check_unchanged(run_dir: Path, place: str | Path, facts: dict[str, Any]) -> None:

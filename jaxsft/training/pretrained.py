@@ -6,16 +6,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxsft import patterns, remote, rundir
+from jaxsft import halves, patterns, remote, rundir
 from jaxsft.config.schema import Config, ModelConfig, PretrainedTokenizer
 from jaxsft.data import hub
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
@@ -27,9 +28,7 @@ from jaxsft.models import surgery
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding.weights import Flat, flatten
-
-if TYPE_CHECKING:
-    from jaxsft.training.setup import Parts
+from jaxsft.training.components import Components
 
 MODULES = "modules.json"  # in a folder of sentence-transformers
 NAME = "pretrained.json"  # in a run directory: what it started from
@@ -88,7 +87,7 @@ def with_head_of_class(config: Config, source: pretrained.PretrainedFolder) -> C
     trained can be exported, and a trained head or a pooler is taken. A folder of
     sentence-transformers keeps the standard, a mean, for that is how its vectors were made.
     """
-    task, kind = config.task, pretrained.KINDS.get(config.task.name)
+    task, kind = config.task, config.task.spec.head
     head = source.family.heads.get(kind)
     if (
         head is None
@@ -113,7 +112,7 @@ def with_head_of_family(config: Config) -> Config:
     """The config of a model from nothing that reads in both directions, with the head of the family
     that has all options of the model, where there is one and no option of a head was given.
     """
-    task, kind = config.task, pretrained.KINDS.get(config.task.name)
+    task, kind = config.task, config.task.spec.head
     if (
         not config.unasked
         or config.model.causal
@@ -194,7 +193,7 @@ def architecture(config: Config, source: pretrained.PretrainedFolder) -> ModelCo
     task has none.
     """
     found, own = source.model(config.model.context), own_options(config)
-    if pretrained.KINDS.get(config.task.name) == "mlm":
+    if config.task.spec.head == "mlm":
         own |= {"head_bias": True}  # of BERT's head; no config.json speaks of it
     return dataclasses.replace(found, **own)
 
@@ -204,7 +203,7 @@ def own_options(config: Config) -> dict[str, Any]:
     over the vocabulary where its task has none.
     """
     own = {name: getattr(config.model, name) for name in USERS}
-    if pretrained.KINDS.get(config.task.name) not in ("lm", "mlm"):
+    if config.task.spec.head not in ("lm", "mlm"):
         standard = ModelConfig()
         own |= {name: getattr(standard, name) for name in OF_VOCABULARY}
     return own
@@ -249,13 +248,16 @@ def folder_of(config: Config) -> Path | None:
     return folder if pretrained.is_source(folder) else None
 
 
-def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any], rounded: bool = False) -> Params:
+def starting(
+    parts: Components, folder: Path, fresh: Mapping[str, Any], rounded: bool = False
+) -> Params:
     """Parameters on the mesh with the values of the files, tensor by tensor.
 
     Args:
       fresh: by path, whether its weight (or, of a stack, which layers) keeps its initial values.
       rounded: the weights of linear layers are rounded to bfloat16 (`products.ROUNDED`), for a
-        model that is not trained.
+        model that is not trained; of a large one that writes, on one device, they are held so
+        (`halves`).
 
     Raises:
       CheckpointError: a tensor is missing, additional or of another shape; or config.json is
@@ -273,30 +275,58 @@ def starting(parts: Parts, folder: Path, fresh: Mapping[str, Any], rounded: bool
     todo = plan(parts, source)
     keep = {path: value for path, value in fresh.items() if np.any(value)}
     specs = flatten(parts.specs)
-    weights = initial(parts, {*todo.fresh, *keep})
-    weights = pretrained.load(
-        source, todo, weights, keep, pretrained.read_by_products(specs) if rounded else ()
-    )
+    rounds = narrow(parts, source, todo) if rounded else set()
+    large = sum(math.prod(specs[path].shape) for path in rounds) >= halves.LARGE
+    # one that only reads texts has many states a product, whose speed is worth more
+    writes = parts.config.task.spec.has_lm_head
+    bits = rounds if large and writes and parts.mesh.size == 1 else ()
+    weights = initial(parts, {*todo.fresh, *keep}, bits)
+    weights = pretrained.load(source, todo, weights, keep, rounds)
     return jax.tree.unflatten(jax.tree.structure(parts.specs), [weights[path] for path in specs])
 
 
-def plan(parts: Parts, source: pretrained.PretrainedFolder) -> pretrained.LoadPlan:
+def narrow(
+    parts: Components, source: pretrained.PretrainedFolder, todo: pretrained.LoadPlan
+) -> set[str]:
+    """The weights that lose nothing when they are held in bfloat16 under precision=bf16: those that
+    products round, and those over the vocabulary that lie in the files so.
+    """
+    vocabulary = {"embed/tokens/w"}
+    if parts.config.task.spec.has_lm_head:
+        vocabulary.add("head/w")
+    return pretrained.read_by_products(flatten(parts.specs)) | {
+        slot.path
+        for move in todo.moves
+        for slot in move.slots
+        if slot.path in vocabulary and source.tensors.dtype(move.theirs) == "BF16"
+    }
+
+
+def plan(parts: Components, source: pretrained.PretrainedFolder) -> pretrained.LoadPlan:
     """What becomes of every tensor. A head that is to start anew has none. Raises ConfigError and
     CheckpointError, as `pretrained.plan`.
     """
-    kind, state, specs = (
-        pretrained.KINDS.get(parts.config.task.name),
-        parts.task.state,
-        flatten(parts.specs),
-    )
+    specs, wanted = flatten(parts.specs), asked(parts)
+    if resets_head(parts):
+        return pretrained.plan(source, specs, None)
+    return pretrained.plan(source, specs, wanted.kind, wanted)
+
+
+def asked(parts: Components) -> trained_heads.Asked:
+    """Returns what the task wants of a trained head."""
+    state = parts.task.state
     names = state.get("labels") or state.get("targets")
-    given, head = resets(parts.config), [path for path in specs if path.startswith("head/")]
-    if head and (
+    return trained_heads.Asked(parts.config.task.spec.head, parts.config.task, names)
+
+
+def resets_head(parts: Components) -> bool:
+    """Returns whether the head of the task starts anew, whatever the files have."""
+    given = resets(parts.config)
+    head = [path for path in flatten(parts.specs) if path.startswith("head/")]
+    return bool(head) and (
         parts.config.model.init == "scratch"
         or all(any(patterns.full(one, path, "train.init_fresh") for one in given) for path in head)
-    ):
-        return pretrained.plan(source, specs, None)
-    return pretrained.plan(source, specs, kind, trained_heads.Asked(kind, parts.config.task, names))
+    )
 
 
 def resets(config: Config) -> list[str]:
@@ -307,9 +337,9 @@ def resets(config: Config) -> list[str]:
     return [*config.train.init_fresh, *([reset] if reset is not None else [])]
 
 
-def initial(parts: Parts, wanted: set[str]) -> Flat:
+def initial(parts: Components, wanted: set[str], bits: Collection[str] = ()) -> Flat:
     """Initial values of these weights, as a fresh model has them, and zeros for the others, which
-    cost nothing to make.
+    cost nothing to make; of `bits` as `halves` are held.
     """
     place = flatten(meshes.shardings(parts.specs, parts.mesh))
 
@@ -317,7 +347,10 @@ def initial(parts: Parts, wanted: set[str]) -> Flat:
         values = flatten(nn.meta.unbox(parts.model.init(key)))
         return {
             path: value if path in wanted else jnp.zeros_like(value)
-            for path, value in values.items()
+            for path, value in (
+                (path, halves.pack(value) if path in bits else value)
+                for path, value in values.items()
+            )
         }
 
     return jax.jit(init, out_shardings=place)(jax.random.key(parts.config.seeds.init))
@@ -325,7 +358,7 @@ def initial(parts: Parts, wanted: set[str]) -> Flat:
 
 # --- what a run keeps
 # --------------------------------------------------------------------------------------------------
-def facts(parts: Parts, other: Callable[[str], Path]) -> dict[str, Any] | None:
+def facts(parts: Components, other: Callable[[str], Path]) -> dict[str, Any] | None:
     """What `pretrained.json` of a run says; None where nothing of it came from such a folder.
 
     Returns: config, generation (config.json and generation_config.json as they were), tensors

@@ -20,9 +20,10 @@ from jaxsft.config import compose
 from jaxsft.config.adapters import AdapterConfig, NoAdapter
 from jaxsft.config.schema import Config
 from jaxsft.data import hub
+from jaxsft.data.chosen_tokenizer import tokenizer_at
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
-from jaxsft.hf import peft_read, write
+from jaxsft.hf import peft_read, peft_saved, write
 from jaxsft.hf import read as pretrained
 from jaxsft.models import adapters, encoder_decoder, surgery
 from jaxsft.models.transformer import Params
@@ -37,7 +38,7 @@ from jaxsft.training.checkpoint import (
     digest,
     flatten,
 )
-from jaxsft.training.setup import Parts, make_parts
+from jaxsft.training.components import Components, build_components
 
 LABEL_NAMES = "label_names.json"  # a copy of the file data.columns.label_names
 
@@ -49,7 +50,7 @@ class Run:
     """
 
     folder: Path
-    parts: Parts
+    parts: Components
     weights: Params
     frozen: Params
     step: int
@@ -101,7 +102,7 @@ def open_run(
         state = rundir.Stored(rundir.read_json(folder / "task.json"), str(folder / "task.json"))
         return _read(
             folder,
-            make_parts(config, Tokenizer.load(folder / "tokenizer"), state),
+            build_components(config, Tokenizer.load(folder / "tokenizer"), state),
             checkpoints,
             step,
             (*via, here),
@@ -124,7 +125,7 @@ def _with_own_files(config: Config, folder: Path) -> Config:
 
 
 def _read(
-    folder: Path, parts: Parts, checkpoints: Checkpoints, step: int, via: Sequence[Path]
+    folder: Path, parts: Components, checkpoints: Checkpoints, step: int, via: Sequence[Path]
 ) -> Run:
     shapes = _shapes(parts.program.specs, parts.mesh)
     name = "trainable" if parts.config.train.ema is None else "ema"
@@ -167,7 +168,7 @@ def _shapes(specs: Any, mesh: jax.sharding.Mesh) -> Any:
 
 
 def frozen_weights(
-    parts: Parts, meta: dict, checkpoints: Checkpoints, step: int, via: Sequence[Path] = ()
+    parts: Components, meta: dict, checkpoints: Checkpoints, step: int, via: Sequence[Path] = ()
 ) -> Params:
     """The weights that were not trained: from the checkpoint where it includes them, else made
     again as they were made, and verified.
@@ -223,7 +224,7 @@ def with_fixed(frozen: Params, meta: dict, checkpoints: Checkpoints, step: int) 
     }
 
 
-def starting_params(parts: Parts, via: Sequence[Path] = (), rounded: bool = False) -> Params:
+def starting_params(parts: Components, via: Sequence[Path] = (), rounded: bool = False) -> Params:
     """Fresh weights, or those of `train.init_from` / `model.pretrained`: all of them, strictly, but
     for `train.init_fresh` and `model.init=reset`.
 
@@ -250,22 +251,35 @@ def starting_params(parts: Parts, via: Sequence[Path] = (), rounded: bool = Fals
             parts,
             params if parts.vectors is None else vocab_rows.with_vectors(params, parts.vectors),
         )
-    specs, given = flatten(parts.specs), hf.resets(config)
     if option == "model.pretrained" and (folder := hf.folder_of(config)) is not None:
-        theirs = setup.tokenizer_at(source)
-        _same_tokenizer(theirs, parts, f"{option}={source}")
-        if vocab_rows.extends(parts.tokenizer, theirs) or surgery.asked(config.model):
-            base = source_parts(parts)
-            there = flatten(base.specs)
-            changed = _changed(parts, hf.starting(base, folder, _fresh(given, there, there)), base)
-            own = (
-                {adapters.NAME: parts.init_params()[adapters.NAME]}
-                if adapters.NAME in parts.specs
-                else {}
-            )
-            return started(parts, _placed(parts, {**changed, **own}))
-        return started(parts, hf.starting(parts, folder, _fresh(given, specs, specs), rounded))
+        return _from_folder(parts, folder, rounded)
     hf.check_init(option, remote.opened(str(hub.run_dir(source))))
+    return _from_run(parts, option, source, via)
+
+
+def _from_folder(parts: Components, folder: Path, rounded: bool) -> Params:
+    """Weights from a folder in the layout of Hugging Face, with the rows of added tokens and the
+    changes of `models/surgery.py`. Raises ConfigError and CheckpointError.
+    """
+    config, specs, given = parts.config, flatten(parts.specs), hf.resets(parts.config)
+    theirs = tokenizer_at(config.model.pretrained)
+    _same_tokenizer(theirs, parts, f"model.pretrained={config.model.pretrained}")
+    if not (vocab_rows.extends(parts.tokenizer, theirs) or surgery.asked(config.model)):
+        return started(parts, hf.starting(parts, folder, _fresh(given, specs, specs), rounded))
+    base = source_parts(parts)
+    there = flatten(base.specs)
+    changed = _changed(parts, hf.starting(base, folder, _fresh(given, there, there)), base)
+    own = (
+        {adapters.NAME: parts.init_params()[adapters.NAME]} if adapters.NAME in parts.specs else {}
+    )
+    return started(parts, _placed(parts, {**changed, **own}))
+
+
+def _from_run(parts: Components, option: str, source: str, via: Sequence[Path]) -> Params:
+    """Weights of another run, of which `option` names the directory. Raises ConfigError and
+    CheckpointError.
+    """
+    config, specs = parts.config, flatten(parts.specs)
     params = parts.init_params()
     run = open_run(hub.run_dir(source), lambda its: dataclasses.replace(its, mesh=config.mesh), via)
     _same_tokenizer(run.parts.tokenizer, parts, f"{option}={source}")
@@ -276,15 +290,16 @@ def starting_params(parts: Parts, via: Sequence[Path] = (), rounded: bool = Fals
     if not goes_on:
         there = partition.join(adapters.merge(run.parts.config.adapter, there))
     stored, wanted = flatten(_changed(parts, there, run.parts)), flatten(params)
-    fresh = _fresh(given, specs, flatten(_part(parts, run.parts.specs, run.parts)))
-    whole = {name for name, layers in fresh.items() if np.all(layers)} | {
+    theirs = flatten(_part(parts, run.parts.specs, run.parts))
+    fresh = _fresh(hf.resets(config), specs, theirs)
+    all_fresh = {name for name, layers in fresh.items() if np.all(layers)} | {
         n for n in wanted if n.startswith(f"{adapters.NAME}/") and not goes_on
     }
-    _same_labels(run.parts, parts, whole, f"{option}={source}")
+    _same_labels(run.parts, parts, all_fresh, f"{option}={source}")
     try:
         check_same_leaves(
-            describe(_without(stored, whole)),
-            describe(_without(wanted, whole)),
+            describe(_without(stored, all_fresh)),
+            describe(_without(wanted, all_fresh)),
             f"{option}={source}",
         )
     except CheckpointError as error:
@@ -293,7 +308,7 @@ def starting_params(parts: Parts, via: Sequence[Path] = (), rounded: bool = Fals
         ) from error
 
     def start(name: str, like: jax.Array) -> jax.Array:
-        if name in whole:
+        if name in all_fresh:
             return like
         taken = jax.device_put(stored[name], like.sharding)
         if not np.any(fresh[name]):
@@ -307,7 +322,7 @@ def starting_params(parts: Parts, via: Sequence[Path] = (), rounded: bool = Fals
     return params if goes_on else started(parts, params)
 
 
-def started(parts: Parts, params: Params) -> Params:
+def started(parts: Components, params: Params) -> Params:
     """With what the adapter takes from the base."""
     if adapters.NAME not in params:
         return params
@@ -324,21 +339,37 @@ def started(parts: Parts, params: Params) -> Params:
     )
 
 
-def _from_peft(parts: Parts, params: Params) -> Params:
+def _from_peft(parts: Components, params: Params) -> Params:
     """With the adapter of `adapter.start_from`. Raises ConfigError or CheckpointError where it is
     not one of this model.
     """
-    config, flat = parts.config, flatten(params)
+    config, flat, specs = parts.config, flatten(params), flatten(parts.specs)
     folder = hf.folder_of(config)
-    family = (
-        write.fitting(config.model, parts.model.vocab, None)[0]
-        if folder is None
-        else pretrained.open_source(folder, config.model.part).family
-    )
-    head = family.heads.get(pretrained.KINDS.get(config.task.name))
+    if folder is None:
+        family, values = write.fitting(config.model, parts.model.vocab, None)
+    else:
+        opened = pretrained.open_source(folder, config.model.part)
+        family, values = opened.family, opened.values
     source = remote.opened(str(config.adapter.start_from))
+    of_head = functools.partial(
+        peft_saved.head_of,
+        family=family,
+        values=values,
+        specs={path: spec for path, spec in specs.items() if path.startswith("head/")},
+        asked=hf.asked(parts),
+        reset=hf.resets_head(parts),
+    )
+    frozen = partition.frozen_mask(parts.specs, config.train.freeze, config.adapter)
     found = peft_read.read(
-        source, config.adapter, flat, flatten(parts.specs), config.model, family, head
+        source,
+        config.adapter,
+        flat,
+        specs,
+        config.model,
+        family,
+        family.heads.get(hf.asked(parts).kind),
+        flatten(frozen),
+        of_head,
     )
     leaves = [
         jax.device_put(found[path], like.sharding) if path in found else like
@@ -358,11 +389,11 @@ def _same_adapter(a: AdapterConfig, b: AdapterConfig) -> bool:
     return plain(a) == plain(b) and a.name != NoAdapter.name
 
 
-def _placed(parts: Parts, params: Params) -> Params:
+def _placed(parts: Components, params: Params) -> Params:
     return jax.tree.map(jax.device_put, params, meshes.shardings(parts.specs, parts.mesh))
 
 
-def source_parts(parts: Parts) -> Parts:
+def source_parts(parts: Components) -> Components:
     """The parts of what `model.pretrained` names, before anything was added or changed."""
     config = parts.config
     plain = dataclasses.replace(
@@ -371,22 +402,22 @@ def source_parts(parts: Parts) -> Parts:
         model=surgery.without(config.model),
         tokenizer=dataclasses.replace(config.tokenizer, added=()),
     )
-    return make_parts(
+    return build_components(
         setup.of_source(plain)[0],
-        setup.tokenizer_at(config.model.pretrained),
+        tokenizer_at(config.model.pretrained),
         parts.task.state,
         parts.mesh,
         parts.tokenizer,
     )
 
 
-def _part(parts: Parts, tree: Params, base: Parts) -> Params:
+def _part(parts: Components, tree: Params, base: Components) -> Params:
     """Of a tree of the weights of `base` the half that `parts` has of it (`model.part`)."""
     both = base.config.model.decoder_layers and parts.config.model.part == "encoder"
     return encoder_decoder.half(tree, "encoder") if both else tree
 
 
-def _changed(parts: Parts, stored: Params, base: Parts) -> Params:
+def _changed(parts: Components, stored: Params, base: Components) -> Params:
     """Weights of the model of `base` for that of `parts`: a half of it, with added tokens, and of
     another structure.
     """
@@ -404,7 +435,7 @@ def _changed(parts: Parts, stored: Params, base: Parts) -> Params:
     return jax.tree.unflatten(jax.tree.structure(stored), [grown[name] for name in flatten(stored)])
 
 
-def _same_tokenizer(theirs: Tokenizer, parts: Parts, what: str) -> None:
+def _same_tokenizer(theirs: Tokenizer, parts: Components, what: str) -> None:
     """It may have further tokens (`tokenizer.added`). Raises ConfigError."""
     if theirs.digest != parts.tokenizer.digest and not vocab_rows.extends(parts.tokenizer, theirs):
         source = what.partition("=")[2]
@@ -414,7 +445,7 @@ def _same_tokenizer(theirs: Tokenizer, parts: Parts, what: str) -> None:
         )
 
 
-def _same_labels(theirs: Parts, parts: Parts, fresh: set[str], what: str) -> None:
+def _same_labels(theirs: Components, parts: Components, fresh: set[str], what: str) -> None:
     """Of as many outputs each must still mean what it meant, where they are taken. Raises
     ConfigError.
     """

@@ -17,22 +17,19 @@ from flax import struct
 from jax import lax
 from jaxtyping import Array
 
-from jaxsft import patterns, tasks
-from jaxsft.config import durations
+from jaxsft import patterns
 from jaxsft.config.schema import Config
 from jaxsft.data.pipeline import Batch
 from jaxsft.errors import ConfigError
-from jaxsft.losses import expert_balance as of_routers
-from jaxsft.losses import penalties
+from jaxsft.losses import expert_balance, penalties
 from jaxsft.models.layers import Dropout
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.optim import optimizers, schedules
 from jaxsft.sharding.weights import LAYERS, WeightSpec
 from jaxsft.tasks.base import Output, Task
-from jaxsft.training import partition
-from jaxsft.training import vocab_rows as rows
+from jaxsft.training import partition, vocab_rows
+from jaxsft.training.hyper import Hyper
 
-Hyper = Mapping[str, Any]
 EXPERTS = "experts"  # the name of the state of what routers did
 
 
@@ -48,7 +45,7 @@ class State(struct.PyTreeNode):
     ema: Params | None
 
 
-class Sums(struct.PyTreeNode):
+class StepMetrics(struct.PyTreeNode):
     """What a step reports: sums that add over steps, and a few numbers of the step itself."""
 
     terms: dict[str, Array]
@@ -80,7 +77,7 @@ class Program:
         return penalties.masks(self.config.loss.penalties, self.specs)
 
     @functools.cached_property
-    def turns(self) -> Any:
+    def unfreeze_order(self) -> Any:
         """When each trainable parameter is unfrozen, in units of `train.unfreeze_every`: heads at
         0, the top layer at 1, the embedding last. [n] of a stack.
         """
@@ -97,24 +94,24 @@ class Program:
 
         return jax.tree_util.tree_map_with_path(of_leaf, self.specs)
 
-    def _thawed(self, step: Array, hyper: Hyper) -> Any:
+    def _unfrozen_mask(self, step: Array, hyper: Hyper) -> Any:
         """Which parameters are trained in this step, as flags against their first axis; None: all
         of them always (Howard and Ruder 2018, arXiv:1801.06146, section 3.3).
         """
         if "unfreeze_every" not in hyper:
             return None
 
-        def of_leaf(spec: WeightSpec, turn: Any) -> Array:
-            on = step >= jnp.asarray(turn) * hyper["unfreeze_every"]
+        def of_leaf(spec: WeightSpec, place: Any) -> Array:
+            on = step >= jnp.asarray(place) * hyper["unfreeze_every"]
             return on.reshape(on.shape + (1,) * (len(spec.shape) - 1)) if on.ndim else on
 
-        return jax.tree.map(of_leaf, self.specs, self.turns)
+        return jax.tree.map(of_leaf, self.specs, self.unfreeze_order)
 
     @functools.cached_property
     def row_masks(self) -> Any:
         """Of `model.train_rows=added`, else None."""
         return (
-            rows.trained(self.specs, self.task.tokenizer)
+            vocab_rows.trained(self.specs, self.task.tokenizer)
             if self.config.model.train_rows == "added"
             else None
         )
@@ -132,17 +129,19 @@ class Program:
 
     # --- one step
     # ----------------------------------------------------------------------------------------------
-    def step(self, state: State, frozen: Params, batch: Batch, hyper: Hyper) -> tuple[State, Sums]:
+    def step(
+        self, state: State, frozen: Params, batch: Batch, hyper: Hyper
+    ) -> tuple[State, StepMetrics]:
         """Gradient of `sum_k lambda_k S_k / W_k`, divided once by the weights of the whole batch,
         then one update.
         """
         totals = self.task.totals(batch)
         grads, terms, states = self._gradient(state, frozen, batch, hyper, totals)
         grads = self._add_penalties(grads, state.trainable, hyper)
-        grads = grads if self.row_masks is None else rows.only(self.row_masks, grads)
-        thawed = self._thawed(state.step, hyper)
-        if thawed is not None:  # moments of a layer that waits stay zero
-            grads = jax.tree.map(lambda g, on: jnp.where(on, g, 0), grads, thawed)
+        grads = grads if self.row_masks is None else vocab_rows.only(self.row_masks, grads)
+        unfrozen = self._unfrozen_mask(state.step, hyper)
+        if unfrozen is not None:  # moments of a layer that waits stay zero
+            grads = jax.tree.map(lambda g, on: jnp.where(on, g, 0), grads, unfrozen)
         grads, norm = optimizers.clip_by_global_norm(grads, hyper["clip_norm"])
 
         rate = hyper["learning_rate"] * schedules.unit(
@@ -158,10 +157,10 @@ class Program:
         )
         updates, opt = tx.update(grads, state.opt, state.trainable)
         # decay would change the others too
-        updates = updates if self.row_masks is None else rows.only(self.row_masks, updates)
-        if thawed is not None:  # minus zero leaves the bits alone, whatever the decay says
+        updates = updates if self.row_masks is None else vocab_rows.only(self.row_masks, updates)
+        if unfrozen is not None:  # w + (-0.0) == w bitwise, also for w = -0.0
             updates = jax.tree.map(
-                lambda u, on: jnp.where(on, u, jnp.asarray(-0.0, u.dtype)), updates, thawed
+                lambda u, on: jnp.where(on, u, jnp.asarray(-0.0, u.dtype)), updates, unfrozen
             )
         trainable = jax.tree.map(lambda w, u: w + u.astype(w.dtype), state.trainable, updates)
         ema = (
@@ -172,32 +171,31 @@ class Program:
             )
         )
 
-        some = jnp.stack([w > 0 for w in totals.values()]).all()
-        good = (
-            some & jnp.isfinite(norm) & jnp.stack([jnp.isfinite(s) for s in terms.values()]).all()
-        )
+        has_targets = jnp.stack([w > 0 for w in totals.values()]).all()
+        is_finite = jnp.isfinite(norm) & jnp.stack([jnp.isfinite(s) for s in terms.values()]).all()
+        is_taken = has_targets & is_finite
         new = State(state.step, state.skipped, trainable, opt, ema)
         # a bad step changes nothing but the clock
-        new = jax.tree.map(lambda n, o: jnp.where(good, n, o), new, state)
-        new = new.replace(step=state.step + 1, skipped=state.skipped + ~good)
-        return new, Sums(terms, totals, states, rate, norm, ~good, state.step)
+        new = jax.tree.map(lambda n, o: jnp.where(is_taken, n, o), new, state)
+        new = new.replace(step=state.step + 1, skipped=state.skipped + ~is_taken)
+        return new, StepMetrics(terms, totals, states, rate, norm, ~is_taken, state.step)
 
     def _gradient(
         self, state: State, frozen: Params, batch: Batch, hyper: Hyper, totals: dict[str, Array]
     ):
         """Gradient, term sums and metric states, summed over micro-batches."""
-        rows, whole = batch.tokens.shape[0], None
-        noise = self._noise(state.step, rows, hyper)
+        rows, expert_counts = batch.tokens.shape[0], None
+        dropout = self._dropout(state.step, rows, hyper)
 
-        def output(trainable: Params, micro: Batch, noise: Dropout | None) -> Output:
+        def output(trainable: Params, micro: Batch, dropout: Dropout | None) -> Output:
             return self._output(
-                partition.merge(trainable, frozen), micro, hyper, noise, columns=False
+                partition.merge(trainable, frozen), micro, hyper, dropout, columns=False
             )
 
-        def objective(trainable: Params, micro: Batch, noise: Dropout | None):
-            out = output(trainable, micro, noise)
+        def objective(trainable: Params, micro: Batch, dropout: Dropout | None):
+            out = output(trainable, micro, dropout)
             value = sum(hyper["terms"][k] * s / _safe(totals[k]) for k, s in out.terms.items())
-            return value + self._of_routers(out.states, whole, batch, hyper), (
+            return value + self._router_losses(out.states, expert_counts, batch, hyper), (
                 out.terms,
                 out.states,
             )
@@ -205,21 +203,21 @@ class Program:
         gradient = jax.grad(objective, has_aux=True)
         n = self.config.train.accumulate
         if n == 1:
-            grads, (terms, states) = gradient(state.trainable, batch, noise)
+            grads, (terms, states) = gradient(state.trainable, batch, dropout)
             return grads, terms, states
 
         def of_micro(micro, function=gradient):
             batch, keys = micro
             return function(
-                state.trainable, batch, None if keys is None else noise._replace(keys=keys)
+                state.trainable, batch, None if keys is None else dropout._replace(keys=keys)
             )
 
         cut = lambda x: x.reshape(n, rows // n, *x.shape[1:])
-        micro_batches = jax.tree.map(cut, (batch, None if noise is None else noise.keys))
+        micro_batches = jax.tree.map(cut, (batch, None if dropout is None else dropout.keys))
         # how often each expert is chosen in the whole batch: a forward pass more, for the loss is
         # no sum over its parts
         if "balance" in hyper:
-            whole = lax.map(
+            expert_counts = lax.map(
                 lambda micro: of_micro(micro, output).states[EXPERTS].chosen, micro_batches
             ).sum(0)
         zeros = jax.tree.map(
@@ -230,41 +228,43 @@ class Program:
         return grads, terms, states
 
     def _output(
-        self, params: Params, batch: Batch, hyper: Hyper, noise: Dropout | None, *, columns: bool
+        self, params: Params, batch: Batch, hyper: Hyper, dropout: Dropout | None, *, columns: bool
     ) -> Output:
         """What the task makes of a batch, and what the routers of the model's experts did with its
         tokens.
         """
         if not self.config.model.experts or batch.backbone is not None:
-            return self.task.loss(self.model, params, batch, hyper, noise, columns=columns)
+            return self.task.loss(self.model, params, batch, hyper, dropout, columns=columns)
         model = dataclasses.replace(self.model, routed=[])
-        out = self.task.loss(model, params, batch, hyper, noise, columns=columns)
+        out = self.task.loss(model, params, batch, hyper, dropout, columns=columns)
         return out._replace(
             states={**out.states, EXPERTS: jax.tree.map(lambda *passes: sum(passes), *model.routed)}
         )
 
-    def _of_routers(
-        self, states: Mapping[str, Any], whole: Array | None, batch: Batch, hyper: Hyper
+    def _router_losses(
+        self, states: Mapping[str, Any], expert_counts: Array | None, batch: Batch, hyper: Hyper
     ) -> Array | float:
         """The part of a micro-batch in the losses of the routers. As penalties, they are not in the
         loss that is reported.
 
         Args:
-          whole: how often each expert is chosen in the whole batch, `[L, E]`; None: the micro-batch
-            is the whole.
+          expert_counts: how often each expert is chosen in the whole batch, `[L, E]`; None: the
+            micro-batch is the whole.
           batch: the whole.
         """
-        value, own = 0.0, states.get(EXPERTS)
+        value, routed = 0.0, states.get(EXPERTS)
         tokens = _safe((batch.segment_ids > 0).sum() * self.config.model.layers)
         if "balance" in hyper:
-            value += hyper["balance"] * of_routers.balance(
-                own.chosen if whole is None else whole, own.probability, tokens
+            value += hyper["balance"] * expert_balance.balance(
+                routed.chosen if expert_counts is None else expert_counts,
+                routed.probability,
+                tokens,
             )
         if "router_z" in hyper:
-            value += hyper["router_z"] * of_routers.router_z(own.square, tokens)
+            value += hyper["router_z"] * expert_balance.router_z(routed.square, tokens)
         return value
 
-    def _noise(self, step: Array, rows: int, hyper: Hyper) -> Dropout | None:
+    def _dropout(self, step: Array, rows: int, hyper: Hyper) -> Dropout | None:
         """One dropout key per row, from (seed, step, row): the same however the batch is cut."""
         if "dropout" not in hyper:
             return None
@@ -311,7 +311,7 @@ def check_unfreezing(program: Program, hyper: Hyper, total: int) -> None:
     """Raises ConfigError where the run ends before everything is trained: what waits for ever is
     better frozen by name.
     """
-    last = max(int(np.max(turn)) for turn in jax.tree.leaves(program.turns))
+    last = max(int(np.max(place)) for place in jax.tree.leaves(program.unfreeze_order))
     if "unfreeze_every" in hyper and (at := last * int(hyper["unfreeze_every"])) >= total:
         raise ConfigError(
             f"train.unfreeze_every={program.config.train.unfreeze_every}: the last of {last} turns"
@@ -331,52 +331,3 @@ def objective_value(
             for k in terms
         )
     )
-
-
-def make_hyper(config: Config, clock: durations.Clock) -> dict[str, Any]:
-    """The traced values of a run, from its config. Which keys there are is part of the program;
-    their values are not.
-    """
-    f = np.float32
-    schedule, optim = config.schedule, config.optim
-    hyper = {
-        "learning_rate": f(optim.learning_rate),
-        "warmup": f(durations.steps(schedule.warmup, clock, "schedule.warmup")),
-        "total": f(clock.total),
-        "final": f(getattr(schedule, "final", 0.0)),
-        "decay": f(durations.steps(getattr(schedule, "decay", "0steps"), clock, "schedule.decay")),
-        "clip_norm": f(np.inf if optim.clip_norm is None else optim.clip_norm),
-        "label_smoothing": f(config.loss.label_smoothing),
-        "terms": {
-            name: f(weight)
-            for name, weight in tasks.get(config.task.name).term_weights(config).items()
-        },
-        "penalties": [f(p.weight) for p in config.loss.penalties],
-    }
-    if hasattr(optim, "weight_decay"):
-        hyper["weight_decay"] = f(optim.weight_decay)
-    adapter_dropout = getattr(config.adapter, "dropout", 0.0)
-    if config.model.dropout > 0 or adapter_dropout > 0 or config.train.neftune is not None:
-        seed = config.seed if config.seeds.dropout is None else config.seeds.dropout
-        hyper |= {"dropout": f(config.model.dropout), "dropout_seed": np.uint32(seed)}
-    if adapter_dropout > 0:
-        hyper["adapter_dropout"] = f(adapter_dropout)
-    if config.train.neftune is not None:
-        hyper["neftune"] = f(config.train.neftune)
-    if config.train.unfreeze_every is not None:
-        hyper["unfreeze_every"] = np.int32(
-            durations.steps(config.train.unfreeze_every, clock, "train.unfreeze_every")
-        )
-    hyper |= {
-        name: f(value)
-        for name in ("balance", "router_z")
-        if (value := getattr(config.loss, name)) > 0
-    }
-    if config.train.ema is not None:
-        hyper["ema"] = f(config.train.ema)
-    hyper |= {
-        name: f(getattr(config.task, name))
-        for name in ("huber_delta", "margin", "temperature")
-        if hasattr(config.task, name)
-    }
-    return hyper

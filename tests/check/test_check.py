@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 import jaxsft
-from jaxsft import prepare as prepare_package
 from jaxsft import tasks
 from jaxsft.check import summary
 from jaxsft.config import compose, schema
 from jaxsft.data import records, verdicts
+from jaxsft.data.splits import read_splits
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import stages
-from jaxsft.training import setup
+from jaxsft.tasks.specs import SPECS
 from tests import tiny
 from tests.check.look import config, found, lines, look
 from tests.realdata import real
@@ -82,7 +82,7 @@ def test_what_a_check_calls_an_error_training_refuses(tmp_path):
     for name, rows in sets.items():
         made = config("classify", tmp_path, {"train": rows})
         try:
-            setup.read_splits(made, tasks.get("classify"))
+            read_splits(made, tasks.get("classify"))
             refused = False
         except DataError:
             refused = True
@@ -168,7 +168,7 @@ def test_records_of_every_kind_are_checked(tmp_path, task):
 
 
 def test_every_task_of_the_config_has_a_kind_of_record():
-    assert set(schema.GROUPS["task"]) == set(records.KINDS)
+    assert set(schema.GROUPS["task"]) == set(SPECS)
 
 
 def test_sources_of_an_encoder_have_rows_of_their_own(tmp_path):
@@ -359,8 +359,10 @@ def test_repairs_name_options_and_stages_that_exist():
     names = re.compile(
         r"(?<![\w./])(?:data|task|check|model|tokenizer|evaluation|loss)\.[a-z_]+(?:\.[a-z_]+)*(?=[=,;:)\s|]|$)"
     )
-    folders = [Path(prepare_package.__file__).parent / "check", Path(records.__file__).parent]
-    of_tasks = [Path(tasks.__file__).parent / f"{name}.py" for name in ("tag", "pair", "texts")]
+    folders = [Path(summary.__file__).parent, Path(records.__file__).parent]
+    of_tasks = [
+        Path(tasks.__file__).parent / f"{name}.py" for name in ("tag", "pair", "whole_text")
+    ]
     files = [
         *(file for folder in folders for file in folder.glob("*.py")),
         Path(verdicts.__file__),

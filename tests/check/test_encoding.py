@@ -12,7 +12,7 @@ from jaxsft.config import schema
 from jaxsft.data.encode import Encoded
 from jaxsft.data.records import Pair
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
-from jaxsft.training import setup
+from jaxsft.training import components, setup
 from tests.check.look import config, found, lines, look
 from tests.realdata import real
 
@@ -36,7 +36,7 @@ def test_the_limit_itself_is_not_too_long(tmp_path, longest, errors):  # guards 
         "limit"
     ] == 40
     made = setup.resolve(config("classify", tmp_path, {"train": rows}, data={"max_length": 40}))
-    parts, records = setup.prepare(made)
+    parts, records = components.prepare(made)
     if errors:
         assert (
             lines(found(result, "too_long")) == [4]
@@ -65,7 +65,7 @@ def test_the_shortest_text_is_kept_and_an_empty_one_is_not(tmp_path, shortest): 
 def test_what_would_be_cut_is_what_training_cuts(tmp_path, policy):  # guards D2, B6
     rows, data = texts(10, 20, 50, 60), {"max_length": 40, "too_long": policy, "max_dropped": 0.5}
     result = look("classify", tmp_path, {"train": rows}, data=data)
-    parts, records = setup.prepare(
+    parts, records = components.prepare(
         setup.resolve(config("classify", tmp_path, {"train": rows}, data=data))
     )
     assert result.numbers["train"]["ledger"] == parts.split("train", records["train"]).ledger
@@ -86,7 +86,7 @@ def test_more_than_max_dropped_is_an_error(tmp_path):  # guards D1
 def test_the_numbers_of_a_chat_are_those_of_training(tmp_path):
     rows = [{"prompt": letters(n), "completion": letters(n // 2 + 1)} for n in range(3, 30)]
     result = look("chat", tmp_path, {"train": rows, "validation": rows[:4]})
-    parts, records = setup.prepare(
+    parts, records = components.prepare(
         setup.resolve(config("chat", tmp_path, {"train": rows, "validation": rows[:4]}))
     )
     for name in ("train", "validation"):

@@ -92,9 +92,9 @@ def mixed(files, **options):
 
 
 def batches_of(config):
-    from jaxsft.training import setup
+    from jaxsft.training import components
 
-    parts, records = setup.prepare(config)
+    parts, records = components.prepare(config)
     return parts.batches(parts.split("train", records["train"]), training=True)
 
 

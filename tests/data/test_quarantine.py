@@ -14,9 +14,10 @@ from jaxsft.config import validate
 from jaxsft.config.schema import Columns
 from jaxsft.data import pipeline
 from jaxsft.data.ledger import Aside
+from jaxsft.data.splits import read_splits
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.training import loop, setup
+from jaxsft.training import loop
 from tests import tiny
 from tests.conftest import make_config, make_records
 
@@ -109,7 +110,7 @@ def test_a_declared_mark_is_dropped_without_quarantine(tmp_path):
     lines = [*GOOD, '{"text": "x", "label": "-"}']
     for name in ("labels.jsonl", "labels_held.jsonl"):
         (tmp_path / name).write_text("\n".join(lines) + "\n")
-    train = setup.read_splits(with_mark(tmp_path), tasks.get("classify"))["train"]
+    train = read_splits(with_mark(tmp_path), tasks.get("classify"))["train"]
     assert len(train.records) == 40 and [bad.reason for bad in train.aside] == ["no_label"]
 
 
@@ -117,7 +118,7 @@ def test_a_file_without_any_record_is_an_error(tmp_path):
     for name in ("labels.jsonl", "labels_held.jsonl"):
         (tmp_path / name).write_text('{"text": "x", "label": null}\n{"text": 3, "label": "a"}\n')
     with pytest.raises(DataError, match=r"labels.jsonl:1: .*holds null.*none of the 2 rows"):
-        setup.read_splits(with_mark(tmp_path, on_bad_row="quarantine"), tasks.get("classify"))
+        read_splits(with_mark(tmp_path, on_bad_row="quarantine"), tasks.get("classify"))
 
 
 def test_of_a_file_that_is_split_bad_rows_count_as_training_rows(spoilt):
@@ -128,7 +129,7 @@ def test_of_a_file_that_is_split_bad_rows_count_as_training_rows(spoilt):
         path=str(spoilt / "labels.jsonl"),
         on_bad_row="quarantine",
     )
-    splits = setup.read_splits(made, tasks.get("classify"))
+    splits = read_splits(made, tasks.get("classify"))
     assert [len(part.aside) for part in splits.values()] == [3, 0, 0] and sum(
         len(part.records) for part in splits.values()
     ) == 40
@@ -138,9 +139,9 @@ def test_patterns_and_options_of_a_format_reach_the_reader(tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.jsonl").write_text("\n".join(GOOD[:4]) + "\n")
     made = config(tmp_path, train=f"{tmp_path}/*.jsonl", validation=None)
-    assert len(setup.read_splits(made, tasks.get("classify"))["train"].records) == 8
+    assert len(read_splits(made, tasks.get("classify"))["train"].records) == 8
     with pytest.raises(ConfigError, match=r"data.options.speed: format jsonl has no such option"):
-        setup.read_splits(
+        read_splits(
             config(tmp_path, train=f"{tmp_path}/a.jsonl", validation=None, options={"speed": 3}),
             tasks.get("classify"),
         )
@@ -171,7 +172,7 @@ def test_the_options_of_a_split_are_read_with_its_file(tmp_path):
     (tmp_path / "all.json").write_text(json.dumps({"a": rows[:30], "b": rows[30:]}))
     files = {"train": str(tmp_path / "all.json"), "validation": str(tmp_path / "all.json")}
     made = config(tmp_path, **files, options={"records": "a", "validation": {"records": "b"}})
-    splits, parts = setup.read_splits(made, tasks.get("classify")), load(made, Findings(1))
+    splits, parts = read_splits(made, tasks.get("classify")), load(made, Findings(1))
     assert {name: len(part.records) for name, part in splits.items()} == {
         "train": 30,
         "validation": 10,
@@ -182,7 +183,7 @@ def test_the_options_of_a_split_are_read_with_its_file(tmp_path):
     with pytest.raises(
         ConfigError, match=r"data.options.validation=x: expected options of that split"
     ):
-        setup.read_splits(
+        read_splits(
             config(tmp_path, **files, options={"records": "a", "validation": "x"}),
             tasks.get("classify"),
         )
@@ -204,4 +205,4 @@ def test_a_file_to_be_split_without_any_record_says_why(tmp_path):
         on_bad_row="quarantine",
     )
     with pytest.raises(DataError, match=r"labels.jsonl:1: .*holds null.*none of the 2 rows"):
-        setup.read_splits(made, tasks.get("classify"))
+        read_splits(made, tasks.get("classify"))

@@ -11,8 +11,9 @@ from jaxsft.data import encode
 from jaxsft.data.formats import Row
 from jaxsft.data.records import label_record
 from jaxsft.data.row_weights import weighted
+from jaxsft.data.splits import data_digest
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.training import setup
+from jaxsft.training import components
 from tests import tiny
 from tests.conftest import assert_close, bench, distance, make_records
 
@@ -106,18 +107,20 @@ def test_weights_of_training_rows_reach_the_run_and_those_of_others_do_not(tmp_p
     )
     data = {"train": str(file), "validation": str(held), "columns": Columns(weight="w")}
     config = tiny.config(tmp_path, tmp_path / "run", task="classify", data=data)
-    _, records = setup.prepare(config)
+    _, records = components.prepare(config)
     assert [r.weight for r in records["train"][0]] == [1.0 + i for i in range(8)] and records[
         "validation"
     ][0][0].weight == 1
-    other = setup.prepare(
+    other = components.prepare(
         dataclasses.replace(
             config, data=dataclasses.replace(config.data, columns=Columns(label="label"))
         )
     )[1]
-    assert setup.data_digest(records["train"]) != setup.data_digest(other["train"])
+    assert data_digest(records["train"]) != data_digest(other["train"])
     whole = {"path": str(file), "train": None, "validation": None, "columns": Columns(weight="w")}
-    split = setup.prepare(tiny.config(tmp_path, tmp_path / "run", task="classify", data=whole))[1]
+    split = components.prepare(
+        tiny.config(tmp_path, tmp_path / "run", task="classify", data=whole)
+    )[1]
     assert any(r.weight != 1 for r in split["train"][0]) and all(
         r.weight == 1 for name in ("validation", "test") for r in split[name][0]
     )

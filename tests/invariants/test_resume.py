@@ -14,10 +14,14 @@ import numpy as np
 import pytest
 
 from jaxsft import rundir
+from jaxsft.config import schema
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
-from jaxsft.training import loop, runs, setup
+from jaxsft.evaluation.evaluate import Evaluation
+from jaxsft.training import components, loop, recorder, runs, setup
 from jaxsft.training.checkpoint import flatten
+from jaxsft.training.components import build_components
+from jaxsft.training.session import Session
 from tests import tiny
 
 
@@ -57,51 +61,52 @@ def whole(request, files, tmp_path_factory):
 
 
 def kill_at(monkeypatch, name: str, count: int) -> None:
-    """The `count`-th call of a method of the loop is the last thing that the run does."""
-    method, calls = getattr(loop.Loop, name), []
+    """The `count`-th call of a function of the loop, or of `Recorder.save`, is the last thing that
+    the run does.
+    """
+    owner = recorder.Recorder if name == "save" else loop
+    function, calls = getattr(owner, name), []
 
-    def counted(self, *args, **kwargs):
-        calls.append(1)
+    def counted(*args, **kwargs):
+        calls.extend([1] * ([] not in args))  # there is nothing to be read before the second step
         if len(calls) == count:
             raise Killed
-        return method(self, *args, **kwargs)
+        return function(*args, **kwargs)
 
-    monkeypatch.setattr(loop.Loop, name, counted)
+    monkeypatch.setattr(owner, name, counted)
 
 
 def stop_at(monkeypatch, reads: int) -> None:
     """SIGTERM while the loop reads a step for the `reads`-th time."""
-    read, count = loop.Loop._read, []
+    read, count = loop._read, []
 
-    def stop(self, *args):
-        count.append(1)
-        if len(count) == reads:
+    def stop(session, unread):
+        count.extend(unread)
+        if len(count) == reads and unread:
             os.kill(os.getpid(), signal.SIGTERM)
-        return read(self, *args)
+        return read(session, unread)
 
-    monkeypatch.setattr(loop.Loop, "_read", stop)
+    monkeypatch.setattr(loop, "_read", stop)
 
 
 def worse_and_worse(monkeypatch) -> None:
     """The validation loss is the number of the step."""
-    evaluate = loop.Loop._evaluate
+    evaluate = Session.evaluate
 
-    def measured(self, *args, **kwargs):
-        result = evaluate(self, *args, **kwargs)
-        return dataclasses.replace(
-            result, numbers=result.numbers | {"loss": float(self.state.step)}
-        )
+    def measured(self, name, trial, **kwargs):
+        result = evaluate(self, name, trial, **kwargs)
+        return dataclasses.replace(result, numbers=result.numbers | {"loss": float(trial.step)})
 
-    monkeypatch.setattr(loop.Loop, "_evaluate", measured)
+    monkeypatch.setattr(Session, "evaluate", measured)
 
 
 @pytest.mark.parametrize(
     "whole, places",
     [
         pytest.param("chat", [("_read", 3)], marks=pytest.mark.slow),
-        ("chat", [("_save", 2), ("_finish", 1)]),
+        ("chat", [("save", 2), ("_finish", 1)]),
         ("classify", [("_read", 6), ("_read", 4)]),
-        pytest.param("frozen", [("_save", 2), ("_finish", 1)], marks=pytest.mark.slow),
+        pytest.param("frozen", [("save", 2), ("_finish", 1)], marks=pytest.mark.slow),
     ],
     ids=["chat, early", "chat, save and end", "classify, twice", "frozen, save and end"],
     indirect=["whole"],
@@ -136,7 +141,7 @@ def test_a_stop_signal_saves_and_the_same_config_continues(
         stopped = loop.train(config)
     assert (
         stopped.stopped_by == signal.SIGTERM
-        and loop.exit_code(stopped) == 143
+        and recorder.exit_code(stopped) == 143
         and not stopped.numbers
     )
     assert 0 < rundir.read_jsonl(tmp_path / "run" / "metrics.jsonl")[-1]["step"] < 12
@@ -241,7 +246,7 @@ def test_a_run_directory_belongs_to_one_config(files, tmp_path):  # guards F7
 def test_a_longer_duration_continues(files, tmp_path):  # guards F1
     options = lambda n: {
         "train": {"duration": f"{n}steps", "batch_size": 4, "log_every": "1steps"},
-        "schedule": loop.compose.schema.Constant(),
+        "schedule": schema.Constant(warmup="0steps"),
     }
     loop.train(tiny.config(files, tmp_path / "run", **options(6)))
     loop.train(tiny.config(files, tmp_path / "run", **options(12)))
@@ -411,7 +416,7 @@ def test_another_shape_or_tokenizer_is_refused(pretrained, files, tmp_path):  # 
                 files,
                 tmp_path / "other",
                 train=train,
-                tokenizer=loop.compose.schema.BpeTokenizer(vocab_size=300),
+                tokenizer=schema.BpeTokenizer(vocab_size=300),
             )
         )
 
@@ -427,14 +432,14 @@ def test_the_option_that_named_the_weights_is_told(pretrained, files, tmp_path):
         "context": 128,
         "pretrained": str(pretrained),
     }
-    parts = setup.prepare(setup.resolve(tiny.config(files, tmp_path / "run", model=given)))[0]
+    parts = components.prepare(setup.resolve(tiny.config(files, tmp_path / "run", model=given)))[0]
     other = dataclasses.replace(parts, tokenizer=Tokenizer.train(["abc"], 300))
     with pytest.raises(
         ConfigError, match=rf"^model\.pretrained={pretrained}: its tokenizer is another one"
     ):
         runs.starting_params(other)
     wider = dataclasses.replace(parts.config.model, mlp=40)
-    other = setup.make_parts(
+    other = build_components(
         dataclasses.replace(parts.config, model=wider), parts.tokenizer, parts.task.state
     )
     with pytest.raises(
@@ -535,15 +540,13 @@ def test_a_run_with_its_base_needs_no_other(pretrained, files, tmp_path):  # gua
 
 
 def test_no_best_without_a_finite_number(files, tmp_path, monkeypatch, capsys):  # guards E10
-    found = loop.Loop._evaluate
+    found = Session.evaluate
 
     def not_a_number(self, *args, **kwargs):
         result = found(self, *args, **kwargs)
-        return loop.evaluation.Evaluation(
-            result.numbers | {"loss": float("nan")}, result.columns, result.answers
-        )
+        return Evaluation(result.numbers | {"loss": float("nan")}, result.columns, result.answers)
 
-    monkeypatch.setattr(loop.Loop, "_evaluate", not_a_number)
+    monkeypatch.setattr(Session, "evaluate", not_a_number)
     result = loop.train(tiny.config(files, tmp_path / "run"))
     assert tiny.meta(tmp_path / "run", 12)["best"] == {"value": None, "step": None} and np.isnan(
         result.numbers["validation/loss"]

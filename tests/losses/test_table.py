@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn
 
-from jaxsft.config.validate_texts import LOSSES
 from jaxsft.errors import ConfigError
 from jaxsft.losses import table
+from jaxsft.tasks.specs import SPECS
 
 pytestmark = pytest.mark.usefixtures("x64")
 RNG = np.random.default_rng(0)
@@ -120,7 +120,7 @@ def test_no_loss_divides():  # guards A5
 
 
 def test_names():
-    assert set(table.LOSSES) == set(LOSSES["classify"])
+    assert set(table.LOSSES) == set(SPECS["classify"].losses)
     with pytest.raises(
         ConfigError, match=r"task\.loss=hinge: unknown loss; there are binary_cross_entropy, "
     ):

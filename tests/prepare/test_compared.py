@@ -9,16 +9,17 @@ from types import SimpleNamespace
 
 import pytest
 
+from jaxsft import tasks
 from jaxsft.check.findings import Findings
 from jaxsft.check.load import CheckedSplit
 from jaxsft.check.overlap import find_overlap
 from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row
-from jaxsft.data.records import KINDS
 from jaxsft.data.split_rule import split_file
+from jaxsft.data.splits import Records, in_training_too
 from jaxsft.errors import DataError
 from jaxsft.prepare.stage import Context
-from jaxsft.training import setup
+from jaxsft.tasks.specs import SPECS
 from tests.prepare.harness import make, run
 
 SAID = ("It rains.", "it  RAINS.", "A dog", "A dog ", "Nobody came", "caf\u00e9", "cafe\u0301")
@@ -132,7 +133,7 @@ def made(task, form, seed, count=24):
     make_row, given = ROWS[task][form]
     rng, columns = random.Random(seed), Columns(**given)
     rows = [Row(make_row(rng), "a.jsonl", line) for line in range(1, count + 1)]
-    return rows, columns, [KINDS[task].record(row, columns) for row in rows]
+    return rows, columns, [SPECS[task].records.record(row, columns) for row in rows]
 
 
 @pytest.mark.parametrize(("task", "form"), CASES)
@@ -140,7 +141,9 @@ def made(task, form, seed, count=24):
 def test_what_a_check_counts_dedup_drops(task, form, seed):
     rows, columns, records = made(task, form, seed)
     part = CheckedSplit("train", records, [row.where for row in rows], [], len(rows))
-    counted = find_overlap({"train": part}, KINDS[task], 0, Findings(5))["train"]["repeated"]
+    counted = find_overlap({"train": part}, SPECS[task].records, 0, Findings(5))["train"][
+        "repeated"
+    ]
     stage = make("dedup", Context(columns=columns), method="exact", conflict="keep")
     out, reports = run(stage, {"all": rows})
     assert counted == len(reports["all"].dropped) == len(rows) - len(out["all"])
@@ -149,7 +152,7 @@ def test_what_a_check_counts_dedup_drops(task, form, seed):
 @pytest.mark.parametrize(("task", "form"), CASES)
 def test_no_split_leaks_by_the_measure_of_the_check(task, form):
     rows, _, records = made(task, form, 0)
-    for kind in (KINDS[task], setup.tasks.get(task)):
+    for kind in (SPECS[task].records, tasks.get(task)):
         parts, _ = split_file(rows, records, kind, (0.5, 0.25, 0.25), 0)
         keys = [set(map(kind.text_key, found)) for _, found in parts]
         assert sum(len(found) for _, found in parts) == len(rows) and not (
@@ -160,10 +163,8 @@ def test_no_split_leaks_by_the_measure_of_the_check(task, form):
         ]
         assert classes[0] >= classes[1] | classes[2]
     named = {"train": 0, "validation": 1, "test": 2}
-    splits = {
-        name: setup.Records(parts[i][1], [""] * len(parts[i][1])) for name, i in named.items()
-    }
-    assert set(setup.in_training_too(splits, kind).values()) == {0}
+    splits = {name: Records(parts[i][1], [""] * len(parts[i][1])) for name, i in named.items()}
+    assert set(in_training_too(splits, kind).values()) == {0}
 
 
 @pytest.mark.parametrize(
@@ -181,7 +182,7 @@ def test_a_conversation_of_one_turn_is_compared_by_it():
     said = lambda text: SimpleNamespace(
         messages=[SimpleNamespace(content=text, extra={})], tools=()
     )
-    assert KINDS["chat"].text_key(said("a")) != KINDS["chat"].text_key(said("b"))
+    assert SPECS["chat"].records.text_key(said("a")) != SPECS["chat"].records.text_key(said("b"))
 
 
 def test_words_are_compared_as_their_text():

@@ -10,7 +10,7 @@ from jaxsft.data import formats, prepared
 from jaxsft.data.formats import Row
 from jaxsft.prepare import run
 from jaxsft.prepare.stages.scale import inverse
-from jaxsft.training import setup
+from jaxsft.training import components, setup
 from tests import tiny
 
 
@@ -100,7 +100,7 @@ def test_weights_and_noise_act_on_training_rows_only_and_a_run_reads_them(files)
     code, _, error = tiny.jaxsft("train", *options, f"run_dir={files / 'none'}")
     assert code == 1 and "data.columns.weight=weight" in error
     config = setup.resolve(overrides.composed([*options, "data.columns.weight=weight"]))
-    records = setup.prepare(config)[1]
+    records = components.prepare(config)[1]
     assert [r.weight for r in records["train"][0]] == weights.tolist() and {
         r.weight for r in records["test"][0]
     } == {1.0}

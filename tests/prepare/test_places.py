@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from jaxsft import api, cli
+from jaxsft import api, cli, tasks
 from jaxsft.config import overrides
 from jaxsft.data import formats, prepared
+from jaxsft.data.splits import read_splits
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError, JaxsftError
 from jaxsft.prepare import run
@@ -61,7 +62,7 @@ def test_the_splits_of_a_prepared_set_are_found_in_a_folder_of_any_name_and_not_
     prepare(folder, ["split"], "s[e]t", output={"dir": str(folder / "s[e]t"), "shards": 2})
     overridden = ["task=classify", f"data.path={folder}/s[e]t", "data.columns.label=mood"]
     config = setup.resolve(api.compose(*overridden))
-    records = setup.read_splits(config, setup.tasks.get("classify"))
+    records = read_splits(config, tasks.get("classify"))
     assert (
         sum(len(part.records) for part in records.values()) == 40
         and prepared.around(config.data.train)["splits"].keys() == records.keys()
@@ -209,7 +210,7 @@ def test_raw_rows_do_not_measure_a_model_of_prepared_rows(folder):
     def splits(**files):
         given = [f"data.{name}={folder}/{file}" for name, file in files.items()]
         config = setup.resolve(api.compose("task=classify", "data.columns.label=mood", *given))
-        return setup.read_splits(config, setup.tasks.get("classify"))
+        return read_splits(config, tasks.get("classify"))
 
     prepare(folder, ["split", {"scale": {"fields": ["n"]}}])
     prepare(folder, ["dedup", "split"], "only_chosen")

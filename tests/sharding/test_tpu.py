@@ -18,8 +18,8 @@ from jaxsft.config.durations import Clock
 from jaxsft.config.optim import AdamW
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.sharding import mesh as meshes
-from jaxsft.training import setup
-from jaxsft.training.step import make_hyper
+from jaxsft.training.components import build_components
+from jaxsft.training.hyper import make_hyper
 from tests import conftest
 
 ROWS, VOCAB, EMBED = 32, 640, 512
@@ -67,11 +67,15 @@ def compiled(data: int, fsdp: int, tensor: int):
         axis_types=auto_axes(3),
     )
     config = conftest.make_config(
-        "chat", precision="bf16", optim=AdamW(), model=MODEL, train={"batch_size": ROWS}
+        "chat",
+        precision="bf16",
+        optim=AdamW(learning_rate=3e-4),
+        model=MODEL,
+        train={"batch_size": ROWS},
     )
     records = conftest.make_records("chat", 64, longest=480)
     tokenizer = Tokenizer.train((m.content for r in records[0] for m in r.messages), VOCAB, False)
-    parts = setup.make_parts(
+    parts = build_components(
         config, tokenizer, tasks.get("chat").fit(config, tokenizer, *records), mesh
     )
     assert parts.model.vocab == VOCAB

@@ -11,13 +11,14 @@ import pytest
 from jaxsft import tasks
 from jaxsft.config import schema
 from jaxsft.data.records import Text
+from jaxsft.data.splits import Records
 from jaxsft.data.tokenizers import learn
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.models.attention import TokenInfo
-from jaxsft.training import setup
 from jaxsft.training.checkpoint import flatten
-from jaxsft.training.step import make_hyper
+from jaxsft.training.components import Components, build_components
+from jaxsft.training.hyper import make_hyper
 from tests import conftest, tiny
 
 TEXTS = [
@@ -37,7 +38,7 @@ def task(monkeypatch):
 
 def parts_of(
     tokenizer=WORDS, packing=True, texts=TEXTS, weights=(1.0,) * 9, **options
-) -> tuple[setup.Parts, object]:
+) -> tuple[Components, object]:
     groups = {name: options.pop(name, {}) for name in ("model", "task")}
     config = conftest.make_config(
         "mlm",
@@ -46,8 +47,8 @@ def parts_of(
         data={"packing": packing},
         train={"batch_size": 4},
     )
-    parts = setup.make_parts(config, tokenizer, tasks.get("mlm").fit(config, tokenizer, [], []))
-    records = setup.Records(
+    parts = build_components(config, tokenizer, tasks.get("mlm").fit(config, tokenizer, [], []))
+    records = Records(
         [Text(text, weight=w) for text, w in zip(texts, weights, strict=False)],
         [f"rows.txt:{i}" for i in range(len(texts))],
     )
@@ -126,7 +127,7 @@ def test_weights_of_rows(x64):
         parts.config, data=dataclasses.replace(parts.config.data, max_length=8)
     )
     cut = dataclasses.replace(parts, config=config).split(
-        "train", setup.Records([Text(TEXTS[2], weight=3.0)], ["rows.txt:1"])
+        "train", Records([Text(TEXTS[2], weight=3.0)], ["rows.txt:1"])
     )
     assert len(cut.arrays["segment.weight"]) > 1 and (cut.arrays["segment.weight"] == 3).all()
 
@@ -153,7 +154,7 @@ def test_long_texts_are_cut_into_frames():
         parts.config, data=dataclasses.replace(parts.config.data, max_length=8)
     )
     parts = dataclasses.replace(parts, config=config)
-    split = parts.split("train", setup.Records([Text(TEXTS[2])], ["rows.txt:1"]))
+    split = parts.split("train", Records([Text(TEXTS[2])], ["rows.txt:1"]))
     ids, arrays = WORDS.encode(TEXTS[2]), split.arrays
     pieces = np.split(arrays["tokens"], arrays["offsets"][1:-1])
     assert len(pieces) > 1 and np.concatenate([piece[1:-1] for piece in pieces]).tolist() == ids

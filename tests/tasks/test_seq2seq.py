@@ -11,10 +11,12 @@ from jaxsft import api, rundir, tasks
 from jaxsft.config import schema
 from jaxsft.data import formats
 from jaxsft.data.records import Seq2Seq, seq2seq_record
+from jaxsft.data.splits import Records, in_training_too, read_splits
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.tasks.seq2seq import Seq2SeqTask
 from jaxsft.training import setup
+from jaxsft.training.components import build_components
 from tests import tiny
 from tests.realdata import real
 
@@ -145,7 +147,10 @@ def test_tokens_of_scores_are_learnt_or_those_of_what_is_scored():  # guards E14
         ({"model": {"causal": False}}, "set model.causal=True"),
         ({"start": ["<|bos|>"]}, "task.start=.*is read with model.decoder_layers"),
         ({"data": {"max_source_length": 9}}, "data.max_source_length=9: is read with"),
-        ({"scores": ["chrf"], "score_tokens": "zh"}, "is read by bleu and rouge_l"),
+        (
+            {"scores": ["chrf"], "score_tokens": "zh"},
+            "is read with task.scores=null or bleu or rouge_l only",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(options, message):
@@ -171,8 +176,8 @@ def test_an_end_that_does_not_fit_drops_the_row(tmp_path):  # guards D8, C5
     )
     for stop, dropped in ((True, {1: "stop_token_truncated"}), (False, {})):
         c = setup.resolve(made(stop))
-        parts = setup.make_parts(c, BYTES, Seq2SeqTask.fit(c, BYTES, records, ["a:1", "a:2"]))
-        assert parts.split("train", setup.Records(records, ["a:1", "a:2"])).dropped == dropped
+        parts = build_components(c, BYTES, Seq2SeqTask.fit(c, BYTES, records, ["a:1", "a:2"]))
+        assert parts.split("train", Records(records, ["a:1", "a:2"])).dropped == dropped
 
 
 def test_rows_of_a_source_stay_in_one_split(tmp_path):
@@ -182,13 +187,13 @@ def test_rows_of_a_source_stay_in_one_split(tmp_path):
     rows = [{"source": f"s{i // 5}", "target": f"t{i}"} for i in range(100)]
     path = tiny.write_lines(tmp_path / "all.jsonl", rows)
     both = functools.partial(config, data={"train": None, "validation": None, "path": str(path)})
-    plain = setup.read_splits(both(), tasks.get("seq2seq"))
+    plain = read_splits(both(), tasks.get("seq2seq"))
     grouped = both()
     grouped = dataclasses.replace(
         grouped,
         data=dataclasses.replace(grouped.data, columns=schema.Columns(group_references=True)),
     )
-    apart = setup.read_splits(grouped, tasks.get("seq2seq"))
+    apart = read_splits(grouped, tasks.get("seq2seq"))
     sources = lambda found: {name: {r.source for r in part.records} for name, part in found.items()}
     assert (
         not sources(plain)["train"] & sources(plain)["test"]
@@ -197,14 +202,14 @@ def test_rows_of_a_source_stay_in_one_split(tmp_path):
     assert len(apart["test"].records) == len(sources(apart)["test"]) and apart[
         "test"
     ].rows == 5 * len(apart["test"].records)
-    assert setup.in_training_too(apart, Seq2SeqTask)["test"] == 0
+    assert in_training_too(apart, Seq2SeqTask)["test"] == 0
     leaky = apart | {
-        "test": setup.Records(
+        "test": Records(
             [Seq2Seq("s", "t", ("t", apart["train"].records[0].target)), apart["train"].records[0]],
             ["", ""],
         )
     }
-    assert setup.in_training_too(leaky, Seq2SeqTask)["test"] == 1
+    assert in_training_too(leaky, Seq2SeqTask)["test"] == 1
 
 
 # --- whole runs

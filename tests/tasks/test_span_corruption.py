@@ -5,9 +5,10 @@ import pytest
 from jaxsft import tasks
 from jaxsft.config import schema
 from jaxsft.data.records import Text
+from jaxsft.data.splits import Records
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
-from jaxsft.training import setup
+from jaxsft.training.components import Components, build_components
 from tests import conftest, tiny
 
 BYTES = Tokenizer.bytes()
@@ -19,20 +20,20 @@ def task(monkeypatch):
     monkeypatch.setitem(conftest.TASKS, "span_corruption", schema.SpanCorruptionTask)
 
 
-def parts_of(tokenizer, data=None, **task) -> setup.Parts:
+def parts_of(tokenizer, data=None, **task) -> Components:
     config = conftest.make_config(
         "span_corruption",
         model={"decoder_layers": 1, "layers": 1, "causal": False},
         task=task,
         data=data or {},
     )
-    return setup.make_parts(config, tokenizer, {})
+    return build_components(config, tokenizer, {})
 
 
 def test_examples():
     parts = parts_of(T5, share=0.5, mean_length=2.0)
     batches = parts.batches(
-        parts.split("train", setup.Records([Text("abcdefgh")], ["rows.txt:1"])), training=True
+        parts.split("train", Records([Text("abcdefgh")], ["rows.txt:1"])), training=True
     )
     batch = batches[0]
     source = T5.decode(batch.source.tokens[0][batch.source.segment_ids[0] > 0], skip_special=False)

@@ -16,9 +16,9 @@ from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.models.attention import TokenInfo
 from jaxsft.sharding.weights import flatten
+from jaxsft.training import components, runs, setup
 from jaxsft.training import export as exporting
 from jaxsft.training import pretrained as hf
-from jaxsft.training import runs, setup
 from tests import tiny
 from tests.training import test_pretrained_pairs as test_hf_pairs
 from tests.training.test_pretrained import FAST, folder
@@ -149,7 +149,7 @@ def made(
         *FAST,
         *OPTIONS.get(task, ()),
     ]
-    parts = setup.prepare(setup.resolve(jaxsft.compose(*run, *given)))[0]
+    parts = components.prepare(setup.resolve(jaxsft.compose(*run, *given)))[0]
     before = flatten(runs.starting_params(parts)) if freeze else {}
     rng, specs = np.random.default_rng(0), flatten(parts.specs)
     kept = lambda path: any(re.fullmatch(pattern, path) for pattern in freeze)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from jaxsft.errors import CheckpointError
-from jaxsft.training import checkpoint, loop
+from jaxsft.rundir import read_json
+from jaxsft.training import checkpoint
 from jaxsft.training.checkpoint import Checkpoints, Damaged
 from tests import tiny
 
@@ -161,7 +162,7 @@ def test_files_that_cannot_grow_end_the_run_in_one_line_with_the_older_checkpoin
     ]
     first = tiny.start(*args, cwd=tmp_path)
     assert first.wait(120) == 0
-    before = loop.rundir.read_json(tmp_path / "run" / "result.json")
+    before = read_json(tmp_path / "run" / "result.json")
     code = (
         "import resource, signal, sys; from jaxsft import cli; import jaxsft.training.loop;"
         " signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from jaxsft.training.checkpoint import"
@@ -183,4 +184,4 @@ def test_files_that_cannot_grow_end_the_run_in_one_line_with_the_older_checkpoin
     assert not (tmp_path / "run" / "result.json").exists() and before["train/steps"] == 4
     third = tiny.start(*args, cwd=tmp_path)
     assert third.wait(120) == 0
-    assert loop.rundir.read_json(tmp_path / "run" / "result.json")["train/steps"] == 6
+    assert read_json(tmp_path / "run" / "result.json")["train/steps"] == 6

@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import jaxsft
+from jaxsft import halves
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.hf import read as pretrained
@@ -22,8 +23,9 @@ from jaxsft.models.transformer import Transformer
 from jaxsft.products import ROUNDED
 from jaxsft.rundir import read_json
 from jaxsft.sharding.weights import flatten, specs
+from jaxsft.training import components, runs, setup
 from jaxsft.training import pretrained as hf
-from jaxsft.training import runs, setup
+from jaxsft.training.components import Components
 from tests import tiny
 from tests.training import test_pretrained as test_hf
 from tests.training.test_pretrained import FAST
@@ -60,7 +62,7 @@ def labels_of(name: str) -> list[str]:
 
 def begun(
     tmp_path, source, *given: str, rows: list[dict], task: str = "classify"
-) -> tuple[setup.Parts, dict]:
+) -> tuple[Components, dict]:
     """(parts, what a run says of the weights that it starts from)."""
     data = tiny.write_lines(tmp_path / f"{task}.jsonl", rows)
     config = setup.resolve(
@@ -68,11 +70,11 @@ def begun(
             f"task={task}", f"data.train={data}", f"model.pretrained={source}", *FAST, *given
         )
     )
-    parts = setup.prepare(config)[0]
+    parts = components.prepare(config)[0]
     return parts, hf.facts(parts, Path)
 
 
-def started(tmp_path, source, *given: str, rows: list[dict]) -> tuple[setup.Parts, dict, dict]:
+def started(tmp_path, source, *given: str, rows: list[dict]) -> tuple[Components, dict, dict]:
     """(parts, weights at the start, what the run says of them)."""
     parts, about = begun(tmp_path, source, *given, rows=rows)
     return parts, flatten(jax.tree.map(np.asarray, runs.starting_params(parts))), about
@@ -507,11 +509,12 @@ def test_weights_that_are_rounded_once_give_the_same_numbers(name, task, tmp_pat
     ids = np.random.default_rng(0).integers(0, 256, (2, 12))
     where = TokenInfo(np.ones(ids.shape, np.int32), np.tile(np.arange(12, dtype=np.int32), (2, 1)))
     found = []
-    for rounded in (False, True):
+    for rounded, bits in ((False, False), (True, False), (True, True)):
         model = Transformer(config, config.vocab_rows, ROUNDED if rounded else "bf16")
         declared = specs(jax.eval_shape(model.init, jax.random.key(0)))
+        products = pretrained.read_by_products(flatten(declared)) if rounded else set()
         empty = {
-            path: jax.numpy.zeros(spec.shape, spec.dtype)
+            path: jax.numpy.zeros(spec.shape, "uint16" if bits and path in products else spec.dtype)
             for path, spec in flatten(declared).items()
         }
         todo = pretrained.plan(source, flatten(declared), None)
@@ -519,10 +522,34 @@ def test_weights_that_are_rounded_once_give_the_same_numbers(name, task, tmp_pat
             source,
             todo,
             empty,
-            rounded=pretrained.read_by_products(flatten(declared)) if rounded else (),
+            rounded=products,
         )
         params = jax.tree.unflatten(
             jax.tree.structure(declared), [held[path] for path in flatten(declared)]
         )
         found.append(np.asarray(jax.jit(model.hidden)(params, ids, where)))
-    assert np.abs(found[0] - found[1]).max() <= 2e-5 * np.abs(found[0]).max()
+    for other in found[1:]:
+        assert np.abs(found[0] - other).max() <= 2e-5 * np.abs(found[0]).max()
+
+
+def test_a_large_folder_is_held_in_bfloat16(tmp_path, monkeypatch, capsys):
+    """Of precision=bf16 on a CPU, and answers as one that is held in float32; a user sees its
+    numbers.
+    """
+    source = test_hf.folder(tmp_path / "in")
+    held = lambda model: {leaf.dtype.name for leaf in jax.tree.leaves(model.run.params)}
+    plain = jaxsft.load(source, "precision=bf16")
+    assert held(plain) == {"float32"} and "held in bfloat16" not in capsys.readouterr().err
+    for name in ("LARGE", "SMALL"):
+        monkeypatch.setattr(halves, name, 0)
+    model = jaxsft.load(source, "precision=bf16")
+    assert held(model) == {"float32", "uint16"}
+    assert "its weights are held in bfloat16" in capsys.readouterr().err
+    numbers, before = flatten(model.params), flatten(plain.params)
+    for path, value in before.items():
+        np.testing.assert_array_equal(np.asarray(numbers[path], np.float32), value)
+    assert numbers["layers/0/mlp/up/w"].dtype == "bfloat16"
+    assert model.generate(["red", "a blue"], max_new_tokens=6) == plain.generate(
+        ["red", "a blue"], max_new_tokens=6
+    )
+    assert held(model) == {"float32", "uint16"}

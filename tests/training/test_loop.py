@@ -18,8 +18,12 @@ from jaxsft.data import synthetic
 from jaxsft.errors import ConfigError
 from jaxsft.generation import decoding
 from jaxsft.rundir import read_json, read_jsonl
-from jaxsft.training import loop, setup
+from jaxsft.training import loop
 from jaxsft.training.checkpoint import Checkpoints
+from jaxsft.training.components import Components
+from jaxsft.training.recorder import Recorder
+from jaxsft.training.session import Session
+from jaxsft.training.trial import Diverged, Trial
 from tests import tiny
 
 SMALL = {
@@ -92,7 +96,7 @@ def test_the_schedule_ends_with_the_packed_batches(files, tmp_path):  # guards B
             data=data,
             model=SMALL,
             train=train,
-            schedule=Linear(final=0.5),
+            schedule=Linear(warmup="0steps", final=0.5),
         )
     )
     packing = read_json(tmp_path / "run" / "ledger.json")["train"]["packing"]
@@ -198,11 +202,12 @@ def sealed(monkeypatch):
     taken. Gives the order of events.
     """
     events, reading = [], [True]
-    compile_step, fetch, array = loop.Loop._compile, loop.fetch, type(jnp.zeros(1))
+    compile_step, fetch, array = Session.compile, loop.fetch, type(jnp.zeros(1))
 
-    def compiled(self):
-        run = compile_step(self)
-        self.evaluate = lambda *args, inner=self.evaluate: opened(inner)(*unseal(args))
+    def compiled(self, trial):
+        compile_step(self, trial)
+        run, evaluate = self.compiled, self.evaluate_batch
+        self.evaluate_batch = lambda *args: opened(evaluate)(*unseal(args))
 
         def step(state, *args):
             new = run(unseal(state), *args)
@@ -211,7 +216,7 @@ def sealed(monkeypatch):
             return jax.tree.map(Sealed, new)
 
         step.memory_analysis = run.memory_analysis
-        return step
+        self.compiled = step
 
     def opened(function):
         def inner(*args, **kwargs):
@@ -227,15 +232,17 @@ def sealed(monkeypatch):
         events.append("read")
         return opened(fetch)(unseal(tree))
 
-    def open_after(name):  # evaluation, saving and the end may wait
-        method = getattr(loop.Loop, name)
+    def open_after(owner, name):  # evaluation, saving and the end may wait
+        function = getattr(owner, name)
 
-        def inner(self, *args):
-            self.state = unseal(self.state)
+        def inner(*args):
+            owns = args[0].trial if isinstance(args[0], Recorder) else None
+            trial = owns or next(one for one in args if isinstance(one, Trial))
+            trial.state = unseal(trial.state)
             events.append(name)
-            return opened(method)(self, *args)
+            return opened(function)(*args)
 
-        monkeypatch.setattr(loop.Loop, name, inner)
+        monkeypatch.setattr(owner, name, inner)
 
     def guard(name, method):
         def inner(*args, **kwargs):
@@ -257,9 +264,9 @@ def sealed(monkeypatch):
         "block_until_ready",
     ):
         guard(name, getattr(array, name))
-    for name in ("_validate", "_save", "_finish"):
-        open_after(name)
-    monkeypatch.setattr(loop.Loop, "_compile", compiled)
+    for owner, name in ((loop, "_validate"), (Recorder, "save"), (loop, "_finish")):
+        open_after(owner, name)
+    monkeypatch.setattr(Session, "compile", compiled)
     monkeypatch.setattr(loop, "fetch", reads)
     return events
 
@@ -275,12 +282,12 @@ def test_nothing_waits_for_the_device(files, tmp_path, sealed):
         *late * 3,
         "read",
         "_validate",
-        "_save",
+        "save",
         "step",
         *late * 2,
         "read",
         "_validate",
-        "_save",
+        "save",
         "_finish",
     ]
     assert [line["step"] for line in lines(tmp_path / "run")] == list(range(1, 8))
@@ -289,26 +296,26 @@ def test_nothing_waits_for_the_device(files, tmp_path, sealed):
 @pytest.mark.parametrize(
     "read",
     [
-        lambda self, batch: float(self.state.step),
-        lambda self, batch: np.asarray(self.state.skipped),
-        lambda self, batch: jax.block_until_ready(self.state),
-        lambda self, batch: jnp.ones(2).sum().item(),
+        lambda trial: float(trial.state.step),
+        lambda trial: np.asarray(trial.state.skipped),
+        lambda trial: jax.block_until_ready(trial.state),
+        lambda trial: jnp.ones(2).sum().item(),
     ],
     ids=["float", "asarray", "block", "item of another array"],
 )
 def test_a_read_between_two_steps_is_caught(files, tmp_path, sealed, monkeypatch, read):
-    put, facts, running = setup.Parts.put, loop.Loop._facts, []
+    put, announce, running = Components.put, Recorder.announce, []
 
     def curious(self, batch, batches):
         if sealed:
-            read(running[0], batch)
+            read(running[0])
         return put(self, batch, batches)
 
     monkeypatch.setattr(
-        loop.Loop, "_facts", lambda self, *args: running.append(self) or facts(self, *args)
+        Recorder, "announce", lambda self: running.append(self.trial) or announce(self)
     )
 
-    monkeypatch.setattr(setup.Parts, "put", curious)
+    monkeypatch.setattr(Components, "put", curious)
     with pytest.raises(Read):
         loop.train(small(files, tmp_path / "run"))
     assert sealed == ["step"]
@@ -319,7 +326,7 @@ def test_a_read_between_two_steps_is_caught(files, tmp_path, sealed, monkeypatch
 @pytest.fixture
 def poisoned(monkeypatch):
     """The third batch has a loss weight that is infinite."""
-    put, count = setup.Parts.put, []
+    put, count = Components.put, []
 
     def put_third(self, batch, batches):
         count.append(1)
@@ -329,7 +336,7 @@ def poisoned(monkeypatch):
             )
         return put(self, batch, batches)
 
-    monkeypatch.setattr(setup.Parts, "put", put_third)
+    monkeypatch.setattr(Components, "put", put_third)
 
 
 def test_a_folder_of_something_else_is_left_alone(files, tmp_path):
@@ -347,7 +354,7 @@ def test_a_run_that_diverges_stops(files, tmp_path, poisoned):  # guards E10, A7
     that the run is complete.
     """
     with pytest.raises(
-        loop.Diverged,
+        Diverged,
         match=(
             r"^step 3: the gradient is not finite .*; lower optim\.learning_rate, or set"
             r" train\.on_nan=skip$"
@@ -398,7 +405,7 @@ def test_ten_examples_are_learnt_by_heart(tmp_path):  # guards C1, C3, C10, C15
         evaluation={"generate": "end", "every": "1000steps"},
         checkpoint={"every": "1000steps"},
         optim=AdamW(learning_rate=1e-2),
-        schedule=Constant(),
+        schedule=Constant(warmup="0steps"),
     )
     numbers = loop.train(config).numbers
     assert (

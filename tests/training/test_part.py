@@ -19,8 +19,9 @@ from jaxsft.models.encoder_decoder import half
 from jaxsft.models.transformer import Transformer
 from jaxsft.rundir import read_json
 from jaxsft.sharding.weights import flatten
+from jaxsft.training import components, runs, setup
 from jaxsft.training import pretrained as hf
-from jaxsft.training import runs, setup
+from jaxsft.training.components import Components
 from tests import tiny
 from tests.training.exporting import ROWS, export, made
 from tests.training.test_pretrained import FAST
@@ -30,13 +31,13 @@ from tests.training.test_pretrained_pairs import folder
 ALONE = "model.part=encoder"
 
 
-def parts_of(tmp_path, source, task: str, *given: str) -> setup.Parts:
+def parts_of(tmp_path, source, task: str, *given: str) -> Components:
     data = tiny.write_lines(tmp_path / f"{task}.jsonl", ROWS[task])
     run = [f"task={task}", f"data.train={data}", f"model.pretrained={source}", *FAST, *given]
-    return setup.prepare(setup.resolve(jaxsft.compose(*run)))[0]
+    return components.prepare(setup.resolve(jaxsft.compose(*run)))[0]
 
 
-def pairs(tmp_path, source) -> setup.Parts:
+def pairs(tmp_path, source) -> Components:
     return parts_of(tmp_path, source, "seq2seq", "model.context=64", "task.scores=[exact_match]")
 
 

@@ -21,7 +21,7 @@ from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.generation import decoding
 from jaxsft.rundir import read_json
 from jaxsft.sharding.weights import flatten
-from jaxsft.training import runs
+from jaxsft.training import components, runs
 from tests import realdata, tiny
 from tests.hf.families import hf
 from tools.golden.families import weights
@@ -156,7 +156,7 @@ def test_what_starts_anew_is_what_init_says(files, tmp_path):
 
     def start(*given):
         config = runs.setup.resolve(jaxsft.compose(*base[0], base[1], *FAST, *given))
-        return flatten(runs.starting_params(runs.setup.prepare(config)[0]))
+        return flatten(runs.starting_params(components.prepare(config)[0]))
 
     taken, scratch, reset = (
         start(),
@@ -178,7 +178,7 @@ def test_what_starts_anew_is_what_init_says(files, tmp_path):
         ConfigError, match=r"train\.init_from=.*is no run directory; model\.pretrained="
     ):
         runs.starting_params(
-            runs.setup.prepare(
+            components.prepare(
                 runs.setup.resolve(
                     jaxsft.compose(*base[0], *FAST, *tiny.MODEL, f"train.init_from={source}")
                 )
@@ -225,7 +225,7 @@ def test_a_task_without_a_vocabulary_takes_the_body_only(files, tmp_path):
             "train.batch_size=4",
         )
     )
-    parts = runs.setup.prepare(config)[0]
+    parts = components.prepare(config)[0]
     about = runs.hf.facts(parts, None)
     assert about["left"] == ["lm_head.weight"] and {
         path.split("/")[0] for path in about["fresh"]
@@ -277,7 +277,7 @@ def test_a_tokenizer_of_another_model_is_named(files, tmp_path):
 def test_rows_of_added_tokens_start_at_the_mean(files, tmp_path):  # guards G4
     def start(source):
         added = ["tokenizer.added=['<x>','<y>']", f"model.pretrained={source}"]
-        parts = runs.setup.prepare(
+        parts = components.prepare(
             runs.setup.resolve(
                 jaxsft.compose("task=lm", f"data.train={files / 'book.txt'}", *FAST, *added)
             )
@@ -310,7 +310,7 @@ def test_a_task_may_need_a_token_that_is_added(files, tmp_path):
         "task.mask_token='<mask>'",
         "data.max_length=64",
     ]
-    parts = runs.setup.prepare(
+    parts = components.prepare(
         runs.setup.resolve(
             jaxsft.compose("task=mlm", f"data.train={files / 'book.txt'}", *FAST, *given)
         )

@@ -14,7 +14,7 @@ import jaxsft
 from jaxsft.config.schema import Columns
 from jaxsft.reports import facts
 from jaxsft.rundir import read_json, write_json
-from jaxsft.training import loop
+from jaxsft.training import banner, loop
 from tests import tiny
 from tools import fuzz_run
 
@@ -87,7 +87,7 @@ def test_weights_of_rows_are_told(made, tmp_path, capfd):
         "ledger": {"train": {**ledger["train"]}},
         **dict.fromkeys(("parameters", "trainable", "steps", "steps_per_epoch", "flops"), 1),
     }
-    told = loop.banner(
+    told = banner.banner(
         config, run, said | {"devices": "1 cpu", "memory": "", "peak": None, "notes": []}
     )
     assert (

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from jaxsft import tasks
+from jaxsft.data.splits import read_splits
 from jaxsft.reports import card, facts
 from jaxsft.rundir import read_json
-from jaxsft.training import loop, setup
+from jaxsft.training import loop
 from tests import tiny
 
 
@@ -41,8 +43,7 @@ def test_labels_that_a_split_lacks_are_told(tmp_path, capfd):  # guards E2
     # a function of the content alone
     again = tiny.write_lines(tmp_path / "again.jsonl", rows(one=1, many=20, two=2)[::-1])
     before, after = (
-        setup.read_splits(config(p, tmp_path / "x"), setup.tasks.get("classify"))
-        for p in (path, again)
+        read_splits(config(p, tmp_path / "x"), tasks.get("classify")) for p in (path, again)
     )
     assert {n: {r.text for r in s.records} for n, s in before.items()} == {
         n: {r.text for r in s.records} for n, s in after.items()
@@ -51,8 +52,8 @@ def test_labels_that_a_split_lacks_are_told(tmp_path, capfd):  # guards E2
 
 def test_a_row_with_a_label_that_training_would_lack_goes_there(tmp_path):
     path = tiny.write_lines(tmp_path / "all.jsonl", rows(many=20, one=1))
-    splits = setup.read_splits(
-        config(path, tmp_path / "run", fractions=[0.3, 0.4, 0.3]), setup.tasks.get("classify")
+    splits = read_splits(
+        config(path, tmp_path / "run", fractions=[0.3, 0.4, 0.3]), tasks.get("classify")
     )
     assert {r.label for r in splits["train"].records} == {
         "many",
@@ -68,7 +69,7 @@ def test_a_split_of_tags_is_one_that_the_check_takes(tmp_path):
     path = tmp_path / "rare.conll"
     path.write_text("".join(f"word{i}\tNN\nruns\tV{i}\n\n" for i in range(30)), encoding="utf-8")
     given = tiny.config(tmp_path, tmp_path / "run", "tag", data={"train": None, "path": str(path)})
-    splits = setup.read_splits(given, setup.tasks.get("tag"))
+    splits = read_splits(given, tasks.get("tag"))
     tags = {name: {tag for r in part.records for tag in r.tags} for name, part in splits.items()}
     assert splits["train"].notes and all(tags["train"] >= other for other in tags.values())
 
@@ -84,7 +85,7 @@ def test_a_text_that_is_spelt_otherwise_stays_in_its_split(tmp_path):
         for i, text in enumerate(spelt(n))
     ]
     path = tiny.write_lines(tmp_path / "all.jsonl", written)
-    splits = setup.read_splits(config(path, tmp_path / "run"), setup.tasks.get("classify"))
+    splits = read_splits(config(path, tmp_path / "run"), tasks.get("classify"))
     texts = {name: {r.text.split()[0] for r in part.records} for name, part in splits.items()}
     assert (
         sum(len(part.records) for part in splits.values()) == 60

@@ -6,9 +6,11 @@ import pytest
 
 import jaxsft
 from jaxsft import tasks
+from jaxsft.data.chosen_tokenizer import make_tokenizer
 from jaxsft.models.attention import TokenInfo
 from jaxsft.sharding.weights import flatten
 from jaxsft.training import runs, setup
+from jaxsft.training.components import Components, build_components
 from tests import tiny
 from tests.training import test_pretrained_pairs as test_hf_pairs
 from tests.training.test_pretrained import FAST, folder
@@ -22,7 +24,7 @@ def source(tmp_path_factory):
     return folder(tmp_path_factory.mktemp("model") / "in", rows=263)
 
 
-def parts_of(source, *given: str, task: str = "lm") -> setup.Parts:
+def parts_of(source, *given: str, task: str = "lm") -> Components:
     given = (
         ("model.context=64", "task.scores=[exact_match]", *given) if task == "seq2seq" else given
     )
@@ -36,12 +38,12 @@ def parts_of(source, *given: str, task: str = "lm") -> setup.Parts:
             *given,
         )
     )
-    tokenizer = setup.make_tokenizer(config, tasks.get(task), [])
+    tokenizer = make_tokenizer(config, tasks.get(task), [])
     state = {
         "classify": {"labels": ["a", "b"]},
         "seq2seq": {"pattern": "{source}", "start_ids": [256], "stop_ids": [257]},
     }
-    return setup.make_parts(config, tokenizer, state.get(task, {}))
+    return build_components(config, tokenizer, state.get(task, {}))
 
 
 def logits(parts, params) -> np.ndarray:

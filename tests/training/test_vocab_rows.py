@@ -12,19 +12,22 @@ from jaxsft import tasks
 from jaxsft.config import schema
 from jaxsft.config.durations import Clock
 from jaxsft.config.optim import AdamW
+from jaxsft.data.splits import Records
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.training import partition, runs, setup
+from jaxsft.training import partition, runs
 from jaxsft.training import vocab_rows as rows
 from jaxsft.training.checkpoint import flatten
-from jaxsft.training.step import Program, make_hyper
+from jaxsft.training.components import Components, build_components
+from jaxsft.training.hyper import make_hyper
+from jaxsft.training.step import Program
 from tests import conftest
 
 BYTES = Tokenizer.bytes()
 ADDED = BYTES.with_added(["<|mask|>", "<x>"])
 
 
-def parts_of(tokenizer: Tokenizer, **model) -> setup.Parts:
+def parts_of(tokenizer: Tokenizer, **model) -> Components:
     config = dataclasses.replace(
         conftest.make_config("lm", model={"tied": False, "head_bias": True}),
         tokenizer=schema.BytesTokenizer(added=["<|mask|>", "<x>"]),
@@ -34,7 +37,7 @@ def parts_of(tokenizer: Tokenizer, **model) -> setup.Parts:
         model=dataclasses.replace(config.model, **model),
         optim=AdamW(learning_rate=0.1, weight_decay=0.1),
     )
-    return setup.make_parts(config, tokenizer, tasks.get("lm").fit(config, tokenizer, [], []))
+    return build_components(config, tokenizer, tasks.get("lm").fit(config, tokenizer, [], []))
 
 
 def test_new_rows_are_the_mean_of_the_others():  # guards G4
@@ -88,7 +91,7 @@ def test_only_the_rows_of_added_tokens_are_trained():  # guards G4
     params = parts.init_params()
     trainable, frozen = partition.partition(params, parts.specs, config.train.freeze)
     records, where = conftest.make_records("lm", 8)
-    batches = parts.batches(parts.split("train", setup.Records(records, where)), training=True)
+    batches = parts.batches(parts.split("train", Records(records, where)), training=True)
     batch = batches[0]._replace(
         tokens=np.where(batches[0].tokens == ord("a"), 264, batches[0].tokens)
     )

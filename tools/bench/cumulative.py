@@ -23,9 +23,12 @@ from jaxsft import tasks
 from jaxsft.commands import hydra_app
 from jaxsft.config.durations import Clock
 from jaxsft.config.schema import Config
+from jaxsft.data.chosen_tokenizer import make_tokenizer
+from jaxsft.data.splits import read_splits
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import device, setup
-from jaxsft.training.step import make_hyper
+from jaxsft.training.components import build_components
+from jaxsft.training.hyper import make_hyper
 
 STEPS, ROUNDS = 3, 5
 
@@ -35,9 +38,9 @@ class Variant:
 
     def __init__(self, config: Config):
         kind = tasks.get(config.task.name)
-        records = setup.read_splits(config, kind)["train"]
-        tokenizer = setup.make_tokenizer(config, kind, records[0])
-        parts = setup.make_parts(
+        records = read_splits(config, kind)["train"]
+        tokenizer = make_tokenizer(config, kind, records[0])
+        parts = build_components(
             config, tokenizer, kind.fit(config, tokenizer, records.records, records.where)
         )
         self.batches = parts.batches(parts.split("train", records), training=True)

@@ -3,12 +3,14 @@ each beside what one would write by hand.
 
 python tools/bench/data.py [rows=20000] [rounds=3]
 
-| line | ours | beside it | |---|---|---| | read X | `formats.stream` | a bare `json.loads`,
-`csv.reader` or `str.split` over the lines | | encode TASK | records to planned rows, through the
-cache (written, not found) | `encode_batch` of the bare `tokenizers` object on the same texts | |
-batches | batches of the planned rows, as the loop asks for them | tokens per second of a training
-step: `tools/bench/train_step.py` | | memory | peak of `jaxsft prepare`, in a process of its own |
-the same on four times the rows |
+- read X: `formats.stream`; beside it a bare `json.loads`, `csv.reader` or `str.split` over the
+  lines
+- encode TASK: records to planned rows, through the cache (written, not found); beside it
+  `encode_batch` of the bare `tokenizers` object on the same texts
+- batches: batches of the planned rows, as the loop asks for them; beside it tokens per second of a
+  training step: `tools/bench/train_step.py`
+- memory: peak of `jaxsft prepare`, in a process of its own; beside it the same on four times the
+  rows
 
 All are alternated within a round; the median counts. Ratios are ours / theirs in rows per second: 1
 is as fast.
@@ -32,7 +34,7 @@ import numpy as np
 
 from jaxsft.config import overrides
 from jaxsft.data import formats
-from jaxsft.training import setup
+from jaxsft.training import components, setup
 
 WORDS = np.array(
     [
@@ -113,9 +115,9 @@ def encoding(folder: Path, rounds: int, task: str, *options: str) -> None:
             ]
         )
     )
-    parts, records = setup.prepare(config)
+    parts, records = components.prepare(config)
     texts = [text for record in records["train"][0] for text in parts.task.texts(record)]
-    bare = parts.tokenizer._plain  # the object of the library itself
+    bare = parts.tokenizer._full  # the object of the library itself
     made = iter(range(1000))
 
     def ours() -> None:

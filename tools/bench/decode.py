@@ -24,6 +24,7 @@ from jaxsft.models.attention import TokenInfo
 from jaxsft.models.transformer import Transformer
 
 VOCAB = 261
+ROUNDS = 5
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
@@ -58,7 +59,7 @@ def main(batch: int = 16, width: int = 128, new: int = 64) -> None:
     again = lambda: np.asarray(without_cache(model, params, prompts, new))
     assert [answer.ids for answer in cached()] == again().tolist(), "the cache changes the answers"
     seconds = {"cache": [], "no cache": []}
-    for _ in range(5):
+    for _ in range(ROUNDS):
         for name, run in (("cache", cached), ("no cache", again)):
             began = time.perf_counter()
             run()

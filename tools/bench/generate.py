@@ -113,7 +113,7 @@ def opened(model: str, folder: Path) -> tuple[Path, Transformer, Params]:
 
 
 def main(
-    python: str,
+    python: str = sys.executable,
     model: str = "small",
     batches: str = "1,8",
     prompt: int = 64,

@@ -21,16 +21,18 @@ from jaxsft.data.pipeline import Batch
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.generation.decoding import generate
 from jaxsft.sharding import mesh as meshes
-from jaxsft.training import device, setup
+from jaxsft.training import device
 from jaxsft.training.checkpoint import unflatten
-from jaxsft.training.step import make_hyper, objective_value
+from jaxsft.training.components import build_components
+from jaxsft.training.hyper import make_hyper
+from jaxsft.training.step import objective_value
 
 
 def main(folder: str, variant: str) -> None:
     place, precision = Path(folder), variant.split()[1]
     work = json.loads((place / "work.json").read_text(encoding="utf-8"))
     config = dataclasses.replace(compose.read(place / "config.yaml"), precision=precision)
-    parts = setup.make_parts(
+    parts = build_components(
         config,
         Tokenizer.load(place / "tokenizer"),
         json.loads((place / "task.json").read_text(encoding="utf-8")),

@@ -1,8 +1,9 @@
 """What simple models, most of them linear, of scikit-learn, reach on the data of a run: the floor
 under every figure of a Transformer.
 
-    python -m tools.bench.linear task=classify data.train=train.csv data.test=test.csv python -m
-    tools.bench.linear task=tag data.columns.tags=upos data.train=train.conllu data.test=test.conllu
+    python -m tools.bench.linear task=classify data.train=train.csv data.test=test.csv
+    python -m tools.bench.linear task=tag data.columns.tags=upos data.train=train.conllu
+        data.test=test.conllu
 
 The options are those of `jaxsft train`; rows are read, split and scored as there.
 
@@ -36,6 +37,7 @@ import jaxsft
 from jaxsft import tasks
 from jaxsft.data import schemes
 from jaxsft.data.records import LabelledText
+from jaxsft.data.splits import read_splits
 from jaxsft.errors import JaxsftError
 from jaxsft.metrics import regression, tagging, text_overlap
 from jaxsft.models import trees
@@ -232,7 +234,7 @@ def main(options: Sequence[str]) -> None:
         config = jaxsft.compose(*options)
         if config.task.name not in MODELS:
             raise SystemExit(f"task={config.task.name}: there are models for {', '.join(MODELS)}")
-        splits = setup.read_splits(setup.resolve(config), tasks.get(config.task.name))
+        splits = read_splits(setup.resolve(config), tasks.get(config.task.name))
     except JaxsftError as error:
         raise SystemExit(str(error)) from None
     held = splits.get("test") or splits.get("validation")

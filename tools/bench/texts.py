@@ -22,9 +22,10 @@ from sklearn.multiclass import OneVsRestClassifier
 
 from jaxsft import tasks
 from jaxsft.config import compose
+from jaxsft.data import few_rows
+from jaxsft.data.splits import read_splits
 from jaxsft.metrics import classification, regression
 from jaxsft.rundir import read_json
-from jaxsft.training import setup
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0)
 VECTORS: tuple[dict[str, Any], ...] = (
@@ -98,8 +99,9 @@ def classify(splits: dict[str, Any], state: dict[str, Any]) -> dict[str, float]:
 
 def main(run: Path) -> None:
     config = compose.read(run / "config.yaml")
-    splits = setup.read_splits(config, tasks.get(config.task.name))
-    splits["train"] = setup.limit(splits["train"], config.data.limit)
+    kind = tasks.get(config.task.name)
+    splits = read_splits(config, kind)
+    splits["train"] = few_rows.limit(splits["train"], config.data.limit, kind)
     linear = {"regress": regress, "multilabel": multilabel, "classify": classify}[config.task.name](
         splits, read_json(run / "task.json")
     )

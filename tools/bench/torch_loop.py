@@ -71,8 +71,8 @@ class Loss(torch.nn.Module):
         if work["classes"]:
             self.head = torch.nn.Linear(work["model"]["embed"], work["classes"]).to(DEVICE)
             with torch.no_grad():
-                self.head.weight.copy_(torch.from_numpy(weights["head/dense/w"].T.copy()))
-                self.head.bias.copy_(torch.from_numpy(weights["head/bias"]))
+                self.head.weight.copy_(torch.from_numpy(weights["head/out/w"].T.copy()))
+                self.head.bias.copy_(torch.from_numpy(weights["head/out/b"]))
 
     def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         segments = batch["segments"]

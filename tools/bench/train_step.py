@@ -32,10 +32,13 @@ from jaxsft import tasks
 from jaxsft.commands import hydra_app
 from jaxsft.config import compose
 from jaxsft.config.schema import Config
+from jaxsft.data.chosen_tokenizer import make_tokenizer
 from jaxsft.data.pipeline import Batches
+from jaxsft.data.splits import read_splits
 from jaxsft.errors import ConfigError
 from jaxsft.training import setup
 from jaxsft.training.checkpoint import flatten
+from jaxsft.training.components import build_components
 
 BATCHES, ROUNDS, STEPS = 12, 5, 3
 PROMPTS, PROMPT, NEW = 8, 64, 64  # of generation
@@ -115,9 +118,9 @@ def padded_batch(batches: Batches, examples: np.ndarray) -> dict[str, np.ndarray
 def write_work(config: Config, folder: Path) -> None:
     """Batches, weights and sizes, for all workers."""
     kind = tasks.get(config.task.name)
-    records = setup.read_splits(config, kind)["train"]
-    tokenizer = setup.make_tokenizer(config, kind, records[0])
-    parts = setup.make_parts(
+    records = read_splits(config, kind)["train"]
+    tokenizer = make_tokenizer(config, kind, records[0])
+    parts = build_components(
         config, tokenizer, kind.fit(config, tokenizer, records.records, records.where)
     )
     batches = parts.batches(parts.split("train", records), training=True)
@@ -231,14 +234,22 @@ def bench(config: Config) -> int:
             "the PyTorch model is a Llama: set model.norm=rms model.gated=true model.positions=rope"
             " model.dropout=0"
         )
+    if config.task.name == "classify" and (config.task.head, config.task.pool) != (
+        "linear",
+        "mean",
+    ):
+        raise ConfigError(
+            "the PyTorch head is one linear layer on the mean of the states: set task.head=linear"
+            " task.pool=mean"
+        )
     if config.loss.label_smoothing or config.loss.z_loss:
         raise ConfigError(
             "the PyTorch loss is plain cross-entropy: set loss.label_smoothing=0 loss.z_loss=0"
         )
-    here, python = Path(__file__).parent, interpreter()
-    chosen = os.environ.get(
-        "BENCH_VARIANTS", ",".join([*(f"torch {n}" for n in TORCH), *(f"jaxsft {n}" for n in OURS)])
-    ).split(",")
+    here = Path(__file__).parent
+    variants = [*(f"torch {n}" for n in TORCH), *(f"jaxsft {n}" for n in OURS)]
+    chosen = os.environ.get("BENCH_VARIANTS", ",".join(variants)).split(",")
+    python = interpreter() if any(name.startswith("torch ") for name in chosen) else ""
     modes = os.environ.get("BENCH_MODES", ",".join(MODES)).split(",")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         write_work(config, Path(folder))

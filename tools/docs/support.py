@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from jaxsft import tasks
-from jaxsft.config import compose, validate
+from jaxsft.config import compose
 from jaxsft.errors import ConfigError
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import setup
@@ -182,7 +182,7 @@ def _tables() -> list[Table]:
 def _choices(prefix: str) -> list[str]:
     return [
         f"{key}={choice}"
-        for key, choices in validate.CHOICES.items()
+        for key, choices in compose.choices().items()
         if key.startswith(prefix)
         for choice in choices
     ]

@@ -126,7 +126,7 @@ class SymbolicString(Opaque):
 
     __slots__ = ("expression", "session")
 
-    def __init__(self, session: Session, expression: Expression) -> None:
+    def __init__(self, session: SymbolicRun, expression: Expression) -> None:
         self.session, self.expression = session, expression
 
     def __bool__(self) -> bool:
@@ -177,7 +177,7 @@ class SymbolicParts(Opaque):
 
     __slots__ = ("expression", "session")
 
-    def __init__(self, session: Session, expression: Expression) -> None:
+    def __init__(self, session: SymbolicRun, expression: Expression) -> None:
         self.session, self.expression = session, expression
 
     def __len__(self) -> int:
@@ -200,7 +200,7 @@ class Sealed(Opaque):
 
     __slots__ = ("expression", "kind", "session")
 
-    def __init__(self, session: Session, expression: Expression, kind: int) -> None:
+    def __init__(self, session: SymbolicRun, expression: Expression, kind: int) -> None:
         self.session, self.expression, self.kind = session, expression, kind
 
     def _open(self, *args: Any) -> Any:
@@ -220,7 +220,7 @@ class SymbolicText(Opaque):
 
     __slots__ = ("parts", "session")
 
-    def __init__(self, session: Session, parts: list[tuple[Any, int]]) -> None:
+    def __init__(self, session: SymbolicRun, parts: list[tuple[Any, int]]) -> None:
         self.session, self.parts = session, parts
 
     def __bool__(self) -> bool:
@@ -368,7 +368,7 @@ def holes_in(value: Any) -> set[int]:
     return bases(frozen(value))
 
 
-class Session:
+class SymbolicRun:
     """One run on symbolic values.
 
     Attributes:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxsft import rundir
+from jaxsft import plugins, rundir
 from jaxsft.data.formats import (
     aligned,
     arrayrecord,
@@ -75,7 +75,7 @@ _ALL = (
     delimited.TSV,
     text.FORMAT,
 )
-FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
+FORMATS = plugins.Registry("formats", {format.name: format for format in _ALL})
 # in options, what stands at such a name is of the files of that split
 SPLITS = ("train", "validation", "test")
 LONGEST = 900  # characters of the reason why a row is bad
@@ -125,6 +125,7 @@ def stream(
         )
     asked = {"header": header, "unit": unit, "columns": tuple(columns), **(options or {})}
     for source, kind in _openings(path, format):
+        plugins.note("formats", kind.name)
         empty = True
         for found in kind.read(source, encoding, _options(kind, asked, options or {})):
             empty = False

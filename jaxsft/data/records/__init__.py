@@ -1,5 +1,5 @@
-"""Typed records, made from rows once and checked for every row: the kinds of all tasks, by the
-task's name.
+"""Typed records, made from rows once and checked for every row, by kind. A task says in its spec
+which kind it learns from; several share one.
 
 A parser takes a row and `columns`, which is `data.columns`: the name of a column for each field,
 None for the default name, and how what is found there is read.
@@ -60,6 +60,7 @@ class Kind:
       texts: the texts of a record: what a tokenizer is trained on, and what is compared between
         rows.
       given: those of them that the model is given; the others it learns.
+      reads: the fields of data.columns that decide about a record; `weight` is read for all.
       compared: the texts by which rows are equal (`text_key`), where these are not those that are
         given.
       labels: the names of the classes that a record has.
@@ -75,6 +76,7 @@ class Kind:
     record: Callable[[Row, Any], Any]
     texts: Callable[[Any], list[str]]
     given: Callable[[Any], list[str]]
+    reads: tuple[str, ...]
     labels: Callable[[Any], tuple[str, ...]] = lambda record: ()
     stratum: Callable[[Any], str] = lambda record: ""
     inputs: Callable[[Any], list[str]] = lambda columns: _text_columns(columns)
@@ -183,106 +185,16 @@ _chat_outputs = lambda columns: [
 _label = lambda record: (record.label,)
 _words = lambda record: [joined(record)]
 
-KINDS: dict[str, Kind] = {
-    "chat": Kind(
-        chat_record,
-        texts=lambda record: [m.content for m in record.messages],
-        given=lambda record: [m.content for m in record.messages[:-1]],
-        compared=_asked,
-        inputs=_chat_inputs,
-        outputs=_chat_outputs,
-    ),
-    **dict.fromkeys(
-        ("lm", "mlm", "span_corruption"),
-        Kind(
-            text_record,
-            texts=lambda record: [record.text],
-            given=lambda record: [record.text],
-            inputs=lambda columns: [columns.text or "text"],
-        ),
-    ),
-    "classify": Kind(
-        label_record,
-        _one_or_two,
-        _one_or_two,
-        _label,
-        lambda record: record.label,
-        outputs=lambda columns: _given_names(columns.label),
-        infer_columns=_other_column,
-        settle=settled.label,
-    ),
-    "multilabel": Kind(
-        multilabel_record,
-        _one_or_two,
-        _one_or_two,
-        lambda record: record.labels,
-        outputs=lambda columns: [*columns.labels] or _given_names(columns.label),
-        settle=settled.labels,
-    ),
-    "regress": Kind(
-        regression_record,
-        _one_or_two,
-        _one_or_two,
-        outputs=lambda columns: [*columns.targets] or [columns.label or "label"],
-    ),
-    "tag": Kind(
-        tag_record,
-        _words,
-        _words,
-        lambda record: tuple(sorted({*record.tags})),
-        inputs=lambda columns: [],
-        settle=settled.tags,
-    ),
-    "joint": Kind(
-        slots_record,
-        _words,
-        _words,
-        lambda record: tuple(sorted({*record.tags})),
-        lambda record: record.label,
-        inputs=lambda columns: [],
-        settle=settled.both,
-    ),
-    "parse": Kind(
-        parse_record,
-        _words,
-        _words,
-        lambda record: tuple(sorted({*record.deprels})),
-        inputs=lambda columns: [],
-    ),
-    "seq2seq": Kind(
-        seq2seq_record,
-        texts=lambda record: [record.source, *(record.references or (record.target,))],
-        given=lambda record: [record.source],
-        inputs=lambda columns: [columns.source or "source"],
-        outputs=lambda columns: [columns.target or columns.references or "target"],
-    ),
-    "span": Kind(
-        question_record,
-        texts=lambda record: [record.question, record.context],
-        given=lambda record: [record.question, record.context],
-        inputs=lambda columns: [columns.text or "question", columns.text_pair or "context"],
-        outputs=lambda columns: [columns.answers or "answers"],
-    ),
-    "pair": Kind(
-        pair_record,
-        texts=lambda record: [record.text_a, record.text_b],
-        given=lambda record: [record.text_a, record.text_b],
-        labels=lambda record: () if record.label is None else (record.label,),
-        stratum=lambda record: record.label or "",
-        inputs=lambda columns: [columns.text or "text", columns.text_pair or "text_pair"],
-        outputs=lambda columns: _given_names(columns.label, columns.score),
-        settle=lambda rows, columns, declared: (
-            columns if columns.score else settled.label(rows, columns, declared)
-        ),
-    ),
-}
-
 _LABEL = ("label", "label_names", "no_label")
 _TEXTS = ("text", "text_pair")
 _BESIDE = ("features", "categories", "missing")
-# By kind, the fields of data.columns that decide about its records; `weight` is read for all.
-READS: dict[str, tuple[str, ...]] = {
-    "chat": (
+_WORDS = ("tokens", "tags", "text", "spans", "scheme", "allow")
+
+CHAT = Kind(
+    chat_record,
+    texts=lambda record: [m.content for m in record.messages],
+    given=lambda record: [m.content for m in record.messages[:-1]],
+    reads=(
         "form",
         "prompt",
         "completion",
@@ -293,19 +205,100 @@ READS: dict[str, tuple[str, ...]] = {
         "tools",
         "allow",
     ),
-    "lm": ("text",),
-    "mlm": ("text",),
-    "span_corruption": ("text",),
-    "classify": (*_TEXTS, *_LABEL, *_BESIDE),
-    "multilabel": (*_TEXTS, *_LABEL, *_BESIDE, "labels", "separator", "allow"),
-    "regress": (*_TEXTS, *_BESIDE, "label", "targets"),
-    "tag": ("tokens", "tags", "text", "spans", "scheme", "allow", "label_names"),
-    "joint": ("tokens", "tags", "text", "spans", "scheme", "allow", *_LABEL),
-    "parse": ("tokens", "heads", "deprels", "allow"),
-    "seq2seq": ("source", "target", "references", "group_references"),
-    "pair": (*_TEXTS, *_LABEL, "score"),
-    "span": (*_TEXTS, "answers"),
-}
+    compared=_asked,
+    inputs=_chat_inputs,
+    outputs=_chat_outputs,
+)
+TEXT = Kind(
+    text_record,
+    texts=lambda record: [record.text],
+    given=lambda record: [record.text],
+    reads=("text",),
+    inputs=lambda columns: [columns.text or "text"],
+)
+LABEL = Kind(
+    label_record,
+    _one_or_two,
+    _one_or_two,
+    (*_TEXTS, *_LABEL, *_BESIDE),
+    _label,
+    lambda record: record.label,
+    outputs=lambda columns: _given_names(columns.label),
+    infer_columns=_other_column,
+    settle=settled.label,
+)
+LABELS = Kind(
+    multilabel_record,
+    _one_or_two,
+    _one_or_two,
+    (*_TEXTS, *_LABEL, *_BESIDE, "labels", "separator", "allow"),
+    lambda record: record.labels,
+    outputs=lambda columns: [*columns.labels] or _given_names(columns.label),
+    settle=settled.labels,
+)
+NUMBERS = Kind(
+    regression_record,
+    _one_or_two,
+    _one_or_two,
+    (*_TEXTS, *_BESIDE, "label", "targets"),
+    outputs=lambda columns: [*columns.targets] or [columns.label or "label"],
+)
+TAGS = Kind(
+    tag_record,
+    _words,
+    _words,
+    (*_WORDS, "label_names"),
+    lambda record: tuple(sorted({*record.tags})),
+    inputs=lambda columns: [],
+    settle=settled.tags,
+)
+SLOTS = Kind(
+    slots_record,
+    _words,
+    _words,
+    (*_WORDS, *_LABEL),
+    lambda record: tuple(sorted({*record.tags})),
+    lambda record: record.label,
+    inputs=lambda columns: [],
+    settle=settled.both,
+)
+TREE = Kind(
+    parse_record,
+    _words,
+    _words,
+    ("tokens", "heads", "deprels", "allow"),
+    lambda record: tuple(sorted({*record.deprels})),
+    inputs=lambda columns: [],
+)
+SOURCE_TARGET = Kind(
+    seq2seq_record,
+    texts=lambda record: [record.source, *(record.references or (record.target,))],
+    given=lambda record: [record.source],
+    reads=("source", "target", "references", "group_references"),
+    inputs=lambda columns: [columns.source or "source"],
+    outputs=lambda columns: [columns.target or columns.references or "target"],
+)
+QUESTION = Kind(
+    question_record,
+    texts=lambda record: [record.question, record.context],
+    given=lambda record: [record.question, record.context],
+    reads=(*_TEXTS, "answers"),
+    inputs=lambda columns: [columns.text or "question", columns.text_pair or "context"],
+    outputs=lambda columns: [columns.answers or "answers"],
+)
+PAIR = Kind(
+    pair_record,
+    texts=lambda record: [record.text_a, record.text_b],
+    given=lambda record: [record.text_a, record.text_b],
+    reads=(*_TEXTS, *_LABEL, "score"),
+    labels=lambda record: () if record.label is None else (record.label,),
+    stratum=lambda record: record.label or "",
+    inputs=lambda columns: [columns.text or "text", columns.text_pair or "text_pair"],
+    outputs=lambda columns: _given_names(columns.label, columns.score),
+    settle=lambda rows, columns, declared: (
+        columns if columns.score else settled.label(rows, columns, declared)
+    ),
+)
 
 
 def settled_columns(task: Any, rows: Sequence[Row], config: Any) -> Any:
@@ -316,31 +309,18 @@ def settled_columns(task: Any, rows: Sequence[Row], config: Any) -> Any:
       DataError: the rows leave that in doubt.
     """
     columns, t = task.infer_columns(rows[0], config.data.columns), config.task
-    kind = KINDS.get(t.name)
     declared = (
         getattr(t, "intents", None) or ()
         if hasattr(t, "intents")
         else getattr(t, "labels", None) or ()
     )
-    return (
-        columns
-        if kind is None
-        else kind.settle(rows, columns, [label_text(label) for label in declared])
-    )
+    return t.spec.records.settle(rows, columns, [label_text(label) for label in declared])
 
 
-def columns_read(record: Callable[[Row, Any], Any]) -> tuple[str, ...] | None:
-    """The fields of data.columns that a parser of records reads; None for one that is of no kind
-    here.
-    """
-    return next(
-        (
-            (*READS[name], "weight")
-            for name, kind in KINDS.items()
-            if kind.record is record and name in READS
-        ),
-        None,
-    )
+def columns_read(kind: Kind) -> tuple[str, ...]:
+    """Returns the fields of data.columns that decide about the records of a kind, and their
+    weight."""
+    return (*kind.reads, "weight")
 
 
 def parse_rows(
@@ -373,10 +353,20 @@ def parse_rows(
 
 
 __all__ = [
+    "CHAT",
+    "LABEL",
+    "LABELS",
+    "NUMBERS",
+    "PAIR",
+    "QUESTION",
+    "SLOTS",
+    "SOURCE_TARGET",
+    "TAGS",
+    "TEXT",
+    "TREE",
     "Chat",
     "Doubtful",
     "FORMS",
-    "KINDS",
     "Kind",
     "LabelledText",
     "Message",
@@ -384,7 +374,6 @@ __all__ = [
     "Pair",
     "Parse",
     "Question",
-    "READS",
     "ROLES",
     "Regression",
     "SCHEMES",

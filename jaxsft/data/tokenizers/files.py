@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxsft import documents
-from jaxsft.data.chat.template_files import TEMPLATES, templates_of
+from jaxsft.data.template_files import TEMPLATES, templates_of
 from jaxsft.data.tokenizers import sentencepiece
 from jaxsft.data.tokenizers.tokenizer_json import (
     check_config,

@@ -21,7 +21,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from jaxsft.data import chinese
-from jaxsft.data.chat.template_files import TEMPLATES, named_templates
+from jaxsft.data.template_files import TEMPLATES, named_templates
 from jaxsft.data.tokenizers import files as tokenizer_files
 from jaxsft.data.tokenizers.plain_vocabulary import PlainReader
 from jaxsft.data.tokenizers.special_tokens import Frames, Wrapped, frames, own_frames, processor

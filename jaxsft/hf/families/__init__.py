@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
+from jaxsft import plugins
 from jaxsft.errors import ConfigError
 from jaxsft.hf.families import (
     bart,
@@ -30,7 +31,7 @@ from jaxsft.hf.families.family import Family
 from jaxsft.hf.families.key_types import OF_HEADS, shown, wrong
 from jaxsft.hf.families.keys import names_read
 
-FAMILIES: dict[str, Family] = {
+_OWN = {
     family.model_type: family
     for family in (
         llama.FAMILY,
@@ -61,6 +62,7 @@ FAMILIES: dict[str, Family] = {
         modernbert.FAMILY,
     )
 }
+FAMILIES = plugins.Registry("families", _OWN)
 
 
 # What people take for a family that is known; other names are compared letter by letter.
@@ -89,7 +91,7 @@ def get(model_type: object, place: str) -> Family:
         hint = hint or (f"the nearest, {near[0]}, computes otherwise" if near else None)
         told = f"model_type={shown(model_type)} is not known here{f' ({hint})' if hint else ''}"
         raise ConfigError(f"{place}: {told}; there are {', '.join(FAMILIES)}")
-    return FAMILIES[model_type]
+    return FAMILIES.take(model_type)
 
 
 def of(values: Mapping[str, Any], place: str, part: str = "all") -> Family:

@@ -125,6 +125,8 @@ class Family:
       bare: the end of the name of the class without a head.
       around: what the names of the body begin with besides, in files of models that hold more.
       encoder: of an encoder-decoder, the family of its encoder alone.
+      keys: keys of config.json that its classes read, `key` or `key=default` with blanks between
+        them; empty: they stand in `reads.py`.
       ties: whether its class ties the output to the embedding wherever the files have no output
         matrix, whatever the config says.
     """
@@ -145,6 +147,7 @@ class Family:
     around: tuple[str, ...] = ()
     encoder: Family | None = None
     ties: bool = False
+    keys: str = ""
 
     @property
     def prefixes(self) -> tuple[str, ...]:

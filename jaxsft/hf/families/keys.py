@@ -14,9 +14,10 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from jaxsft import plugins
 from jaxsft.errors import ConfigError
 from jaxsft.hf.families.key_types import shown, wrong
-from jaxsft.hf.families.reads import ALIASES, READS
+from jaxsft.hf.families.reads import ALIASES, READS, SHARED
 
 # Read by classes, and no number of what we compute depends on it: what training here has options of
 # its own for, initial values (files have the weights), what a call returns, how it is computed, ids
@@ -162,17 +163,24 @@ class Keys:
                 )
 
 
+def words_read(family: str) -> frozenset[str]:
+    """Returns `key` or `key=default` of every key that the classes of a family read."""
+    if family in READS:
+        return READS[family]
+    return frozenset(f"{SHARED} {plugins.table('families')[family].keys}".split())
+
+
 @functools.cache
 def defaults(family: str) -> dict[str, Any]:
     """Returns the constants that the classes of a family take for missing keys."""
-    split = (word.partition("=") for word in READS[family])
+    split = (word.partition("=") for word in words_read(family))
     found = {key: json.loads(value) for key, sign, value in split if sign}
     return {ALIASES.get(family, {}).get(key, key): value for key, value in found.items()}
 
 
 @functools.cache
 def names_read(family: str) -> frozenset[str]:
-    return frozenset(word.partition("=")[0] for word in READS[family])
+    return frozenset(word.partition("=")[0] for word in words_read(family))
 
 
 @functools.cache

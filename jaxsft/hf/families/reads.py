@@ -6,7 +6,7 @@ Made by `python -m tools.config_keys write`.
 from __future__ import annotations
 
 VERSION = "5.24.0"  # of transformers
-_SHARED = """
+SHARED = """
 architectures=null attn_implementation chunk_size_feed_forward=0 dtype=null gradient_checkpointing
 id2label=null is_causal label2id=null model_type num_labels output_attentions
 output_hidden_states=false per_layer_config problem_type=null quantization_config return_dict=true
@@ -312,13 +312,14 @@ is_encoder_decoder=false layer_types=null local_attention=128 local_rope_theta
 max_position_embeddings=8192 mlp_bias=false mlp_dropout=0.0 norm_bias=false norm_eps=1e-05
 num_attention_heads=12 num_hidden_layers=22 original_max_position_embeddings pad_token_id=50283
 partial_rotary_factor rope_parameters=null rope_scaling rope_theta sep_token_id=50282
-sparse_pred_ignore_index=-100 sparse_prediction=false tie_word_embeddings=true vocab_size=50368
+sliding_window sparse_pred_ignore_index=-100 sparse_prediction=false tie_word_embeddings=true
+vocab_size=50368
 """
     ),
 }
 # key or key=default
 READS: dict[str, frozenset[str]] = {
-    name: frozenset(f"{_SHARED} {words}".split()) for name, words in _OWN.items()
+    name: frozenset(f"{SHARED} {words}".split()) for name, words in _OWN.items()
 }
 ALIASES: dict[str, dict[str, str]] = {  # other names of keys
     "mixtral": {

@@ -10,11 +10,12 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from jaxsft import plugins
 from jaxsft.config import compose
 from jaxsft.errors import ConfigError
 from jaxsft.prepare.stage import Context, Stage
 
-STAGES = {
+_OWN = {
     "collect": "collect.Collect",
     "clean": "clean.Clean",
     "pii": "pii.Pii",
@@ -36,13 +37,18 @@ STAGES = {
     "denoise": "denoise.Denoise",
     "annotate": "first_annotation.Annotate",
 }
+# of ours the module and the class, of a plug-in the class
+STAGES = plugins.Registry("stages", _OWN)
 
 
 def get(name: str) -> type[Stage]:
     """Returns the class of a stage. Raises ConfigError where there is none of the name."""
     if name not in STAGES:
         raise ConfigError(f"stages: {name!r} is unknown; there are {', '.join(STAGES)}")
-    module, cls = STAGES[name].split(".")
+    found = STAGES.take(name)
+    if isinstance(found, type):
+        return found
+    module, cls = found.split(".")
     return getattr(importlib.import_module(f"jaxsft.prepare.stages.{module}"), cls)
 
 

@@ -42,11 +42,12 @@ class Balance(Stage):
     """Brings the classes of the training rows nearer to each other. Other splits stay as they are:
     what is measured must be what comes.
 
-    | method | what it does | for | |---|---|---| | oversample | adds rows to the smaller classes
-    (`fill`) | few rows; watch for overfitting to copies | | undersample | drops rows of the larger
-    classes | more rows than can be trained on | | resample | as many rows as before, some repeated,
-    some dropped | a fixed budget | | weight | writes a weight per row, 1 on average; train with
-    `data.columns.weight` | keeping every row once |
+    - oversample: adds rows to the smaller classes (`fill`); for few rows; watch for overfitting to
+      copies
+    - undersample: drops rows of the larger classes; for more rows than can be trained on
+    - resample: as many rows as before, some repeated, some dropped; for a fixed budget
+    - weight: writes a weight per row, 1 on average; train with `data.columns.weight`; for keeping
+      every row once
 
     How far is said by `toward`: equal (all classes alike), sqrt and temperature (`n^(1/T)`; Mahajan
     et al. 2018, Conneau et al. 2020), effective (the effective number of samples, Cui et al. 2019),

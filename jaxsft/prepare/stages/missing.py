@@ -51,18 +51,23 @@ class Missing(Stage):
     `linear` and `polynomial` look along the rows of the split itself. Numbers that a strategy for
     numbers has looked at come out as numbers, whatever the file wrote them as. Which to take:
 
-    | strategy | fills in | for | |---|---|---| | drop | nothing: the row goes (never in `predict`)
-    | few rows, or a label | | constant | `value` | a cell whose absence has a meaning | | mean,
-    median, min, max | that of the training rows | a first, weak answer; shrinks the variance | |
-    mode | the most frequent value (the smallest of equally frequent ones) | categories | | group |
-    `statistic` of the training rows with the same `group` | when the group says much | | knn | the
-    mean of the nearest rows (Troyanskaya et al. 2001) | several related numbers, any shape of
-    relation | | iterative | chained ridge regressions (van Buuren and Groothuis-Oudshoorn 2011) |
-    several numbers, linear relations | | autoencoder | a small denoising autoencoder (Vincent et
-    al. 2008; Gondara and Wang 2018) | many related numbers, many rows | | linear, polynomial |
-    between the neighbours along `order` (Newton's divided differences) | series | | indicator | a
-    neutral value, and says so in `<field>_missing` | when the gap itself may tell something | |
-    mask | a token | text |
+    - drop: nothing: the row goes (never in `predict`); for few rows, or a label
+    - constant: `value`; for a cell whose absence has a meaning
+    - mean, median, min, max: that of the training rows; for a first, weak answer; shrinks the
+      variance
+    - mode: the most frequent value (the smallest of equally frequent ones); for categories
+    - group: `statistic` of the training rows with the same `group`; for when the group says much
+    - knn: the mean of the nearest rows (Troyanskaya et al. 2001); for several related numbers, any
+      shape of relation
+    - iterative: chained ridge regressions (van Buuren and Groothuis-Oudshoorn 2011); for several
+      numbers, linear relations
+    - autoencoder: a small denoising autoencoder (Vincent et al. 2008; Gondara and Wang 2018); for
+      many related numbers, many rows
+    - linear, polynomial: between the neighbours along `order` (Newton's divided differences); for
+      series
+    - indicator: a neutral value, and says so in `<field>_missing`; for when the gap itself may tell
+      something
+    - mask: a token; for text
 
     A strategy that does not fit a column (the mean of a text, of class names or of class numbers)
     is an error that names what fits. `judge` in this module measures a strategy on cells that it

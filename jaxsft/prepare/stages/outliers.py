@@ -33,21 +33,25 @@ class Outliers(Stage):
 
     Columns one at a time, with limits that a reader can check:
 
-    | method | a number is out where | for | |---|---|---| | zscore | it is `threshold` (3) standard
-    deviations from the mean | bell-shaped numbers; outliers widen their own limits | | iqr | it is
-    `threshold` (1.5) quartile distances beyond the quartiles (Tukey 1977) | skewed numbers, lengths
-    of texts | | mad | its modified z-score exceeds `threshold` (3.5; Iglewicz and Hoaglin 1993) |
-    many outliers |
+    - zscore: a number is out where it is `threshold` (3) standard deviations from the mean; for
+      bell-shaped numbers; outliers widen their own limits
+    - iqr: a number is out where it is `threshold` (1.5) quartile distances beyond the quartiles
+      (Tukey 1977); for skewed numbers, lengths of texts
+    - mad: a number is out where its modified z-score exceeds `threshold` (3.5; Iglewicz and Hoaglin
+      1993); for many outliers
 
     Several columns, or an embedding, together; without `threshold`, the `fraction` of training rows
     with the highest scores is out:
 
-    | method | score | for | |---|---|---| | forest | isolation forest (Liu, Ting and Zhou 2008);
-    its trees are kept as arrays | many columns of any scale | | lof | local outlier factor (Breunig
-    et al. 2000); its points are kept | clusters of different density | | mahalanobis | distance
-    from the mean in units of a shrunk covariance (Ledoit and Wolf 2004) | correlated numbers, one
-    cluster | | cosine | 1 - cosine to the mean direction | embeddings | | autoencoder | error of a
-    small autoencoder (Hawkins et al. 2002) | relations that are no lines |
+    - forest: isolation forest (Liu, Ting and Zhou 2008); its trees are kept as arrays; for many
+      columns of any scale
+    - lof: local outlier factor (Breunig et al. 2000); its points are kept; for clusters of
+      different density
+    - mahalanobis: distance from the mean in units of a shrunk covariance (Ledoit and Wolf 2004);
+      for correlated numbers, one cluster
+    - cosine: 1 - cosine to the mean direction; for embeddings
+    - autoencoder: error of a small autoencoder (Hawkins et al. 2002); for relations that are no
+      lines
 
     forest, lof and mahalanobis need `pip install -e ".[numeric]"`.
     """

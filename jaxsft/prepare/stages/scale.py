@@ -22,10 +22,11 @@ class Scale(Stage):
     """Brings columns of numbers to a common scale, `(x - centre) / spread`, learnt from the
     training rows: targets of a regression, or what other stages compute distances from.
 
-    | method | centre | spread | |---|---|---| | standard | mean | standard deviation, divided by N
-    | | robust | median | distance of the quartiles, interpolated linearly (Hyndman and Fan 1996,
-    type 7): outliers do not move it | | minmax | minimum, brought to `low` | range, brought to
-    `high - low`; one outlier moves all |
+    - standard: the centre is the mean, the spread the standard deviation, divided by N
+    - robust: the centre is the median, the spread the distance of the quartiles, interpolated
+      linearly (Hyndman and Fan 1996, type 7): outliers do not move it
+    - minmax: the centre is the minimum, brought to `low`, the spread the range, brought to
+      `high - low`; one outlier moves all
 
     New rows (`predict`) may lack a column: it is a target, and `inverse` in this module takes its
     predictions back. A column that is constant in training has no scale and is an error.

@@ -24,11 +24,12 @@ class Smooth(Stage):
     """Takes noise out of ordered series of numbers (ratings over time, sensor values, lengths). It
     is for signals: noise in texts is the matter of `clean`, noise in labels that of `label_noise`.
 
-    | method | what it does | for | |---|---|---| | mean | the mean of a window | slow signals | |
-    median | the median of a window | single wild values, edges kept | | wiener | the local mean
-    where the window varies no more than the noise, the signal where it does (Lim 1990) | signals
-    that are quiet in parts | | wavelet | wavelet coefficients softly thresholded at the universal
-    threshold (Donoho and Johnstone 1994) | structure at several scales |
+    - mean: the mean of a window; for slow signals
+    - median: the median of a window; for single wild values, edges kept
+    - wiener: the local mean where the window varies no more than the noise, the signal where it
+      does (Lim 1990); for signals that are quiet in parts
+    - wavelet: wavelet coefficients softly thresholded at the universal threshold (Donoho and
+      Johnstone 1994); for structure at several scales
 
     Each series is filtered by itself, over the rows of its split, both before and after each place:
     a forecast must not use it on its inputs. Before `split` the rows of a split would be means over

@@ -9,7 +9,7 @@ import pytest
 from jaxsft.config.schema import Columns
 from jaxsft.data.chat.templates import Template
 from jaxsft.data.formats import Row
-from jaxsft.data.records import KINDS
+from jaxsft.data.records import CHAT
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from tests.realdata import real
 
@@ -34,7 +34,7 @@ def minimind():
 def test_ids_are_those_of_transformers(minimind, name):  # guards C4 C6 C9 C10 C13
     case = CASES[name]
     fields = {"messages": case["messages"], "tools": case.get("tools")}
-    talk = KINDS["chat"].record(Row(fields, "golden", 1), Columns())
+    talk = CHAT.record(Row(fields, "golden", 1), Columns())
     template = Template.of(minimind, variables=case.get("variables"))
     for _ in range(2):  # the second time from the learnt layout
         rendered = template.render(talk, "golden:1")

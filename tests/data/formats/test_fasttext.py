@@ -4,7 +4,7 @@ import pytest
 
 from jaxsft.config.schema import Columns
 from jaxsft.data import formats
-from jaxsft.data.records import KINDS, multilabel_record
+from jaxsft.data.records import LABEL, multilabel_record
 from jaxsft.errors import DataError
 
 
@@ -23,7 +23,7 @@ def test_labels_of_fasttext_are_told_by_content(tmp_path):
         (4, {"text": "y", "labels": ["c"]}),
     ]
     assert multilabel_record(found[0], Columns()).labels == ("a", "b")
-    kind = KINDS["classify"]
+    kind = LABEL
     assert kind.record(found[1], kind.infer_columns(found[1], Columns())).label == "c"
 
 
@@ -37,7 +37,7 @@ def test_the_first_word_is_the_label(tmp_path):
     with pytest.raises(
         DataError, match=r"no column 'label'.*data.format=fasttext data.options.prefix=none"
     ):
-        KINDS["classify"].infer_columns(plain, Columns())
+        LABEL.infer_columns(plain, Columns())
 
 
 @pytest.mark.parametrize(

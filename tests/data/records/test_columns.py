@@ -1,14 +1,15 @@
-"""What `READS` says of each kind is what its parser reads: no field more, and none less."""
+"""What `Kind.reads` says of each kind is what its parser reads: no field more, and none less."""
 
 import dataclasses
 
 import pytest
 
-from jaxsft import check
+from jaxsft.check import check
 from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row
-from jaxsft.data.records import KINDS, READS, columns_read
+from jaxsft.data.records import columns_read
 from jaxsft.errors import ConfigError
+from jaxsft.tasks.specs import SPECS
 from jaxsft.training import setup
 from tests import tiny
 
@@ -97,9 +98,9 @@ class Noted:
         return getattr(self._columns, name)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", SPECS)
 def test_what_is_declared_is_what_is_read(name, monkeypatch):
-    kind, seen = KINDS[name], set()
+    kind, seen = SPECS[name].records, set()
     # the inferred columns stay those that note
     monkeypatch.setattr(dataclasses, "replace", lambda value, **_: value)
     for fields, named in SAMPLES[name]:
@@ -107,12 +108,10 @@ def test_what_is_declared_is_what_is_read(name, monkeypatch):
         kind.infer_columns(Row(fields, "a", 1), columns)
         kind.inputs(columns), kind.outputs(columns)
         kind.record(Row(fields, "a", 1), columns)
-    declared = set(columns_read(kind.record))
+    declared = set(columns_read(kind))
     assert seen - {"weight"} <= declared
     assert declared - seen <= ELSEWHERE | {"weight"}
-    assert READS.keys() == KINDS.keys() and declared <= {
-        field.name for field in dataclasses.fields(Columns)
-    }
+    assert declared <= {field.name for field in dataclasses.fields(Columns)}
 
 
 def test_a_column_that_the_task_never_reads_is_an_error(tmp_path):
@@ -126,7 +125,7 @@ def test_a_column_that_the_task_never_reads_is_an_error(tmp_path):
         data={"train": str(data), "columns": Columns(**columns)},
     )
     assert setup.resolve(made(label="label")).data.columns.label == "label"
-    for action in (setup.resolve, check.check):
+    for action in (setup.resolve, check):
         with pytest.raises(
             ConfigError,
             match=(

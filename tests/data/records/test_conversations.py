@@ -8,7 +8,7 @@ import pytest
 from jaxsft.config.schema import Columns
 from jaxsft.data import formats
 from jaxsft.data.formats import Row
-from jaxsft.data.records import KINDS, Chat, Message, chat_record, form_of, open_chat
+from jaxsft.data.records import CHAT, Chat, Message, chat_record, form_of, open_chat
 from jaxsft.errors import DataError
 from tests.realdata import real
 
@@ -387,7 +387,7 @@ def test_real_conversations(file, names, rows, first):
     found = formats.read(real(file))
     records = [chat_record(r, columns(**names)) for r in found]
     assert len(records) == (rows or len(found)) and {r.messages[0].role for r in records} == {first}
-    assert all(text is not None for r in records for text in KINDS["chat"].texts(r))
+    assert all(text is not None for r in records for text in CHAT.texts(r))
 
 
 def test_real_questions_without_answers():
@@ -481,3 +481,18 @@ def test_a_schema_keeps_its_nulls():
         == chat(USER, BOT, tools=[schema]).tools
         == (schema,)
     )
+
+
+@pytest.mark.parametrize("prompt", [{}, {"prompt": "a"}])
+def test_preferences_of_whole_conversations_name_the_field(prompt):
+    """UltraFeedback, binarized, has the prompt again as the first message of each answer."""
+    rows = row(**prompt, chosen=[USER, BOT], rejected=[USER, BOT | {"content": "c"}])
+    with pytest.raises(DataError, match=r"rejected: preference data.*data.columns.messages=chosen"):
+        chat_record(rows, columns())
+    assert said(chat_record(rows, columns(messages="chosen"))) == [
+        ("user", "a"),
+        ("assistant", "b"),
+    ]
+    rows = row(prompt="a", chosen=[BOT], rejected=[BOT])
+    with pytest.raises(DataError, match=r"data.columns.completion=chosen"):
+        chat_record(rows, columns())

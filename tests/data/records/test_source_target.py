@@ -5,7 +5,7 @@ import pytest
 from jaxsft.config.schema import Columns
 from jaxsft.data import formats
 from jaxsft.data.formats import Row
-from jaxsft.data.records import KINDS, Seq2Seq, group_references, seq2seq_record
+from jaxsft.data.records import SOURCE_TARGET, Seq2Seq, group_references, seq2seq_record
 from jaxsft.errors import DataError
 from tests.realdata import real
 
@@ -22,7 +22,7 @@ def test_a_target_or_references():
     several = Seq2Seq("a", "b", ("b", "c"))
     assert seq2seq_record(row(source="a", references=["b", "c"]), Columns()) == several
     assert seq2seq_record(row(source="a", refs='["b", "c"]'), Columns(references="refs")) == several
-    assert KINDS["seq2seq"].texts(several) == ["a", "b", "c"]
+    assert SOURCE_TARGET.texts(several) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize(

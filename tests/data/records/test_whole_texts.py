@@ -10,7 +10,7 @@ from jaxsft.config.schema import Columns
 from jaxsft.data import formats
 from jaxsft.data.formats import Row
 from jaxsft.data.records import (
-    KINDS,
+    NUMBERS,
     LabelledText,
     MultiLabel,
     Pair,
@@ -274,7 +274,7 @@ def test_goemotions():
 
 def test_emobank():
     columns = Columns(targets=["V", "A", "D"])
-    kind = KINDS["regress"]
+    kind = NUMBERS
     rows = formats.read(
         real("emobank/emobank.csv.gz"), columns=[*kind.inputs(columns), *kind.outputs(columns)]
     )

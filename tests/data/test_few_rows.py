@@ -7,13 +7,14 @@ from types import SimpleNamespace
 import pytest
 
 from jaxsft import tasks
+from jaxsft.data import few_rows
 from jaxsft.data.records import LabelledText, MultiLabel, Pair, Regression, Tags
-from jaxsft.training import setup, split_labels
+from jaxsft.data.splits import Records
 
 
 def limited(task, records, rows):
-    part = setup.Records(records, [f"a:{i}" for i in range(1, len(records) + 1)])
-    return split_labels.limit(part, rows, tasks.get(task))
+    part = Records(records, [f"a:{i}" for i in range(1, len(records) + 1)])
+    return few_rows.limit(part, rows, tasks.get(task))
 
 
 def test_ten_rows_have_every_label():
@@ -75,4 +76,4 @@ def test_numbers_are_high_and_low(task):
 def test_one_label_shows_nothing():
     records = [LabelledText(f"t{i}", None, "ham") for i in range(20)]
     assert "learning them by heart shows nothing" in limited("classify", records, 5).notes[0]
-    assert split_labels.limit(SimpleNamespace(records=records), None) is not None
+    assert few_rows.limit(SimpleNamespace(records=records), None) is not None

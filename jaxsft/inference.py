@@ -1,0 +1,526 @@
+"""A trained model from its run directory: what it answers, predicts and scores.
+
+model = jaxsft.load("runs/first")
+model.generate("translate: red cat")
+model.predict(["a text", "another"])
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxsft import halves, plugins, remote, rundir
+from jaxsft.config import compose as composing
+from jaxsft.config import resolve as resolving
+from jaxsft.config import validate
+from jaxsft.config.durations import Clock
+from jaxsft.config.schema import (
+    Columns,
+    Config,
+    DataConfig,
+    EvaluationConfig,
+    GenerateConfig,
+    MeshConfig,
+)
+from jaxsft.data import hub, pipeline, prepared, splits
+from jaxsft.data.formats import Row
+from jaxsft.data.given_rows import Prompt, prompt_row, rows_of, with_predictions
+from jaxsft.data.ledger import Aside
+from jaxsft.data.pipeline import Split
+from jaxsft.data.splits import Records
+from jaxsft.errors import ConfigError, DataError
+from jaxsft.evaluation import evaluate as evaluation
+from jaxsft.generation import decoding as generation
+from jaxsft.generation import stops
+from jaxsft.hf import read as pretrained
+from jaxsft.sharding import mesh as meshes
+from jaxsft.sharding import platforms
+from jaxsft.training import headless_export, runs, setup
+from jaxsft.training.held import Held
+from jaxsft.training.hyper import make_hyper
+from jaxsft.training.recorder import Result
+from jaxsft.training.step import objective_value
+
+CHECKPOINT = "checkpoint="
+OVERRIDABLE = (
+    "data",
+    "evaluation",
+    "generate",
+    "mesh",
+    "precision",
+    "seed",
+    "loss.chunk",
+    "model.attention",
+    "model.unroll",
+)
+
+
+def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
+    """A trained model, from its run directory alone: the best weights (the newest ones of a run
+    without validation or not yet finished). A folder in the layout of Hugging Face is a model too:
+    of task=chat where it has a chat template, else of task=lm.
+
+    Args:
+      overrides: `key=value` of what cannot change the meaning of the weights: data, evaluation,
+        generate, mesh, precision, seed; of a folder `task.variables` too; `checkpoint=STEP` or
+        `checkpoint=newest` for another step than the best; and `plugins=[MODULE]`, as the run had
+        it.
+
+    Raises:
+      ConfigError: not a run directory, or an option that cannot be changed for a trained run.
+      CheckpointError: no good checkpoint.
+    """
+    overrides = tuple(plugins.of_arguments(overrides))
+    remote.opened.cache_clear()  # the run may have gone on since
+    asked = next(
+        (text.partition("=")[2] for text in overrides if text.startswith(CHECKPOINT)), None
+    )
+    overrides = tuple(text for text in overrides if not text.startswith(CHECKPOINT))
+    _refuse_fixed(run, overrides)
+    change = functools.partial(_changed, overrides)
+    platforms.devices()
+    if isinstance(run, Result):
+        return Model(runs.open_run(run.mirror.place, change, checkpoint=asked))
+    if pretrained.is_source(folder := remote.opened(str(hub.run_dir(str(run))))):
+        if asked is not None:
+            raise ConfigError(
+                f"checkpoint={asked}: {run} is no run directory, and has no steps; leave it out"
+            )
+        return Model(headless_export.open_folder(folder, change))
+    return Model(runs.open_run(run, change, checkpoint=asked))
+
+
+def _refuse_fixed(run: str | os.PathLike | Result, overrides: Sequence[str]) -> None:
+    """Raises ConfigError where an option cannot be changed for a trained run."""
+    for text in overrides:
+        key = text.partition("=")[0]
+        if (
+            key.partition(".")[0] not in OVERRIDABLE
+            and key not in OVERRIDABLE
+            and not _of_untrained(run, key)
+        ):
+            groups = {
+                "generate": GenerateConfig,
+                "evaluation": EvaluationConfig,
+                "data": DataConfig,
+            }
+            near = [
+                f"; did you mean {name}.{key}?"
+                for name, group in groups.items()
+                if key in group.__dataclass_fields__
+            ]
+            raise ConfigError(
+                f"{key}: cannot be changed for a trained run; what can is"
+                f" {', '.join(OVERRIDABLE)}{''.join(near[:1])}"
+            )
+
+
+def _changed(overrides: Sequence[str], config: Config) -> Config:
+    """Returns the config of a run with these options, on the devices that are here."""
+    config = composing.override(config, overrides)
+    validate.of_run(config)
+    setup.check_columns(config)
+    given = any(text.startswith("mesh.") for text in overrides)
+    config = dataclasses.replace(
+        config, mesh=meshes.resolve(config.mesh) if given else _mesh_here(config.mesh)
+    )
+    validate.evaluation_batches(config)
+    return resolving.with_precision(config, platforms.facts())
+
+
+def _of_untrained(run: str | os.PathLike | Result, key: str) -> bool:
+    """Returns whether an option may be changed for a folder of Hugging Face: nobody has trained
+    with the variables of its template.
+    """
+    if isinstance(run, Result) or not (
+        key == "task.variables" or key.startswith("task.variables.")
+    ):
+        return False
+    return pretrained.is_source(remote.opened(str(hub.run_dir(str(run)))))
+
+
+def _mesh_here(mesh: MeshConfig) -> MeshConfig:
+    """The run's own mesh, or one device where there are fewer than it was trained on."""
+    if mesh.data * mesh.fsdp * mesh.tensor <= jax.device_count():
+        return mesh
+    print(
+        f"trained on {mesh.data * mesh.fsdp * mesh.tensor} devices; running on one of"
+        f" {jax.device_count()}",
+        file=sys.stderr,
+    )
+    return MeshConfig(data=1)
+
+
+def model_functions(run: str | None) -> dict[str, Callable]:
+    """What stages use a model through: `score` (the perplexity of each text, of a run with task=lm)
+    and `predict` (what `Model.predict` gives). The model is loaded when it is first asked; without
+    a run there are none.
+    """
+    if run is None:
+        return {}
+    model = functools.cache(lambda: load(run))
+
+    def score(texts: Sequence[str]) -> np.ndarray:
+        if model().task.spec.output != "continuation":
+            raise ConfigError(
+                f"run={run}: task={model().task.name} gives no perplexity; expected a run with"
+                " task=lm"
+            )
+        lines = model().predict(list(texts))
+        return np.array(
+            [
+                np.exp(line["nll"] / line["tokens"]) if line.get("tokens") else np.inf
+                for line in lines
+            ]
+        )
+
+    return {"score": score, "predict": lambda records: model().predict(records)}
+
+
+class Model:
+    """The weights of a run and what they were trained with: tokenizer, template, stop tokens,
+    labels. Made by `load`.
+    """
+
+    def __init__(self, run: runs.Run):
+        self._held, self.parts, self.folder, self.step = Held(run), run.parts, run.folder, run.step
+        self.config, self.task, self.tokenizer = (
+            run.parts.config,
+            run.parts.task,
+            run.parts.tokenizer,
+        )
+
+    def __repr__(self) -> str:
+        return f"<jaxsft model of {self.folder}: task={self.task.name}, step {self.step}>"
+
+    @property
+    def run(self) -> runs.Run:
+        """The run, with its layers stacked."""
+        return self._held.run
+
+    @property
+    def params(self) -> Any:
+        """All weights, frozen ones too, in the layout of `jaxsft.models.transformer`; of a folder
+        under precision=bf16 on a CPU, rounded to it.
+        """
+        return jax.tree.map(lambda w: halves.unpack(w) if halves.are(w) else w, self.run.params)
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        *,
+        max_new_tokens: int | None = None,
+        temperature: float | None = None,
+        seed: int | None = None,
+        **options: Any,
+    ) -> str | list[str]:
+        """What the model answers; with task=lm, how it continues a text. Equal to `jaxsft
+        generate`.
+
+        Args:
+          prompts: a text or a conversation (a list of messages with role and content): one answer.
+            A list of either: a list of answers.
+          max_new_tokens: at most so many tokens; None: `generate.max_new_tokens`, whose `auto` is
+            twice the longest answer of training.
+          temperature: 0 is greedy; None: `generate.temperature`.
+          seed: of the samples; None: the run's. A sample depends on the seed and on its place in
+            the list.
+          options: others of `generate`: top_k, top_p, min_p, repetition_penalty, num_beams,
+            length_penalty, stop, batch_size.
+
+        Raises:
+          ConfigError: the task generates nothing, or an option is unknown or out of range.
+          DataError: a message is malformed, or the assistant has the last word.
+        """
+        config = self._generating(
+            seed, max_new_tokens=max_new_tokens, temperature=temperature, **options
+        )
+        single = isinstance(prompts, str) or (bool(prompts) and isinstance(prompts[0], Mapping))
+        rows = [
+            prompt_row(prompt, i, self.task)
+            for i, prompt in enumerate([prompts] if single else prompts, start=1)
+        ]
+        ids = [self.task.prompt(self.task.unlabelled(row, Columns()), row.where) for row in rows]
+        few = 1 << max(len(ids) - 1, 0).bit_length()  # few sizes, so that few programs are compiled
+        how = dataclasses.replace(
+            config.generate,
+            batch_size=min(config.generate.batch_size, few * config.generate.num_beams),
+        )
+        out = generation.generate(
+            self.parts.model,
+            self._held.layers,
+            ids,
+            how,
+            pieces=self.tokenizer.pieces,
+            **self._limits(config),
+        )
+        texts = [answer.text for answer in out]
+        return texts[0] if single else texts
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        max_new_tokens: int | None = None,
+        seed: int | None = None,
+        **options: Any,
+    ) -> Iterator[str]:
+        """The answer of `generate` in the pieces that become readable, token by token: joined they
+        are the same text. Raises as `generate`.
+
+        Some tokenizers read a character as single bytes once a byte follows that fits no character:
+        what was given stays, and the text goes on.
+        """
+        config = self._generating(seed, max_new_tokens=max_new_tokens, **options)
+        if config.generate.num_beams > 1:
+            raise ConfigError(
+                f"generate.num_beams={config.generate.num_beams}: beams cannot be streamed; set"
+                " generate.num_beams=1"
+            )
+        row = prompt_row(prompt, 1, self.task)
+        ids = [self.task.prompt(self.task.unlabelled(row, Columns()), row.where)]
+        how, told = dataclasses.replace(config.generate, batch_size=1), ""
+        for _, answer, complete in generation.continuations(
+            self.parts.model, self._held.layers, ids, how, every=1, **self._limits(config)
+        ):
+            text = answer.text if complete else stops.shown(answer.text, config.generate.stop)
+            # else it grew by nothing, or its end waits for the rest of a character
+            if not told.startswith(text):
+                yield text[len(os.path.commonprefix([told, text])) :]
+                told = text
+
+    def _generating(self, seed: int | None, **options: Any) -> Config:
+        """The config with these options of `generate`. Raises ConfigError."""
+        if not self.task.can_generate:
+            raise ConfigError(
+                f"run={self.folder}: task={self.task.name} generates nothing; use jaxsft predict"
+            )
+        given = {**{f"generate.{key}": value for key, value in options.items()}, "seed": seed}
+        config = composing.override(
+            self.config,
+            [
+                f"{key}={json.dumps(value) if isinstance(value, list) else value}"
+                for key, value in given.items()
+                if value is not None
+            ],
+        )
+        validate.of_run(config)
+        return config
+
+    def _limits(self, config: Config) -> dict[str, Any]:
+        """What `models.generate` needs beside the options."""
+        limits = {
+            "max_new_tokens": self._new_tokens(config),
+            "stop_ids": self.task.stop_ids,
+            "seed": config.seed,
+        }
+        return {
+            **limits,
+            "mesh": self.parts.mesh,
+            "read": self.tokenizer.decode if self.task.generates else self.tokenizer.continued,
+            "start": self.task.start_ids,
+        }
+
+    def predict(self, rows: Sequence[Mapping[str, Any] | str | Row]) -> list[dict[str, Any]]:
+        """Per row, in order, its fields and what is predicted (for chats the generated answer).
+        Equal to `jaxsft predict`; labels need not be there.
+
+        Args:
+          rows: dicts with the columns of training, or texts.
+
+        Raises:
+          DataError: a row cannot be read.
+        """
+        columns = self.config.data.columns
+        rows = self._as_trained(
+            rows_of(rows, (self.task.inputs(columns) or [columns.text or "text"])[0])
+        )
+        records, where = (
+            [self.task.unlabelled(row, columns) for row in rows],
+            [row.where for row in rows],
+        )
+        if not rows:
+            return []
+        if self.task.generates:
+            return self._answered(rows, records)
+        # A row that cannot be predicted is told in its line, never a hole in the output.
+        data = dataclasses.replace(self.config.data, max_dropped=1.0)
+        split, result = self._evaluate(
+            pipeline.load_split("input", records, where, self.task, data, self.config.model.context)
+        )
+        found = {
+            line["row"]: self.task.predicted(line)
+            for line in self.task.predictions(split, result.columns, None)
+        }
+        return with_predictions(
+            rows,
+            [
+                found.get(i) or {"prediction": None, "dropped": split.dropped[i]}
+                for i in range(len(records))
+            ],
+        )
+
+    def answers(self, rows: Sequence[Mapping[str, Any] | str | Row]) -> list[dict[str, Any]]:
+        """Per row, in order, its fields, `prediction` (the answer, or with task=lm the
+        continuation) and `stopped`: whether it ended by itself.
+
+        Args:
+          rows: dicts with the columns of training, or texts.
+
+        Raises:
+          ConfigError: the task generates nothing.
+          DataError: a row cannot be read.
+        """
+        if not self.task.can_generate:
+            raise ConfigError(
+                f"run={self.folder}: task={self.task.name} generates nothing; use jaxsft predict"
+            )
+        columns = self.config.data.columns
+        rows = self._as_trained(rows_of(rows, self.task.inputs(columns)[0]))
+        return self._answered(rows, [self.task.unlabelled(row, columns) for row in rows])
+
+    def _answered(self, rows: list[Row], records: Sequence[Any]) -> list[dict[str, Any]]:
+        parts, limit, where = self.parts, self._new_tokens(self.config), [row.where for row in rows]
+        texts, stopped = evaluation.generate_answers(
+            self.task,
+            parts.model,
+            self._held.layers,
+            records,
+            where,
+            self.config,
+            limit,
+            parts.mesh,
+        )
+        return with_predictions(
+            rows,
+            [
+                {"prediction": text, "stopped": ended}
+                for text, ended in zip(texts, stopped, strict=True)
+            ],
+        )
+
+    def evaluate(
+        self, data: str | os.PathLike | Sequence[Mapping[str, Any] | Row]
+    ) -> dict[str, float]:
+        """Loss and metrics of a file or of rows, by name. Equal to `jaxsft eval`, whose names begin
+        with that of the file.
+
+        Raises:
+          DataError: a row cannot be read, its label is unknown, or there is none.
+        """
+        return self.scored(data, "rows")[2]
+
+    def scored(
+        self, data: Any, name: str, aside: list[Aside] | None = None
+    ) -> tuple[Split, evaluation.Evaluation, dict[str, float]]:
+        """(the split of this name, columns and answers of its rows, its numbers): what predictions
+        are written from. Rows that give no record go into `aside` where `data.on_bad_row` is
+        quarantine.
+        """
+        config, parts = self.config, self.parts
+        aside = [] if aside is None else aside
+        if isinstance(data, str | os.PathLike):
+            data = splits.read_rows(
+                config,
+                str(data),
+                [*self.task.inputs(config.data.columns), *self.task.outputs(config.data.columns)],
+                aside,
+            )
+        rows = splits.usable(config, self._as_trained(rows_of(data, None)), self.task, aside)
+        rows, records, _ = splits.parse_some(config, rows, type(self.task), aside)
+        part = Records(records, [row.where for row in rows], aside)
+        if config.data.unseen_labels == "drop":
+            known = {("label", name) for name in self.task.state.get("labels", ())} | {
+                ("text", name) for name in self.task.state.get("intents", ())
+            }
+            part = splits.seen(part, self.task, known)
+            aside[:] = part.aside
+        part = splits.arranged(type(self.task), part, config.data.columns, training=False)
+        split, result = self._evaluate(parts.split(name, part))
+        if self.task.generates and config.evaluation.generate != "never":
+            answers, numbers = evaluation.answer(
+                self.task, parts.model, self._held.layers, split, config, parts.mesh
+            )
+            result = evaluation.Evaluation(result.numbers | numbers, result.columns, answers)
+        return split, result, {**result.numbers, "rows_read": len(records) + len(aside)}
+
+    def read(self, path: str | os.PathLike, aside: list[Aside] | None = None) -> list[Row]:
+        """The rows of a file of inputs, for `predict`; unreadable ones go into `aside` where
+        `data.on_bad_row` is quarantine. Raises DataError.
+        """
+        return splits.read_rows(
+            self.config,
+            str(path),
+            self.task.inputs(self.config.data.columns),
+            [] if aside is None else aside,
+        )
+
+    @functools.cached_property
+    def prepared(self) -> dict[str, Any] | None:
+        """The manifest of the prepared set that the model was trained on; None where it was trained
+        on raw files.
+        """
+        path = self.folder / "prepared.json"
+        return rundir.read_json(path) if path.is_file() else None
+
+    # --- inside
+    # ----------------------------------------------------------------------------------------------
+    @functools.cached_property
+    def _pass(self) -> Callable[..., Any]:
+        """The evaluation of a batch; one function for the life of the model, so that a shape is
+        compiled once.
+        """
+        return jax.jit(
+            self.parts.program.evaluate, out_shardings=meshes.replicated(self.parts.mesh)
+        )
+
+    def _evaluate(self, split: Split) -> tuple[Split, evaluation.Evaluation]:
+        """Loss, metrics and columns; without generated answers."""
+        parts, run = self.parts, self.run
+        hyper, batches = make_hyper(self.config, Clock(1, 1, 1)), parts.batches(split)
+        step = lambda batch: self._pass(run.weights, run.frozen, parts.put(batch, batches), hyper)
+        objective = lambda terms, totals: objective_value(terms, totals, hyper["terms"])
+        return batches.split, evaluation.evaluate(step, self.task, batches, objective)
+
+    def _as_trained(self, rows: list[Row]) -> list[Row]:
+        """New rows, cleaned, filled and scaled as the training rows were; those of a set that was
+        prepared alike stay.
+
+        Raises:
+          DataError: a row comes from a set that was prepared otherwise, or its stages cannot treat
+            it.
+        """
+        if self.prepared is None:
+            return rows
+        from jaxsft.prepare import run as preparing
+
+        around = {
+            file: prepared.around(file) if Path(file).exists() else None
+            for file in {row.file for row in rows}
+        }
+        for file, found in around.items():
+            if found is not None and prepared.treatment(found) != prepared.treatment(self.prepared):
+                raise DataError(
+                    f"{file} was prepared otherwise than the training data of {self.folder}; give"
+                    " the file that it was prepared from"
+                )
+        new = [row for row in rows if around[row.file] is None]
+        treated = iter(
+            preparing.replay(self.prepared, new, model_functions(self.prepared.get("run")))
+        )
+        return [next(treated) if around[row.file] is None else row for row in rows]
+
+    def _new_tokens(self, config: Config) -> int:
+        """How many tokens are generated at most where there is no reference."""
+        limit = config.generate.max_new_tokens
+        return self.task.answers_up_to if limit == "auto" else limit

@@ -1,0 +1,216 @@
+"""What a run is made of beside its weights: tokenizer, task, batches, model and mesh, built from a
+config and the records of its splits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import linen as nn
+
+from jaxsft import tasks
+from jaxsft.config.schema import Config
+from jaxsft.data import few_rows, pipeline, splits, vectors
+from jaxsft.data.chosen_tokenizer import make_tokenizer
+from jaxsft.data.pipeline import Batch, Batches, Split
+from jaxsft.data.splits import Records
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
+from jaxsft.errors import ConfigError
+from jaxsft.metrics import text_overlap
+from jaxsft.models import registry
+from jaxsft.models.transformer import Params, Transformer
+from jaxsft.optim.optimizers import match_params
+from jaxsft.sharding import mesh as meshes
+from jaxsft.sharding import weights
+from jaxsft.tasks.base import Task
+from jaxsft.training import partition
+from jaxsft.training.step import Program, State
+
+
+@dataclasses.dataclass(frozen=True)
+class Components:
+    """A model that can evaluate and generate: what `eval`, `predict` and `generate` need, and
+    training too.
+    """
+
+    config: Config
+    tokenizer: Tokenizer
+    task: Task
+    model: Transformer
+    specs: Any  # of all weights
+    mesh: jax.sharding.Mesh
+
+    @functools.cached_property
+    def program(self) -> Program:
+        return Program(
+            self.config,
+            self.task,
+            self.model,
+            partition.partition(
+                self.specs, self.specs, self.config.train.freeze, self.config.adapter
+            )[0],
+        )
+
+    @functools.cached_property
+    def vectors(self) -> vectors.VectorRows | None:
+        """What `model.vectors` has for the rows of the embedding."""
+        return (
+            None
+            if self.config.model.vectors is None
+            else vectors.rows_of(self.config.model.vectors, self.tokenizer.words())
+        )
+
+    def init_params(self) -> Params:
+        """Fresh parameters from `seeds.init`, placed on the mesh from the start."""
+        init = lambda key: nn.meta.unbox(self.model.init(key))
+        return jax.jit(init, out_shardings=meshes.shardings(self.specs, self.mesh))(
+            jax.random.key(self.config.seeds.init)
+        )
+
+    @property
+    def room(self) -> int:
+        """The longest text: a learned table of positions has rows for virtual tokens too. Raises
+        ConfigError.
+        """
+        c, longest = self.config.model, self.config.data.max_length
+        room = c.context - (
+            getattr(self.model, "position_offset", 0) if c.positions == "learned" else 0
+        )
+        if room < 1 or (longest != "auto" and longest > room):
+            raise ConfigError(
+                f"data.max_length={longest}: adapter.tokens={self.model.position_offset} leaves"
+                f" {room} of"
+                f" model.context={c.context} learned positions to a text"
+            )
+        return room
+
+    def split(self, name: str, records: Records, like: Split | None = None) -> Split:
+        """The split, encoded; its rows are not shorter than those of `like`."""
+        rows, where, aside, _, source, _ = Records(*records)
+        least = {} if like is None else {"min_length": like.limit, "min_source": like.source_limit}
+        split = pipeline.load_split(
+            name, rows, where, self.task, self.config.data, self.room, aside=aside, **least
+        )
+        if source is None:
+            return split
+        return dataclasses.replace(
+            split, mixed=np.array([source[where[row]] for row in split.arrays["row"]])
+        )
+
+    def batches(self, split: Split, training: bool = False) -> Batches:
+        """`training` shuffles by epoch, and has its own size of batches."""
+        size = self.config.train.batch_size if training else self.config.evaluation.batch_size
+        seed, here = self.config.seeds.data if training else None, meshes.rows_here(self.mesh, size)
+        places = getattr(self.model, "prompt_length", 0)
+        return pipeline.make_batches(
+            split, self.config.data, size, seed, here, self.task.corrupt, places
+        )
+
+    def put(self, batch: Batch, batches: Batches) -> Batch:
+        """A batch on the devices: each process gives its rows."""
+        return meshes.place_rows(batch, self.mesh, batches.batch_size)
+
+    def state_shardings(self, state: State) -> State:
+        """Where each array of the state lives: with the weight that it belongs to, else
+        everywhere."""
+        everywhere, specs = meshes.replicated(self.mesh), self.program.specs
+        placed = meshes.shardings(specs, self.mesh)
+        return State(
+            everywhere,
+            everywhere,
+            placed,
+            match_params(state.opt, specs, placed, everywhere),
+            None if state.ema is None else placed,
+        )
+
+
+def build_components(
+    config: Config,
+    tokenizer: Tokenizer,
+    state: dict[str, Any],
+    mesh: jax.sharding.Mesh | None = None,
+    reads: Tokenizer | None = None,
+) -> Components:
+    """The static parts; `state` is what the task learnt from the training data. `mesh` None: that
+    of the config, on the devices that are here. `reads` is the tokenizer of the task, where it has
+    more tokens than the model has rows for.
+    """
+    task = tasks.get(config.task.name)(config, reads or tokenizer, state)
+    if config.evaluation.metric == "auto":
+        task.config = config = dataclasses.replace(
+            config,
+            evaluation=dataclasses.replace(
+                config.evaluation, metric=f"validation/{task.best_metric}"
+            ),
+        )
+    mesh = mesh or meshes.make_mesh(config.mesh)
+    rows = config.model.vocab_rows or tokenizer.vocab_size
+    if tokenizer.extends:
+        rows = max(rows, tokenizer.vocab_size)
+    if rows < tokenizer.vocab_size:
+        raise ConfigError(
+            f"model.vocab_rows={rows}: the tokenizer has {tokenizer.vocab_size} tokens; give at"
+            " least as many rows"
+        )
+    kind = registry.get(config.model, config.data.packing)
+    options = registry.adapting(kind, config)
+    model = kind(
+        config.model, rows, config.precision, task.head(rows, config.precision), mesh, **options
+    )
+    specs = weights.specs(jax.eval_shape(model.init, jax.random.key(0)))
+    return Components(config, tokenizer, task, model, specs, mesh)
+
+
+def fitted(
+    config: Config, task: type[Task], tokenizer: Tokenizer, records: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns what the task learns of the training split (`Task.fit`); with
+    `data.unseen_labels=learn` the labels of the other splits are known too.
+    """
+    if config.data.unseen_labels == "learn":
+        classes = {
+            label
+            for part in records.values()
+            for record in part.records
+            for label in task.classes(record)
+        }
+        kinds = {"labels": "label", "intents": "text"}
+        more = {
+            option: [name for of, name in sorted(classes) if of == kind]
+            for option, kind in kinds.items()
+            if hasattr(config.task, option)
+        }
+        given = {
+            option: names for option, names in more.items() if getattr(config.task, option) is None
+        }
+        config = dataclasses.replace(config, task=dataclasses.replace(config.task, **given))
+    return task.fit(config, tokenizer, records["train"].records, records["train"].where)
+
+
+def left_out(config: Config) -> list[str]:
+    """Returns a sentence for each folder or archive of data of which files are not read, as they
+    describe the data; and for scores without their library.
+    """
+    missing = (
+        [name for name in text_overlap.left_out() if name not in (config.task.scores or ())]
+        if hasattr(config.task, "scores")
+        else []
+    )
+    note = f"{', '.join(missing)} are left out: they need sacrebleu, which jaxsft[text] brings"
+    return [*([note] if missing else []), *splits.left_out(config)]
+
+
+def prepare(config: Config) -> tuple[Components, dict[str, Records]]:
+    """The parts of a new run, and the records of its splits: tokenizer and labels are learnt from
+    all of the training split.
+    """
+    kind = tasks.get(config.task.name)
+    records = splits.read_splits(config, kind)
+    tokenizer = make_tokenizer(config, kind, records["train"].records)
+    parts = build_components(config, tokenizer, fitted(config, kind, tokenizer, records))
+    return parts, {**records, "train": few_rows.limit(records["train"], config.data.limit, kind)}

@@ -1,0 +1,337 @@
+"""Writes one run directory, and reads it where a run goes on: what the run is, its checkpoints, its
+numbers and its results.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxsft import remote, rundir, seal
+from jaxsft.config import compose, metric_names
+from jaxsft.config.schema import Config
+from jaxsft.data import hub, prepared, splits
+from jaxsft.data.records import label_names
+from jaxsft.errors import ConfigError, JaxsftError
+from jaxsft.evaluation import evaluate as evaluation
+from jaxsft.models import surgery
+from jaxsft.sharding import hosts
+from jaxsft.sharding import mesh as meshes
+from jaxsft.training import banner, device, manifest, pretrained, runs
+from jaxsft.training.callbacks import Metrics, Progress
+from jaxsft.training.checkpoint import Checkpoints, Damaged, digest, flatten
+from jaxsft.training.components import Components
+from jaxsft.training.session import Session
+from jaxsft.training.step import StepMetrics
+from jaxsft.training.trial import Trial, terms_text
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a run came to: its directory, the numbers of `result.json`, and how it ended."""
+
+    run_dir: Path  # on this machine
+    numbers: dict[str, float]
+    stopped_by: int | None = None  # a signal, if it is unfinished
+    # to the directory at a store, if it lies there: what is written into `run_dir` later must be
+    # pushed
+    mirror: remote.Mirror | None = None
+
+
+def exit_code(result: Result) -> int:
+    """Returns 0, or what a shell expects of a program that a signal stopped."""
+    return 0 if result.stopped_by is None else 128 + int(result.stopped_by or signal.SIGINT)
+
+
+@contextlib.contextmanager
+def opened(config: Config, asked: Config) -> Iterator[tuple[Recorder, Config]]:
+    """Makes the run directory of a config, or takes the one that is there, and holds its lock;
+    yields its recorder, and the config with the precision that the run began with where `asked`
+    leaves it open. What is refused before anything was written leaves no directory.
+
+    Raises:
+      ConfigError: another process does not see the directory, or it is of another config.
+    """
+    home = hosts.from_first_process(lambda: _home(config))
+    run_dir = remote.working_copy(home, jax.process_index())
+    if remote.is_remote(home):
+        rundir.create(run_dir, stem="")
+    if not run_dir.is_dir():
+        raise ConfigError(
+            f"run_dir={run_dir}: process {jax.process_index()} does not see it; it must lie where"
+            " all processes do"
+        )
+    # a working copy of its own, or the one that all see
+    mine = hosts.first() or remote.is_remote(home)
+    with rundir.RunLock(run_dir) if mine else contextlib.nullcontext():
+        try:
+            remote.pull(home, run_dir)
+            if hosts.first():
+                rundir.sweep(run_dir)
+            mirror = remote.Mirror(home, run_dir)
+            config = manifest.kept(run_dir, asked, config)
+            manifest.check_config(run_dir, config)
+            yield Recorder(run_dir, mirror), config
+        except JaxsftError:
+            # refused before anything was written
+            if mine and [p.name for p in run_dir.iterdir()] == [rundir.RunLock.NAME]:
+                shutil.rmtree(run_dir)
+            raise
+
+
+def _home(config: Config) -> str:
+    """Returns where the run directory lies, which is made if it is a local one. Raises ConfigError
+    where the store cannot be reached from here.
+    """
+    if config.run_dir is not None and remote.is_remote(config.run_dir):
+        remote.path(config.run_dir)
+        return config.run_dir
+    return str(rundir.create(config.run_dir, stem=config.task.name))
+
+
+class Recorder:
+    """The writer of one run directory, for one trial of a session."""
+
+    def __init__(self, run_dir: Path, mirror: remote.Mirror):
+        self.run_dir, self.mirror, self.began = run_dir, mirror, time.time()
+        self.session: Session | None = None
+        self.trial: Trial | None = None
+        self.start = 0  # the step from which this process goes on
+        self.checkpoints: Checkpoints | None = None
+        self.metrics: Metrics | None = None
+        self.progress: Progress | None = None
+        self.trace: device.Trace | None = None
+
+    def quarantine(self, records: Mapping[str, splits.Records]) -> None:
+        """Writes the rows that were put aside, before too many of them may end the run."""
+        if hosts.first():
+            aside = {name: split.aside for name, split in records.items()}
+            splits.write_quarantine(self.run_dir / "quarantine.jsonl", aside)
+
+    # --- start
+    # ----------------------------------------------------------------------------------------------
+    @property
+    def config(self) -> Config:
+        """The config of the trial."""
+        return self.trial.config
+
+    @functools.cached_property
+    def components(self) -> Components:
+        """Those of the session, with the config of the trial."""
+        shared = self.session.components
+        same = self.config is shared.config
+        return shared if same else dataclasses.replace(shared, config=self.config)
+
+    def open(self, session: Session, trial: Trial) -> Result | None:
+        """Compares the directory with a trial of a session; gives the result of a run that has
+        reached this very duration.
+
+        Raises:
+          ConfigError: data, tokenizer or template changed since the run was started.
+        """
+        self.session, self.trial = session, trial
+        self.trace = device.Trace(self.config.profile, self.run_dir / "profile", session.total)
+        self._facts = manifest.manifest(self.components, session.digests)
+        manifest.check_unchanged(self.run_dir, self.mirror.place, self._facts)
+        healed = hosts.from_first_process(lambda: "\n".join(seal.heal(self.run_dir)))
+        if healed:
+            print(healed, file=sys.stderr)
+        result = self._complete()
+        if result is not None and healed:
+            self._write_start(None)
+        return result
+
+    def _complete(self) -> Result | None:
+        path = self.run_dir / "result.json"
+        if (
+            not path.exists()
+            or compose.read(self.run_dir / "config.yaml").train.duration
+            != self.config.train.duration
+        ):
+            return None
+        if hosts.first():
+            print(
+                f"{self.mirror.place}: this run is complete; these are its numbers", file=sys.stderr
+            )
+        return Result(self.run_dir, rundir.read_json(path))
+
+    def resume(self) -> None:
+        """Writes what the run is, and gives the trial the state of the newest good checkpoint."""
+        facts = manifest.named(self.run_dir, self._facts)
+        self.checkpoints = Checkpoints(self.mirror.place, run=facts.get("run"))
+        self.start = self._restore_newest()
+        self._write_start(facts)
+
+    def _restore_newest(self) -> int:
+        """Returns the step that the trial goes on from. Raises ConfigError."""
+        session, trial = self.session, self.trial
+        found = self.checkpoints.restore_newest(session.state_shapes(trial))
+        if found is None:
+            return 0
+        state, start = found[0], int(found[0].step)
+        meta = rundir.Stored(found[1], f"{self.checkpoints.folder}: the meta of step {start}")
+        trial.restore(state, meta, session.empty_window(trial))
+        session.frozen = runs.with_fixed(session.frozen, meta, self.checkpoints, start)
+        if meta["frozen"] != digest(flatten(session.frozen)):
+            raise ConfigError(
+                f"run_dir={self.mirror.place}: the frozen weights are not those that this run was"
+                " started with"
+            )
+        if start > session.total:
+            raise ConfigError(
+                f"run_dir={self.mirror.place}: has trained {start} steps already, more than"
+                f" train.duration={self.config.train.duration} ({session.total} steps); give a"
+                " longer one, or another run_dir="
+            )
+        return start
+
+    def _write_start(self, facts: dict[str, Any] | None) -> None:
+        """Writes what the run is, before it starts, so that a crash leaves a directory that
+        explains itself. Without facts the run is complete.
+        """
+        hosts.sync("the run directory was read")
+        if not hosts.first():
+            return
+        with seal.rewriting(self.run_dir, facts):
+            self._write_files()
+            if facts is not None:
+                # of a shorter duration: the run is unfinished again
+                (self.run_dir / "result.json").unlink(missing_ok=True)
+        self.mirror.push()
+
+    def _write_files(self) -> None:
+        session, config, parts = self.session, self.config, self.components
+        parts.tokenizer.save(self.run_dir / "tokenizer")
+        rundir.write_json(self.run_dir / "task.json", session.task.state)
+        rundir.write_json(self.run_dir / "ledger.json", session.ledger)
+        if names := config.data.columns.label_names:
+            rundir.write_json(self.run_dir / runs.LABEL_NAMES, list(label_names(names)))
+        if manifest_of_data := prepared.around(config.data.train or ""):
+            # what new rows must go through before they are predicted
+            rundir.write_json(self.run_dir / "prepared.json", manifest_of_data)
+        source = runs.source_parts(parts) if surgery.asked(config.model) else parts
+        if facts := pretrained.facts(source, lambda place: remote.opened(str(hub.run_dir(place)))):
+            rundir.write_json(self.run_dir / pretrained.NAME, facts)
+            print(pretrained.told(facts), flush=True)
+        rundir.write_text(self.run_dir / seal.CONFIG, compose.to_yaml(config))
+
+    def announce(self) -> None:
+        """Prints what will happen, and opens what is written while it does."""
+        session = self.session
+        if hosts.first():
+            told = banner.facts(session, self.start)
+            print(banner.banner(self.config, self.mirror.place, told), flush=True)
+            if self.config.mesh.show:
+                arrays = {"state": self.trial.state, "frozen": session.frozen}
+                print(meshes.table(arrays), flush=True)
+        self.metrics = Metrics(self.run_dir, self.start, self.trial.validated, self.config)
+        self.progress = Progress(session.total, self.start)
+
+    # --- steps
+    # ----------------------------------------------------------------------------------------------
+    def skipped(self, metrics: StepMetrics) -> None:
+        """Tells that a step changed nothing, and why."""
+        self.progress.say(
+            f"step {int(metrics.step) + 1}: skipped (gradient norm {float(metrics.grad_norm)},"
+            f" {terms_text(metrics)})"
+        )
+
+    def log(self, step: int, values: dict[str, Any]) -> None:
+        """Writes the numbers of a log line."""
+        self.metrics.write(step, "train", values)
+        self.progress.update(step, values)
+
+    def validated(self, step: int, numbers: Mapping[str, float], metric: str) -> None:
+        """Writes the numbers of an evaluation; `metric` is told first."""
+        self.metrics.write(step, "validation", dict(numbers))
+        told = metric_names.brief(numbers, metric)
+        self.progress.say(f"step {step:,}: validation {told}")
+
+    def gave_up(self) -> None:
+        """Tells that the trial ran out of patience."""
+        self.progress.say(
+            f"no improvement of {self.config.evaluation.metric} for {self.trial.impatience}"
+            " evaluations: stopped early"
+        )
+
+    def save(self) -> None:
+        """Writes a checkpoint, while the next steps are taken."""
+        self.metrics.sync()  # a checkpoint must not know of lines that a power cut could lose
+        if hosts.first():
+            self.mirror.push()
+        trial, frozen = self.trial, self.session.frozen
+        meta = trial.meta() | {"frozen": digest(flatten(frozen)), "jaxsft": manifest.VERSION}
+        base = frozen if self.config.checkpoint.include_base else runs.fixed(frozen)
+        self.checkpoints.save(trial.step, trial.state, meta, trial.best["step"], base)
+
+    def stop(self, stopped_by: int) -> Result:
+        """Closes the checkpoints of a trial that a signal ended, and tells how it goes on."""
+        self.checkpoints.close()
+        step = self.trial.step
+        self._add_session(step)
+        self.progress.say(
+            f"stopped at step {step}; the same command with run_dir={self.mirror.place} continues"
+        )
+        return Result(self.run_dir, {}, stopped_by)
+
+    def _add_session(self, step: int) -> None:
+        manifest.add_session(self.run_dir, self.began, self.start, step, self.session.mesh)
+
+    # --- results
+    # ----------------------------------------------------------------------------------------------
+    def restore_best(self) -> None:
+        """Gives the trial the state of its best step, or tells why the last one is the result."""
+        trial = self.trial
+        last, best = trial.step, trial.best["step"]
+        self.checkpoints.wait()
+        if best is None and "validation" in self.session.batches:
+            self.progress.say(
+                f"evaluation.metric={self.config.evaluation.metric} was no finite number in any"
+                " evaluation: the last weights are the result; choose another one"
+            )
+        if best is None or best == last:
+            return
+        try:
+            trial.state = self.checkpoints.restore(best, self.session.state_shapes(trial))[0]
+        except Damaged as error:
+            moved = self.checkpoints.set_aside(best)
+            self.checkpoints.forget_best(last)
+            self.progress.say(
+                f"{error}{f'; moved to {moved}' if moved else ''}: the last weights are the"
+                " result, not the best ones"
+            )
+
+    def write_results(self, name: str, result: evaluation.Evaluation) -> None:
+        """Writes predictions and tables of a split."""
+        if hosts.first():
+            split = self.session.batches[name].split
+            evaluation.write_results(self.run_dir, self.session.task, split, result)
+
+    def finish(self, last: int, numbers: dict[str, float]) -> Result:
+        """Writes the numbers; `result.json` comes last: it says that the run is complete."""
+        self._add_session(last)
+        if hosts.first():
+            with seal.rewriting(self.run_dir):
+                # with what was tuned on the validation split
+                rundir.write_json(self.run_dir / "task.json", self.session.task.state)
+            rundir.write_json(self.run_dir / "result.json", numbers)
+            self.mirror.push()
+        hosts.sync("results are written")
+        self.metrics.finish(numbers)
+        return Result(self.run_dir, numbers)
+
+    def close(self) -> None:
+        """Closes all that is open; trackers are told that a run without results failed."""
+        for part in (self.trace, self.progress, self.metrics, self.checkpoints):
+            if part is not None:
+                part.close()

@@ -1,0 +1,300 @@
+"""What the trials of one process share: batches, the clock, frozen weights, the mesh and the
+compiled programs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxsft import progress as stages
+from jaxsft.config import compose, durations
+from jaxsft.config.schema import Config
+from jaxsft.data import pipeline, splits
+from jaxsft.data.splits import Records
+from jaxsft.errors import ConfigError
+from jaxsft.evaluation import evaluate as evaluation
+from jaxsft.models.transformer import Params
+from jaxsft.sharding import hosts
+from jaxsft.sharding import mesh as meshes
+from jaxsft.training import backbone, components, device, manifest, partition, runs
+from jaxsft.training.checkpoint import digest, flatten
+from jaxsft.training.hyper import TABLE, make_hyper, program_key
+from jaxsft.training.step import State, StepMetrics, check_unfreezing, objective_value
+from jaxsft.training.trial import Trial
+
+
+class Session:
+    """The data, the programs and the clock of a config; its trials differ in what is traced."""
+
+    def __init__(
+        self, config: Config, on_records: Callable[[Mapping[str, Records]], None] = lambda _: None
+    ):
+        """Reads and encodes the data.
+
+        Args:
+          on_records: is given the records of all splits before any of them is encoded: too many
+            rows that were put aside may end the run there.
+
+        Raises:
+          JaxsftError: what is wrong with the config or the data.
+        """
+        doing("reading the data")
+        self.components, records = components.prepare(config)
+        self.config = self.components.config  # the metric of tags hangs on what they are
+        self.task, self.program = self.components.task, self.components.program
+        rows = sum(len(split.records) for split in records.values())
+        doing(f"turning {rows:,} rows into tokens")
+        self.digests = {name: splits.data_digest(split) for name, split in records.items()}
+        on_records(records)
+        self.batches, self.ledger = _encode(self.components, records)
+        self.clock = _clock(self.config, self.batches["train"])
+        check_unfreezing(self.program, make_hyper(self.config, self.clock), self.total)
+        self.every = {
+            name: durations.steps(text, self.clock, f"{name}.every")
+            for name, text in (
+                ("checkpoint", self.config.checkpoint.every),
+                ("evaluation", self.config.evaluation.every),
+            )
+        }
+        log_every = self.config.train.log_every
+        self.every["log"] = durations.steps(log_every, self.clock, "train.log_every")
+        self.answers = self._answers()
+        self.frozen: Params | None = None
+        self._starting: Params | None = None  # all weights, for a cached backbone
+        self.spread: list[str] = []  # what is told of arrays that the mesh does not divide
+        self.cached: list[str] = []  # what is told of a cached backbone
+        self.meter = device.Meter(self.mesh.devices)
+        self.agreement = hosts.Agreement(self.mesh)
+
+    @property
+    def mesh(self) -> jax.sharding.Mesh:
+        """The devices that all trials use."""
+        return self.components.mesh
+
+    @property
+    def total(self) -> int:
+        """The steps of the whole training."""
+        return self.clock.total or 0
+
+    def ends_at(self, step: int) -> bool:
+        """Tells whether a step is the last one."""
+        return step == self.total
+
+    def is_due(self, what: str, step: int) -> bool:
+        """Tells whether a step is one after which `log`, `checkpoint` or `evaluation` is due."""
+        return step % self.every[what] == 0
+
+    def check_same(self) -> None:
+        """Compares what all processes must have alike, or their batches would differ, or one would
+        wait for a step that another does not have. Raises ConfigError.
+        """
+        hosts.check_same(
+            {
+                **{f"split {name}": digest for name, digest in self.digests.items()},
+                "config": manifest.config_hash(self.config),
+                "tokenizer": self.components.tokenizer.digest,
+                "number of steps": self.total,
+                "task state": self.task.state,
+            }
+        )
+
+    def _answers(self) -> dict[str, tuple[int, int]]:
+        """Returns, for each split for which answers are generated, how many tokens they may have,
+        and how many references need more. Raises ConfigError.
+        """
+        if not self.task.generates or self.config.evaluation.generate == "never":
+            return {}
+        return {
+            name: evaluation.answer_limit(self.task, self.batches[name].split, self.config)
+            for name in self.batches
+            if name != "train" or self.config.evaluation.on_train
+        }
+
+    # --- trials
+    # ----------------------------------------------------------------------------------------------
+    def trial(self, config: Config | None = None) -> Trial:
+        """Makes a trial with fresh weights; the frozen ones are those of the first.
+
+        Args:
+          config: that of the session, but for what `_check_shared` lets differ; None: the same.
+
+        Raises:
+          ConfigError: the config differs in more, or its frozen weights are others.
+        """
+        config = config or self.config
+        _check_shared(self.config, config)
+        doing("making the weights")
+        alone = config is self.config
+        parts = self.components if alone else dataclasses.replace(self.components, config=config)
+        params = runs.starting_params(parts)
+        rules = (config.train.freeze, config.adapter)
+        trainable, frozen = partition.partition(params, parts.specs, *rules)
+        if self.frozen is None:
+            self.frozen = frozen
+            self._shardings = parts.state_shardings(
+                jax.eval_shape(self.program.init_state, trainable)
+            )
+            self._place = jax.jit(self.program.init_state, out_shardings=self._shardings)
+        elif digest(flatten(frozen)) != digest(flatten(self.frozen)):
+            raise ConfigError(
+                f"seeds.init={config.seeds.init}: trials of one session share their frozen weights,"
+                " and these are others; start from model.pretrained or train.init_from"
+            )
+        if config.train.backbone == "cached":
+            self._starting = params
+        trial = Trial(config, make_hyper(config, self.clock), self._place(trainable))
+        arrays = {"state": trial.state, "frozen": self.frozen}
+        self.spread = meshes.check_spread(arrays, self.mesh, config.mesh.allow_replicated)
+        return trial
+
+    def cache_backbone(self) -> None:
+        """Replaces the texts of all batches by what a cached backbone gives of them
+        (`train.backbone`).
+        """
+        splits = list(self.batches.values())
+        self.cached = backbone.attach(self.components, self._starting, splits)
+        self._starting = None
+
+    def state_shapes(self, trial: Trial) -> State:
+        """Returns shape, dtype and sharding of each array of a trial's state."""
+        return jax.tree.map(
+            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+            jax.eval_shape(lambda: trial.state),
+            self._shardings,
+        )
+
+    def empty_window(self, trial: Trial) -> Any:
+        """Returns zeros in the structure of a trial's window."""
+        args = (trial.state, self.frozen, self._first_batch(), trial.hyper)
+        metrics = jax.eval_shape(self.program.step, *args)[1]
+        return jax.tree.map(
+            lambda s: np.zeros(s.shape, s.dtype), (metrics.terms, metrics.totals, metrics.states)
+        )
+
+    # --- programs
+    # ----------------------------------------------------------------------------------------------
+    def compile(self, trial: Trial) -> None:
+        """Compiles the step, once before the first batch, so that another shape is an error and not
+        a recompilation.
+        """
+        doing("compiling the training step")
+        step = jax.jit(
+            self.program.step,
+            donate_argnums=0,
+            out_shardings=(self._shardings, meshes.replicated(self.mesh)),
+        )
+        args = (trial.state, self.frozen, self._first_batch(), trial.hyper)
+        self.compiled = step.lower(*args).compile()
+        self.evaluate_batch = jax.jit(
+            self.program.evaluate, out_shardings=meshes.replicated(self.mesh)
+        )
+        stages.done()
+
+    def _first_batch(self) -> pipeline.Batch:
+        train = self.batches["train"]
+        return self.components.put(train[0], train)
+
+    def stream(self, start: int) -> Iterator[pipeline.Batch]:
+        """Yields the batches of the steps from `start` to the end, on the devices."""
+        train = self.batches["train"]
+        for batch in pipeline.stream(train, start, self.total):
+            yield self.components.put(batch, train)
+
+    def advance(self, trial: Trial, batch: pipeline.Batch) -> StepMetrics:
+        """Starts one step of a trial; nothing waits for it."""
+        trial.state, metrics = self.compiled(trial.state, self.frozen, batch, trial.hyper)
+        return metrics
+
+    def evaluate(self, name: str, trial: Trial, *, generate: bool) -> evaluation.Evaluation:
+        """Evaluates a trial on a split: its moving average where there is one, without dropout."""
+        weights, frozen, hyper = self.program.weights(trial.state), self.frozen, trial.hyper
+        batches = self.batches[name]
+        if name == "train":  # without the order of an epoch
+            batches = self.components.batches(batches.split)
+        run = lambda batch: self.evaluate_batch(
+            weights, frozen, self.components.put(batch, batches), hyper
+        )
+        objective = lambda terms, totals: objective_value(terms, totals, hyper["terms"])
+        result = evaluation.evaluate(run, self.task, batches, objective, tune=name == "validation")
+        if not (generate and self.task.generates):
+            return result
+        params, model = partition.merge(weights, frozen), self.components.model
+        answers, numbers = evaluation.answer(
+            self.task, model, params, batches.split, self.config, self.mesh
+        )
+        return evaluation.Evaluation(result.numbers | numbers, result.columns, answers)
+
+    def model_flops(self, lengths: np.ndarray) -> float:
+        """Counts the FLOPs of the model in a step on texts of these lengths."""
+        specs = (self.components.specs, self.program.specs)
+        return device.model_flops(self.config, self.task, *specs, lengths)
+
+
+def _check_shared(shared: Config, own: Config) -> None:
+    """Raises ConfigError where a trial differs from its session in more than traced values, the
+    initial weights and what only its host reads.
+    """
+    theirs, ours = (compose.flat(compose.to_dict(config)) for config in (shared, own))
+    options = {name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name)}
+    free = {*(one.option for one in TABLE), "seed", "seeds.init", "run_dir", "evaluation.patience"}
+    if others := sorted(options - free | options & {"train.duration"}):
+        raise ConfigError(
+            f"{others[0]}: trials of one session share it; only traced options, seeds.init,"
+            " seeds.dropout and evaluation.patience may differ"
+        )
+    if program_key(shared) != program_key(own):
+        raise ConfigError(
+            f"{min(options)}: turns a part of the step on or off, so that this trial is another"
+            " program than its session"
+        )
+
+
+def doing(what: str) -> None:
+    """Tells what the run does before its first step, on the first process."""
+    if hosts.first():
+        stages.doing(what)
+
+
+def _clock(config: Config, train: pipeline.Batches) -> durations.Clock:
+    """Returns the clock of a training. Raises ConfigError where a source of a mixture is used up
+    before its end.
+    """
+    clock = durations.Clock(len(train), train.examples)
+    total = durations.steps(config.train.duration, clock, "train.duration")
+    if train.mix is not None and config.data.mixture.exhausted == "error" and total > len(train):
+        raise ConfigError(
+            f"train.duration={config.train.duration}: {total} steps, but a source of"
+            f" data.mixture is used up after {len(train)}; train less, or set"
+            " data.mixture.exhausted=stop|repeat"
+        )
+    return dataclasses.replace(clock, total=total)
+
+
+def _encode(
+    parts: components.Components, records: Mapping[str, Records]
+) -> tuple[dict[str, pipeline.Batches], dict[str, Any]]:
+    """Returns the batches of each split, and its entry of the ledger; evaluation shares the shape
+    of training, unless its rows are longer.
+    """
+    kind = type(parts.task)
+    leaks, lacks = splits.in_training_too(records, kind), splits.lacking(records, kind)
+    batches: dict[str, pipeline.Batches] = {}
+    ledger: dict[str, Any] = {}
+    for name, split in records.items():
+        like = batches["train"].split if name != "train" else None
+        encoded = parts.split(name, split, like=like)
+        batches[name] = parts.batches(encoded, training=name == "train")
+        ledger[name] = {
+            **pipeline.ledger_entry(batches[name]),
+            **({"also_in_train": leaks[name]} if name in leaks else {}),
+            **({"lacks": lacks[name]} if name in lacks else {}),
+            **({"notes": list(split.notes)} if split.notes else {}),
+            # several references of a source
+            **({} if split.rows is None else {"rows_of_the_file": split.rows}),
+        }
+    return batches, ledger
