@@ -25,7 +25,7 @@ from jaxsft.training import export as exporting
 from jaxsft.training.recorder import Result
 
 if TYPE_CHECKING:
-    from jaxsft.check import Result as Checked
+    from jaxsft.check import CheckResult as Checked
 
 __all__ = [
     "Model",

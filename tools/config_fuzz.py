@@ -175,10 +175,10 @@ def theirs(values: dict[str, Any], folder: Path | None = None) -> np.ndarray:
 
 def ours(folder: Path) -> np.ndarray:
     """What jaxsft computes with the weights of a folder."""
-    from jaxsft.models.attention import Tokens
+    from jaxsft.models.attention import TokenInfo
     from tests.hf.families import hf, test_pairs
 
-    where = Tokens(
+    where = TokenInfo(
         jnp.ones(IDS.shape, jnp.int32),
         jnp.broadcast_to(jnp.arange(LENGTH, dtype=jnp.int32), IDS.shape),
     )

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from jaxsft.check.encoding import encode_parts
-from jaxsft.check.findings import Finding, Findings, Result
+from jaxsft.check.findings import CheckResult, Finding, Findings
 from jaxsft.check.label_findings import count_labels, tag_schemes, targets
-from jaxsft.check.load import Part, load
+from jaxsft.check.load import CheckedSplit, load
 from jaxsft.check.overlap import find_overlap
 from jaxsft.check.text_findings import languages, suspicious
 from jaxsft.config import validate
@@ -24,7 +24,7 @@ from jaxsft.data.records import columns_read
 from jaxsft.training import setup
 
 
-def check(config: Config) -> Result:
+def check(config: Config) -> CheckResult:
     """Reads all splits of a config and looks at them.
 
     Raises:
@@ -45,7 +45,7 @@ def check(config: Config) -> Result:
     findings = Findings(config.check.places, config.check.accept)
     parts = {name: part for name, part in load(config, findings).items() if part.records}
     if not parts:
-        return Result(spec.name, findings.sorted(), {}, [])
+        return CheckResult(spec.name, findings.sorted(), {}, [])
     numbers: dict[str, dict[str, Any]] = {
         n: {"rows": {"read": p.read, "records": len(p.records)}} for n, p in parts.items()
     }
@@ -76,7 +76,7 @@ def check(config: Config) -> Result:
             "languages": spoken,
         }
     _refuse_unknown(config, findings)
-    return Result(spec.name, findings.sorted(), numbers, samples)
+    return CheckResult(spec.name, findings.sorted(), numbers, samples)
 
 
 def _merge(numbers: dict[str, dict[str, Any]], more: Mapping[str, Mapping[str, Any]]) -> None:
@@ -95,4 +95,4 @@ def _refuse_unknown(config: Config, findings: Findings) -> None:
         )
 
 
-__all__ = ["Finding", "Findings", "Part", "Result", "check"]
+__all__ = ["Finding", "Findings", "CheckedSplit", "CheckResult", "check"]

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxsft import tasks
 from jaxsft.check.findings import Findings, percent, rows
-from jaxsft.check.load import Part
+from jaxsft.check.load import CheckedSplit
 from jaxsft.config.schema import Config
 from jaxsft.data import encode
 from jaxsft.data.chosen_tokenizer import make_tokenizer
@@ -47,7 +47,7 @@ ABOUT = {
 
 
 def encode_parts(
-    config: Config, parts: Mapping[str, Part], findings: Findings
+    config: Config, parts: Mapping[str, CheckedSplit], findings: Findings
 ) -> tuple[dict[str, Any], list[dict[str, Any]], tuple[str, ...]]:
     """Encodes every row as training would.
 
@@ -81,7 +81,11 @@ def encode_parts(
 
 
 def _task(
-    config: Config, kind: Any, tokenizer: Tokenizer, source: Part, parts: Mapping[str, Part]
+    config: Config,
+    kind: Any,
+    tokenizer: Tokenizer,
+    source: CheckedSplit,
+    parts: Mapping[str, CheckedSplit],
 ) -> Any:
     """Builds the task, fitted to the training rows.
 
@@ -128,7 +132,7 @@ def _about(error: Exception) -> str | None:
     return next((id for part, id in ABOUT.items() if part in str(error)), None)
 
 
-def _encoded(task: Any, part: Part, findings: Findings) -> list[Encoded | str]:
+def _encoded(task: Any, part: CheckedSplit, findings: Findings) -> list[Encoded | str]:
     """Encodes every row, one by one where any fails; adds a finding for each kind of failure."""
     try:
         return task.encode_all(part.records, part.where)
@@ -163,7 +167,7 @@ def _encoded(task: Any, part: Part, findings: Findings) -> list[Encoded | str]:
 
 def _fitted(
     config: Config,
-    part: Part,
+    part: CheckedSplit,
     encoded: Sequence[Encoded | str],
     limit: int,
     source_limit: int,
@@ -302,7 +306,11 @@ DROPPED = {
 
 
 def _audit(
-    config: Config, task: Any, part: Part, encoded: Sequence[Encoded | str], findings: Findings
+    config: Config,
+    task: Any,
+    part: CheckedSplit,
+    encoded: Sequence[Encoded | str],
+    findings: Findings,
 ) -> None:
     """Checks every row's ids: BOS, the last trained token, and how many tokens are trained."""
     known = [
@@ -372,7 +380,9 @@ def _evenly(encoded: Sequence[Encoded | str], count: int) -> list[int]:
     return [there[i * len(there) // count] for i in range(count)]
 
 
-def _sample(task: Any, part: Part, encoded: Sequence[Encoded | str], i: int) -> dict[str, Any]:
+def _sample(
+    task: Any, part: CheckedSplit, encoded: Sequence[Encoded | str], i: int
+) -> dict[str, Any]:
     """Returns row i as runs of tokens: trained, masked, or template.
 
     Template is what the template wrote and the loss ignores.

@@ -75,7 +75,7 @@ class Findings:
 
 
 @dataclasses.dataclass(frozen=True)
-class Result:
+class CheckResult:
     """The result of a check: findings, numbers by split, and rows token by token."""
 
     task: str

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from jaxsft.check.findings import Findings, rows, some
-from jaxsft.check.load import Part
+from jaxsft.check.load import CheckedSplit
 from jaxsft.config.schema import Config
 from jaxsft.data import schemes
 from jaxsft.data.records import Kind
@@ -28,7 +28,7 @@ IMBALANCED = 10
 
 
 def count_labels(
-    config: Config, parts: Mapping[str, Part], kind: Kind, findings: Findings
+    config: Config, parts: Mapping[str, CheckedSplit], kind: Kind, findings: Findings
 ) -> dict[str, dict[str, int]]:
     """Counts the rows of each class by split, for tags and relations the words; adds findings.
 
@@ -55,7 +55,9 @@ def count_labels(
     return counts
 
 
-def _everywhere(train: Counter[str], part: Part, config: Config, findings: Findings) -> None:
+def _everywhere(
+    train: Counter[str], part: CheckedSplit, config: Config, findings: Findings
+) -> None:
     """Adds a finding for labels that every row has in multi-label data: they teach nothing."""
     rows_there = len(part.records)
     if (
@@ -100,7 +102,7 @@ def _like_none(train: Counter[str], findings: Findings) -> None:
         )
 
 
-def _counted(part: Part, kind: Kind) -> Counter[str]:
+def _counted(part: CheckedSplit, kind: Kind) -> Counter[str]:
     out: Counter[str] = Counter()
     for record in part.records:
         out.update(
@@ -112,7 +114,7 @@ def _counted(part: Part, kind: Kind) -> Counter[str]:
 def _unseen(
     config: Config,
     name: str,
-    part: Part,
+    part: CheckedSplit,
     kind: Kind,
     known: set[str],
     declared: bool,
@@ -148,7 +150,7 @@ def _unseen(
 
 def _missing(
     config: Config,
-    parts: Mapping[str, Part],
+    parts: Mapping[str, CheckedSplit],
     counts: Mapping[str, Counter[str]],
     kind: Kind,
     findings: Findings,
@@ -264,7 +266,7 @@ def _balance(train: Counter[str], config: Config, findings: Findings) -> None:
         )
 
 
-def _conflicts(name: str, part: Part, kind: Kind, findings: Findings) -> None:
+def _conflicts(name: str, part: CheckedSplit, kind: Kind, findings: Findings) -> None:
     """Adds a finding for rows with the same text and different labels.
 
     The loss cannot be zero on them, and one of them is likely to be wrong.
@@ -300,7 +302,7 @@ def _conflicts(name: str, part: Part, kind: Kind, findings: Findings) -> None:
         )
 
 
-def tag_schemes(config: Config, parts: Mapping[str, Part], findings: Findings) -> None:
+def tag_schemes(config: Config, parts: Mapping[str, CheckedSplit], findings: Findings) -> None:
     """Detects the chunk scheme of each split; adds an error where splits differ."""
     told = {}
     _numbers(config, parts, findings)
@@ -343,7 +345,7 @@ def tag_schemes(config: Config, parts: Mapping[str, Part], findings: Findings) -
         )
 
 
-def _numbers(config: Config, parts: Mapping[str, Part], findings: Findings) -> None:
+def _numbers(config: Config, parts: Mapping[str, CheckedSplit], findings: Findings) -> None:
     """Adds a finding for tags that are whole numbers and may be ids of names."""
     found = {tag for part in parts.values() for record in part.records for tag in record.tags}
     if found and all(re.fullmatch(r"-?\d+", tag) for tag in found):
@@ -360,7 +362,7 @@ def _numbers(config: Config, parts: Mapping[str, Part], findings: Findings) -> N
 
 
 def targets(
-    config: Config, parts: Mapping[str, Part], findings: Findings
+    config: Config, parts: Mapping[str, CheckedSplit], findings: Findings
 ) -> dict[str, list[dict[str, Any]]]:
     """Returns the statistics of each regression target by split.
 

@@ -25,7 +25,7 @@ READ = 64  # rows that are looked at for columns that nothing reads
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class CheckedSplit:
     """One split: its records, where each stands, and the bad rows.
 
     `read` counts all rows.
@@ -38,7 +38,7 @@ class Part:
     read: int
 
 
-def load(config: Config, findings: Findings) -> dict[str, Part]:
+def load(config: Config, findings: Findings) -> dict[str, CheckedSplit]:
     """Reads the splits by name; one that cannot be read at all is an error among the findings."""
     reading = dataclasses.replace(
         config, data=dataclasses.replace(config.data, on_bad_row="quarantine")
@@ -162,15 +162,15 @@ def _unread(
         )
 
 
-def _part(name: str, split: Records) -> Part:
+def _part(name: str, split: Records) -> CheckedSplit:
     read = len(split.where) + len(split.aside)
-    return Part(name, split.records, split.where, split.aside, read)
+    return CheckedSplit(name, split.records, split.where, split.aside, read)
 
 
 KINDS_TOLD = 5  # kinds of bad rows that are told one by one
 
 
-def _bad_rows(config: Config, part: Part, findings: Findings) -> None:
+def _bad_rows(config: Config, part: CheckedSplit, findings: Findings) -> None:
     """Adds a finding for each reason of bad rows, with its count, and for each kind of damage."""
     messages = {
         "unreadable": "unreadable",
@@ -247,7 +247,7 @@ def _by_kind(those: Sequence[Aside]) -> list[list[Aside]]:
     )
 
 
-def _by_label(config: Config, part: Part, alike: Sequence[Aside]) -> str:
+def _by_label(config: Config, part: CheckedSplit, alike: Sequence[Aside]) -> str:
     """Describes the labels of bad rows, so that a class that loses many rows is seen."""
     kind, name = config.task.spec.records, config.data.columns.label or "label"
     lost = Counter(
@@ -267,7 +267,7 @@ def _by_label(config: Config, part: Part, alike: Sequence[Aside]) -> str:
     )
 
 
-def _grouped(part: Part, findings: Findings) -> Part:
+def _grouped(part: CheckedSplit, findings: Findings) -> CheckedSplit:
     if not part.records or not isinstance(part.records[0], Seq2Seq):
         return part
     records, where = group_references(part.records, part.where)

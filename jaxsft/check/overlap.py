@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxsft.check.findings import Findings, rows
-from jaxsft.check.load import Part
+from jaxsft.check.load import CheckedSplit
 from jaxsft.data.records import Kind
 from jaxsft.prepare.neighbours import Neighbours, banding, recall
 
 
 def find_overlap(
-    parts: Mapping[str, Part], kind: Kind, near: float, findings: Findings
+    parts: Mapping[str, CheckedSplit], kind: Kind, near: float, findings: Findings
 ) -> dict[str, dict[str, Any]]:
     """Finds duplicates and leaks of each split, in what the model is given.
 
@@ -60,7 +60,7 @@ def find_overlap(
 
 
 def _exact(
-    parts: Mapping[str, Part],
+    parts: Mapping[str, CheckedSplit],
     keys: Mapping[str, list[str]],
     findings: Findings,
     out: dict[str, dict[str, Any]],
@@ -98,7 +98,7 @@ def _so(other: str) -> str:
 
 
 def _near(
-    parts: Mapping[str, Part],
+    parts: Mapping[str, CheckedSplit],
     keys: Mapping[str, list[str]],
     near: float,
     leaked: Mapping[str, set[int]],

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxsft import rundir
 from jaxsft.check.encoding import shown, visible
-from jaxsft.check.findings import Finding, Result
+from jaxsft.check.findings import CheckResult, Finding
 from jaxsft.reports import check_page as page
 from jaxsft.rundir import json_text
 
@@ -21,7 +21,7 @@ def colours(stream: Any = None) -> bool:
     return (stream or sys.stdout).isatty() and not os.environ.get("NO_COLOR")
 
 
-def text(result: Result, colour: bool) -> str:
+def text(result: CheckResult, colour: bool) -> str:
     """Formats the findings, errors first, each with its rows; then rows token by token."""
     lines = [_line(finding, colour) for finding in result.findings]
     if result.samples:
@@ -64,7 +64,7 @@ def _folded(message: str) -> str:
     return f"\n{'':10}".join(line.replace("\r", " ") for line in message.split("\n"))
 
 
-def write(result: Result, output: str | None, json: str | None) -> list[str]:
+def write(result: CheckResult, output: str | None, json: str | None) -> list[str]:
     """Writes what is asked for and returns the paths. Raises JaxsftError where it cannot be
     written.
     """

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxsft.check.findings import Findings, percent, rows, some
-from jaxsft.check.load import Part
+from jaxsft.check.load import CheckedSplit
 from jaxsft.data.records import Kind
 from jaxsft.errors import ConfigError
 from jaxsft.extras import need
@@ -99,7 +99,7 @@ RULES: Mapping[str, tuple[str, Callable[[str], bool], str]] = {
 
 
 def suspicious(
-    part: Part, kind: Kind, special: Sequence[str], findings: Findings
+    part: CheckedSplit, kind: Kind, special: Sequence[str], findings: Findings
 ) -> dict[str, Any]:
     """Adds findings on the texts of a split, and returns the numbers for the card.
 
@@ -163,7 +163,7 @@ def suspicious(
     return {"characters": lengths, "scripts": _scripts(part, texts, findings)}
 
 
-def _outliers(part: Part, lengths: np.ndarray, findings: Findings) -> None:
+def _outliers(part: CheckedSplit, lengths: np.ndarray, findings: Findings) -> None:
     if len(lengths) < 8:
         return
     logs = np.log1p(lengths)
@@ -185,7 +185,9 @@ def _outliers(part: Part, lengths: np.ndarray, findings: Findings) -> None:
             findings.add(id, "info", message, places, split=part.name, repair="the stage outliers")
 
 
-def _scripts(part: Part, texts: Sequence[Sequence[str]], findings: Findings) -> dict[str, int]:
+def _scripts(
+    part: CheckedSplit, texts: Sequence[Sequence[str]], findings: Findings
+) -> dict[str, int]:
     """Counts rows by the script of most of their letters; `none` where there is no letter."""
     main: Counter[str] = Counter()
     places: dict[str, list[str]] = defaultdict(list)
@@ -219,7 +221,7 @@ def _scripts(part: Part, texts: Sequence[Sequence[str]], findings: Findings) -> 
     return dict(main.most_common())
 
 
-def languages(part: Part, kind: Kind, findings: Findings) -> dict[str, int]:
+def languages(part: CheckedSplit, kind: Kind, findings: Findings) -> dict[str, int]:
     """Counts evenly spaced rows by language; empty where py3langid is not installed."""
     try:
         langid = need("py3langid.langid", "check")

@@ -28,7 +28,7 @@ class Outcome:
 
     @property
     def failed(self) -> bool:
-        """Whether the job ended with an error, or never."""
+        """Returns whether the job ended with an error, or never."""
         return self.code != 0
 
 

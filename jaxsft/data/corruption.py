@@ -46,7 +46,7 @@ def mask(length: int, noise: int, spans: int, rng: np.random.Generator) -> np.nd
 
 
 @dataclasses.dataclass(frozen=True)
-class Spans:
+class SpanCorruptor:
     """The options of span corruption.
 
     Attributes:

@@ -26,21 +26,22 @@ from jaxsft.errors import ConfigError, DataError
 TOO_LONG = ("error", "drop", "truncate_left", "truncate_right")
 
 
-class Words(NamedTuple):
+class EncodedWords(NamedTuple):
     """The words of a text, one after another between the special tokens of an `Encoded`.
 
     Attributes:
       offsets: `[words + 1]` int32, in ids: word i is `ids[offsets[i]:offsets[i + 1]]`.
       values: what belongs to each word, `[words]` arrays by name. `weight` is that of its loss,
         `head` another word of the text from 1 (0: none).
-      first: the number of the first word in its text, `own`: the stretch of words that this window
-        of the text answers for, and `whole` the words of the text (None: all of them are here).
+      first_word: the number of the first word in its text.
+      owned_words: the words, as a slice, that this window of the text answers for; None: all.
+      whole: how many words the text has; None: all of them are here.
     """
 
     offsets: np.ndarray
     values: Mapping[str, np.ndarray]
-    first: int = 0
-    own: tuple[int, int] | None = None
+    first_word: int = 0
+    owned_words: tuple[int, int] | None = None
     whole: int | None = None
 
     @property
@@ -56,19 +57,19 @@ class Encoded(NamedTuple):
       weights: `[n]` float32, the weight of each id as a target; None where nothing is predicted
         token by token.
       segment: what belongs to the whole text, by name: numbers, or arrays of one shape.
-      chunk: cut into consecutive examples, each in its frame, instead of following `data.too_long`
-        (raw text).
+      chunk: cut into consecutive examples, each with the special tokens, instead of following
+        `data.too_long` (raw text).
       stop_ids: where given, the last trained id must be one of them to survive truncation.
       source: `[m]` int32, what an encoder reads; None where there is one stream.
       types: `[n]` int32, the token type of each id (BERT's first and second text); None where all
         are 0.
-      frame: how many ids at the beginning and at the end stay where a text is cut, in every window
-        of it: its special tokens.
-      first: where the ids of the first text of a pair stand; those of the second stand within the
-        frame. A cut takes from the longer one.
+      special_tokens: how many ids at the beginning and at the end are special tokens, which stay
+        in every window where a text is cut.
+      first_text_span: where the ids of the first text of a pair stand; those of the second stand
+        between the special tokens. A cut takes from the longer one.
       pointers: names in `segment` of places in `ids`; 0 where a window does not hold them all. `at`
         there becomes how many ids a window leaves out.
-      breaks: where a sentence begins, in ids, within the frame; for `too_long=sentence`.
+      breaks: where a sentence begins, in ids, between the special tokens; for `too_long=sentence`.
       words: where something is said of each word.
       more: further texts of the same record, each an example of its own.
     """
@@ -80,11 +81,11 @@ class Encoded(NamedTuple):
     stop_ids: tuple[int, ...] = ()
     source: np.ndarray | None = None
     types: np.ndarray | None = None
-    frame: tuple[int, int] = (0, 0)
-    first: tuple[int, int] | None = None
+    special_tokens: tuple[int, int] = (0, 0)
+    first_text_span: tuple[int, int] | None = None
     pointers: tuple[str, ...] = ()
     breaks: Sequence[int] = ()
-    words: Words | None = None
+    words: EncodedWords | None = None
     more: tuple[Encoded, ...] = ()
 
     @property
@@ -116,7 +117,7 @@ class Example(NamedTuple):
     segment: Mapping[str, Any]
     source: np.ndarray | None = None
     types: np.ndarray | None = None
-    words: Words | None = None
+    words: EncodedWords | None = None
 
 
 def shift(encoded: Encoded, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -135,7 +136,10 @@ def framed(text: Wrapped, segment: Mapping[str, Any]) -> Encoded:
     """Returns a text with its special tokens, in which no token is predicted."""
     kinds = np.array(text.types, np.int32) if any(text.types) else None
     return Encoded(
-        np.array(text.ids, np.int32), segment=segment, types=kinds, frame=(text.head, text.tail)
+        np.array(text.ids, np.int32),
+        segment=segment,
+        types=kinds,
+        special_tokens=(text.head, text.tail),
     )
 
 
@@ -178,13 +182,13 @@ def fit(encoded: Encoded, limit: int, too_long: str, where: str = "") -> tuple[E
     from its first id.
 
     Raises:
-      DataError: the frame alone is longer.
+      DataError: the special tokens alone are longer.
     """
     excess = encoded.positions - limit
     if excess <= 0 or encoded.chunk:
         return encoded, 0
-    body = (encoded.frame[0], len(encoded.ids) - encoded.frame[1])
-    bodies = [body] if encoded.first is None else [encoded.first, body]
+    body = (encoded.special_tokens[0], len(encoded.ids) - encoded.special_tokens[1])
+    bodies = [body] if encoded.first_text_span is None else [encoded.first_text_span, body]
     if sum(stop - start for start, stop in bodies) <= excess:
         raise DataError(
             f"{where}: {len(encoded.ids)} tokens, of which a row of {limit} would hold no text;"
@@ -261,11 +265,11 @@ def cut(
     (`windows.owners`), and 0 elsewhere.
 
     Raises:
-      DataError: the frame or a word leaves no room.
+      DataError: the special tokens or a word leave no room.
       ConfigError: `stride` leaves ids between two windows.
     """
-    begin, end = encoded.frame[0], len(encoded.ids) - encoded.frame[1]
-    room, words = limit - encoded.frame[0] - encoded.frame[1], encoded.words
+    begin, end = encoded.special_tokens[0], len(encoded.ids) - encoded.special_tokens[1]
+    room, words = limit - encoded.special_tokens[0] - encoded.special_tokens[1], encoded.words
     longest = 1 if words is None else int(np.diff(words.offsets).max())
     if longest > room:
         raise DataError(
@@ -311,7 +315,7 @@ def cut(
         own = (
             (int(np.argmax(mine)), int(len(mine) - np.argmax(mine[::-1]))) if mine.any() else (0, 0)
         )
-        part = Words(
+        part = EncodedWords(
             words.offsets[a : b + 1] - words.offsets[a] + begin, values, a, own, words.count
         )
         ids = framed(int(words.offsets[a]), int(words.offsets[b]))
@@ -582,7 +586,7 @@ def flat(examples: Sequence[Example]) -> dict[str, Any]:
     return arrays
 
 
-def _flat_words(words: Sequence[Words]) -> dict[str, np.ndarray]:
+def _flat_words(words: Sequence[EncodedWords]) -> dict[str, np.ndarray]:
     """Returns flat arrays of all words of the examples.
 
     Where each begins and ends in its example, its number in its text, and whether its window
@@ -591,18 +595,22 @@ def _flat_words(words: Sequence[Words]) -> dict[str, np.ndarray]:
     joined = lambda parts, kind: np.concatenate([*parts]).astype(kind)
     numbers = [np.arange(w.count) for w in words]
     owned = [
-        np.ones(w.count, bool) if w.own is None else (n >= w.own[0]) & (n < w.own[1])
+        np.ones(w.count, bool)
+        if w.owned_words is None
+        else (n >= w.owned_words[0]) & (n < w.owned_words[1])
         for w, n in zip(words, numbers, strict=True)
     ]
     arrays = {
         "word_offsets": np.concatenate([[0], np.cumsum([w.count for w in words])]).astype(np.int64),
         "word.start": joined([w.offsets[:-1] for w in words], np.int32),
         "word.stop": joined([w.offsets[1:] for w in words], np.int32),
-        "word.index": joined([n + w.first for w, n in zip(words, numbers, strict=True)], np.int32),
+        "word.index": joined(
+            [n + w.first_word for w, n in zip(words, numbers, strict=True)], np.int32
+        ),
         "word.own": joined(owned, bool),
         "word.last": joined(
             [
-                n + w.first + 1 == (w.count if w.whole is None else w.whole)
+                n + w.first_word + 1 == (w.count if w.whole is None else w.whole)
                 for w, n in zip(words, numbers, strict=True)
             ],
             bool,

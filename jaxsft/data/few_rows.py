@@ -10,8 +10,10 @@ import numpy as np
 
 
 def limit(records: Any, rows: int | None, task: Any = None) -> Any:
-    """So many rows, evenly spaced, of which some give way to others until every label, and of a
-    number a high and a low one, has a row, the rarest first; a note tells what has none.
+    """Keeps `rows` evenly spaced rows, some replaced so that labels keep a row.
+
+    Every label, and of a number a high and a low one, has a row while there is room, the rarest
+    first; a note tells what has none.
     """
     count = len(records.records)
     if not rows or rows >= count:
@@ -44,8 +46,10 @@ def limit(records: Any, rows: int | None, task: Any = None) -> Any:
 
 
 def _kinds(records: Sequence[Any], task: Any) -> list[frozenset[Any]]:
-    """What a few rows should show of each record: its labels, or that it has none; of numbers
-    whether they lie above the mean of all rows.
+    """Returns what a few rows should show of each record.
+
+    It is its labels, or that it has none; of numbers whether they lie above the mean of all
+    rows.
     """
     numbers = [getattr(r, "targets", None) or (getattr(r, "score", None),) for r in records]
     if task is None or not records or None not in numbers[0]:
@@ -64,8 +68,9 @@ def _kinds(records: Sequence[Any], task: Any) -> list[frozenset[Any]]:
 
 
 def _with_kinds(chosen: list[int], kinds: Sequence[frozenset[Any]]) -> list[int]:
-    """The rows, of which some give way to the first row of a kind that none of them has; no kind
-    loses its only row for it.
+    """Returns the rows, some replaced by the first row of a kind that none of them has.
+
+    No kind loses its only row for it.
     """
     counts = Counter(kind for found in kinds for kind in found)
     have = Counter(kind for i in chosen for kind in kinds[i])

@@ -34,7 +34,8 @@ class Masking:
       mask_id: what stands in place of a masked token.
       ordinary: `[n]` int32, the ids that a random token is drawn from.
       inner: `[V]` bool, pieces that go on with a word; where given, whole words are chosen.
-      frame: special tokens at the beginning and at the end of a text, which are never chosen.
+      special_tokens: how many at the beginning and at the end of a text are special, and never
+        chosen.
     """
 
     share: float
@@ -43,7 +44,7 @@ class Masking:
     mask_id: int
     ordinary: np.ndarray
     inner: np.ndarray | None
-    frame: tuple[int, int]
+    special_tokens: tuple[int, int]
 
     def most(self, length: int, texts: int) -> int:
         """Returns how many positions of a row may be chosen at most, for its length and texts."""
@@ -51,11 +52,11 @@ class Masking:
 
     def count(self, length: int) -> int:
         """Returns how many tokens of a text are predicted; with whole words an upper bound."""
-        inside = length - sum(self.frame)
+        inside = length - sum(self.special_tokens)
         return max(int(self.share * inside), 1) if inside > 0 else 0
 
     def text(self, ids: np.ndarray, rng: np.random.Generator) -> Masked:
-        places = np.arange(self.frame[0], len(ids) - self.frame[1])
+        places = np.arange(self.special_tokens[0], len(ids) - self.special_tokens[1])
         chosen = np.zeros(len(ids), bool)
         if not len(places):
             return Masked(ids, chosen)

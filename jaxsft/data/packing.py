@@ -18,7 +18,7 @@ WINDOW = 8192
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class PackingPlan:
     """The contents of packed rows.
 
     Attributes:
@@ -73,7 +73,7 @@ def plan(
     packing: bool = True,
     source_lengths: np.ndarray | None = None,
     source_length: int = 0,
-) -> Plan:
+) -> PackingPlan:
     """Plans rows by best-fit-decreasing within windows of a seeded shuffle.
 
     Without packing, one example a row, in order.
@@ -107,7 +107,7 @@ def plan(
         rows = [[i] for i in range(len(lengths))]
     sizes = np.array([len(row) for row in rows], np.int64)
     members = np.fromiter((i for row in rows for i in row), np.int64, len(lengths))
-    made = Plan(
+    made = PackingPlan(
         members,
         np.concatenate([[0], np.cumsum(sizes)]),
         row_length,

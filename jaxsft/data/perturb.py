@@ -18,7 +18,7 @@ Table = Mapping[str, Sequence[str]]
 
 
 @dataclasses.dataclass
-class Unit:
+class EditUnit:
     """A word (a character, in scripts without spaces) and the white space behind it.
 
     Attributes:
@@ -38,7 +38,7 @@ class Unit:
     fixed: bool = False
 
 
-def units_of(text: str, spans: Sequence[tuple[int, int]] = ()) -> tuple[str, list[Unit]]:
+def units_of(text: str, spans: Sequence[tuple[int, int]] = ()) -> tuple[str, list[EditUnit]]:
     """Returns the leading white space and the units of a text.
 
     What spans mark is one unit each (overlapping ones together), and not free.
@@ -60,7 +60,7 @@ def units_of(text: str, spans: Sequence[tuple[int, int]] = ()) -> tuple[str, lis
         return text, []
     ends = [start for start, _, _ in pieces[1:]] + [len(text)]
     units = [
-        Unit(text[start:end], text[end:following], free, free, None if free else start)
+        EditUnit(text[start:end], text[end:following], free, free, None if free else start)
         for (start, end, free), following in zip(pieces, ends, strict=True)
     ]
     for previous, unit in itertools.pairwise(units):
@@ -68,7 +68,7 @@ def units_of(text: str, spans: Sequence[tuple[int, int]] = ()) -> tuple[str, lis
     return text[: pieces[0][0]], units
 
 
-def joined(lead: str, units: Sequence[Unit]) -> tuple[str, dict[int, int]]:
+def joined(lead: str, units: Sequence[EditUnit]) -> tuple[str, dict[int, int]]:
     """Joins units to a text; returns also the new start of each span's unit, by its old start."""
     parts, moved, at = [lead], {}, len(lead)
     for unit in units:
@@ -81,7 +81,7 @@ def joined(lead: str, units: Sequence[Unit]) -> tuple[str, dict[int, int]]:
 
 # --- words: Wei & Zou 2019, "EDA", section 2
 # --------------------------------------------------------------------------------------------------
-def swap(units: list[Unit], count: int, rng: np.random.Generator) -> list[Unit]:
+def swap(units: list[EditUnit], count: int, rng: np.random.Generator) -> list[EditUnit]:
     """Swaps two free words `count` times."""
     units = [dataclasses.replace(unit) for unit in units]
     free = [i for i, unit in enumerate(units) if unit.free]
@@ -91,7 +91,7 @@ def swap(units: list[Unit], count: int, rng: np.random.Generator) -> list[Unit]:
     return units
 
 
-def delete(units: list[Unit], count: int, rng: np.random.Generator) -> list[Unit]:
+def delete(units: list[EditUnit], count: int, rng: np.random.Generator) -> list[EditUnit]:
     """Deletes `count` free words; one word always stays.
 
     It is a fixed number, where EDA draws for each word.
@@ -109,8 +109,8 @@ def delete(units: list[Unit], count: int, rng: np.random.Generator) -> list[Unit
 
 
 def synonym(
-    units: list[Unit], count: int, rng: np.random.Generator, lexicon: Table, single: bool
-) -> list[Unit]:
+    units: list[EditUnit], count: int, rng: np.random.Generator, lexicon: Table, single: bool
+) -> list[EditUnit]:
     """Replaces `count` free words by a synonym; with `single` only by one of a single word."""
     units = [dataclasses.replace(unit) for unit in units]
     known = [
@@ -122,8 +122,8 @@ def synonym(
 
 
 def insert(
-    units: list[Unit], count: int, rng: np.random.Generator, lexicon: Table, single: bool
-) -> list[Unit]:
+    units: list[EditUnit], count: int, rng: np.random.Generator, lexicon: Table, single: bool
+) -> list[EditUnit]:
     """Inserts a synonym of a free word before some word or at the end, `count` times."""
     units = [dataclasses.replace(unit) for unit in units]
     known = [unit.text for unit in units if unit.free and _synonyms(unit.text, lexicon, single)]
@@ -132,10 +132,10 @@ def insert(
         places = [i for i, unit in enumerate(units) if unit.before]
         i = int(rng.choice([*places, len(units)]))
         if i == len(units):
-            units.append(Unit(word, units[-1].space))
+            units.append(EditUnit(word, units[-1].space))
             units[-2].space = " "
         else:
-            units.insert(i, Unit(word, " "))
+            units.insert(i, EditUnit(word, " "))
     return units
 
 
@@ -199,11 +199,11 @@ OCR: Table = {
 
 
 def characters(
-    units: list[Unit],
+    units: list[EditUnit],
     rate: float,
     rng: np.random.Generator,
     edit: Callable[[str, int, np.random.Generator], str | None],
-) -> list[Unit]:
+) -> list[EditUnit]:
     """Edits `rate` of the characters that `edit` can change (at least one), at distinct places.
 
     Args:

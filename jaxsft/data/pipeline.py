@@ -22,7 +22,7 @@ from jaxsft.errors import DataError
 ROW_MULTIPLE = 32
 
 
-class Source(NamedTuple):
+class SourceBatch(NamedTuple):
     """The source stream of an encoder-decoder batch: B rows of T positions.
 
     Segment i is the source of the texts' segment i; 0 is padding.
@@ -66,7 +66,7 @@ class Batch(NamedTuple):
     positions: Any
     example_ids: Any
     segment: dict[str, Any]
-    source: Source | None = None
+    source: SourceBatch | None = None
     types: Any = None
     words: dict[str, Any] | None = None
     backbone: Any = None
@@ -256,31 +256,31 @@ class Batches:
     def __init__(
         self,
         split: Split,
-        plan: packing.Plan,
+        plan: packing.PackingPlan,
         batch_size: int,
         seed: int | None,
         here: np.ndarray | None = None,
         corrupt: Any = None,
         fixed: int = 0,
         mix: Mix | None = None,
-        places: int = 0,
+        prompt_length: int = 0,
     ):
         """Stores the plan and the order of reading.
 
         `seed` None keeps the plan's order (evaluation). `here`: which rows of each batch
         this process reads; None: all of them. `corrupt(batch, seed, epoch)` changes what is
         read; without a seed it is given `fixed` and epoch 0, in training epochs from 1.
-        `places` stand before each text, at positions from `-places` to -1, for tokens that
-        are not of the data.
+        `prompt_length` positions, from `-prompt_length` to -1, stand before each text for tokens
+        that are not of the data.
         """
         self._corrupt, self._fixed, self.mix = corrupt, fixed, mix
         self.rows = plan.rows if mix is None else int(mix.taken.sum())
-        self.split, self.plan, self.batch_size, self.seed, self.places = (
+        self.split, self.plan, self.batch_size, self.seed, self.prompt_length = (
             split,
             plan,
             batch_size,
             seed,
-            places,
+            prompt_length,
         )
         self.here = np.arange(batch_size) if here is None else here
         self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
@@ -381,12 +381,12 @@ class Batches:
             at, word = 0, 0
             for j, example in enumerate(self.plan.row(row) if row >= 0 else ()):
                 start, stop = arrays["offsets"][example : example + 2]
-                whole = slice(at, at + self.places + int(stop - start))
-                place = slice(at + self.places, at := whole.stop)
+                whole = slice(at, at + self.prompt_length + int(stop - start))
+                place = slice(at + self.prompt_length, at := whole.stop)
                 for name in copied:
                     by_token[name][i, place] = arrays[name][start:stop]
                 by_token["segment_ids"][i, whole] = j + 1
-                by_token["positions"][i, whole] = np.arange(-self.places, stop - start)
+                by_token["positions"][i, whole] = np.arange(-self.prompt_length, stop - start)
                 example_ids[i, j] = example
                 if words is not None:
                     word = self._add_words(words, i, word, j + 1, example, place.start)
@@ -420,7 +420,7 @@ class Batches:
             batch, *((self._fixed, 0) if self.seed is None else (self.seed, 1 + step // len(self)))
         )
 
-    def _source(self, rows: np.ndarray) -> Source:
+    def _source(self, rows: np.ndarray) -> SourceBatch:
         """Builds the source stream of plan rows, laid out as the target stream."""
         arrays, shape = self.split.arrays, (len(rows), self.plan.source_length)
         tokens, segment_ids, positions = (np.zeros(shape, np.int32) for _ in range(3))
@@ -432,7 +432,7 @@ class Batches:
                 tokens[i, place] = arrays["source_tokens"][start:stop]
                 segment_ids[i, place] = j + 1
                 positions[i, place] = np.arange(stop - start)
-        return Source(tokens, segment_ids, positions)
+        return SourceBatch(tokens, segment_ids, positions)
 
     def _no_words(self, rows: int) -> dict[str, np.ndarray] | None:
         if not self.words:
@@ -472,7 +472,7 @@ class Batches:
         return place.stop
 
 
-def _most_words(split: Split, plan: packing.Plan) -> int:
+def _most_words(split: Split, plan: packing.PackingPlan) -> int:
     """Returns the most words of a packed row; 0 where the split has no words."""
     if "word_offsets" not in split.arrays:
         return 0
@@ -503,7 +503,7 @@ class Mix(NamedTuple):
         ]
 
 
-def _mixed(split: Split, data: Any, make: Any) -> tuple[packing.Plan, Mix]:
+def _mixed(split: Split, data: Any, make: Any) -> tuple[packing.PackingPlan, Mix]:
     """Plans a mixture: each source is packed by itself, so that a row is of one source.
 
     `make(examples)` plans some of the examples.
@@ -573,11 +573,11 @@ def make_batches(
     seed: int | None,
     here: np.ndarray | None = None,
     corrupt: Any = None,
-    places: int = 0,
+    prompt_length: int = 0,
 ) -> Batches:
-    """Plans a split and gives its batches; `here`, `corrupt` and `places` as in `Batches`."""
+    """Plans a split and returns its batches; `here` and the last two as in `Batches`."""
 
-    def make(examples: Any) -> packing.Plan:
+    def make(examples: Any) -> packing.PackingPlan:
         sources = None if split.source_lengths is None else split.source_lengths[examples]
         options = {
             "seed": data.plan_seed,
@@ -585,14 +585,16 @@ def make_batches(
             "source_lengths": sources,
             "source_length": split.source_limit,
         }
-        return packing.plan(split.lengths[examples] + places, split.limit + places, **options)
+        return packing.plan(
+            split.lengths[examples] + prompt_length, split.limit + prompt_length, **options
+        )
 
     plan, mix = (
         _mixed(split, data, make)
         if split.mixed is not None and seed is not None
         else (make(slice(None)), None)
     )
-    return Batches(split, plan, batch_size, seed, here, corrupt, data.plan_seed, mix, places)
+    return Batches(split, plan, batch_size, seed, here, corrupt, data.plan_seed, mix, prompt_length)
 
 
 def weight_summary(split: Split) -> dict[str, Any]:
@@ -636,7 +638,7 @@ __all__ = [
     "Batch",
     "Batches",
     "Ledger",
-    "Source",
+    "SourceBatch",
     "Split",
     "ledger_entry",
     "load_split",

@@ -281,7 +281,7 @@ def matrix(
     return out, found
 
 
-class Rows(NamedTuple):
+class VectorRows(NamedTuple):
     """The rows of an embedding that have a word vector.
 
     Their numbers `[n]`, the vectors `[n, D]` float32, and how many rows stand for a word at
@@ -293,7 +293,7 @@ class Rows(NamedTuple):
     words: int
 
 
-def rows_of(path: str | Path, words: Sequence[str | None]) -> Rows:
+def rows_of(path: str | Path, words: Sequence[str | None]) -> VectorRows:
     """Returns the vectors for the rows of an embedding.
 
     A word that the file lacks is looked up in lower case.
@@ -310,7 +310,7 @@ def rows_of(path: str | Path, words: Sequence[str | None]) -> Rows:
         np.int64,
     )
     rows = np.flatnonzero(at >= 0)
-    return Rows(rows, found.vectors[at[rows]], sum(word is not None for word in words))
+    return VectorRows(rows, found.vectors[at[rows]], sum(word is not None for word in words))
 
 
 def pooled(vectors: Vectors, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

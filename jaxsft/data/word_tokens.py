@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxsft.data.encode import Encoded, Words
+from jaxsft.data.encode import Encoded, EncodedWords
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import DataError
 
@@ -82,10 +82,10 @@ def encoded(
 
     Without a `weight` among them the loss of each word has the weight 1.
     """
-    words = Words(offsets, {"weight": np.ones(len(offsets) - 1, np.float32), **values})
+    words = EncodedWords(offsets, {"weight": np.ones(len(offsets) - 1, np.float32), **values})
     return Encoded(
         ids,
         segment=segment or {},
-        frame=(int(offsets[0]), len(ids) - int(offsets[-1])),
+        special_tokens=(int(offsets[0]), len(ids) - int(offsets[-1])),
         words=words,
     )

@@ -28,7 +28,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxsft.config.schema import GenerateConfig
 from jaxsft.generation import stops
-from jaxsft.generation.decode_slots import Rows, State, forward, is_last, spread
+from jaxsft.generation.decode_slots import DecodeSlots, DecodeState, forward, is_last, spread
 from jaxsft.generation.kv_cache import cache_dtype
 from jaxsft.generation.sampling import penalised
 from jaxsft.models.transformer import Params, Transformer
@@ -114,12 +114,12 @@ def begun(
 def decode(
     model: Transformer,
     params: Params,
-    state: State,
+    state: DecodeState,
     search: Search,
     rule: Rule,
     until: Int[Array, ""],
     mesh: Mesh | None,
-) -> tuple[State, Search]:
+) -> tuple[DecodeState, Search]:
     """Steps until `until` prompts are done."""
     n = search.score.shape[1]
 
@@ -137,13 +137,13 @@ def decode(
 def propose(
     model: Transformer,
     params: Params,
-    state: State,
+    state: DecodeState,
     search: Search,
     rule: Rule,
     last: Bool[Array, vocab],
     until: Int[Array, ""],
     mesh: Mesh | None,
-) -> tuple[State, Search, Found, Bool[Array, ""]]:
+) -> tuple[DecodeState, Search, Found, Bool[Array, ""]]:
     """Steps until `until` prompts are done, or until the host is to say which candidates end: then
     the first half of that step, and true.
 
@@ -181,21 +181,21 @@ def propose(
 
 @functools.partial(jax.jit, static_argnames=("mesh",), donate_argnames=("state", "search"))
 def advance(
-    state: State,
+    state: DecodeState,
     search: Search,
     found: Found,
     ended: Bool[Array, "prompts candidates"],
     rule: Rule,
     mesh: Mesh | None,
-) -> tuple[State, Search]:
+) -> tuple[DecodeState, Search]:
     """Completes a step, after the host found which candidates `ended` with a stop string."""
     state, search = _advance(state, search, found._replace(ends=found.ends | ended), rule)
     return spread(state, mesh), _whole(search, mesh)
 
 
 def _candidates(
-    model: Transformer, params: Params, state: State, search: Search, rule: Rule
-) -> tuple[State, Found]:
+    model: Transformer, params: Params, state: DecodeState, search: Search, rule: Rule
+) -> tuple[DecodeState, Found]:
     p, n = search.score.shape
     logits, s = forward(model, params, state)
     scores = penalised(
@@ -221,7 +221,9 @@ def _candidates(
     )
 
 
-def _advance(s: State, search: Search, found: Found, rule: Rule) -> tuple[State, Search]:
+def _advance(
+    s: DecodeState, search: Search, found: Found, rule: Rule
+) -> tuple[DecodeState, Search]:
     """Extends the beams by one token.
 
     The best candidates that do not end run on; those among the best `n` that end are kept as
@@ -283,7 +285,7 @@ def _whole(tree: Any, mesh: Mesh | None) -> Any:
 # --- on the host
 # --------------------------------------------------------------------------------------------------
 @dataclasses.dataclass
-class Beams(Rows):
+class Beams(DecodeSlots):
     """The rows of beams; the search of a prompt begins when it is filled into its rows."""
 
     search: Search | None = None

@@ -35,7 +35,7 @@ from jaxsft.generation.kv_cache import (
     unstacked,
     width_of,
 )
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.encoder_decoder import Sources
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.sharding import mesh as meshes
@@ -43,7 +43,7 @@ from jaxsft.sharding import mesh as meshes
 REFILL = 8  # rows are filled when a part of `1 / REFILL` of them is free
 
 
-class State(NamedTuple):
+class DecodeState(NamedTuple):
     """The answers that grow on the device, one per row.
 
     Attributes:
@@ -58,7 +58,7 @@ class State(NamedTuple):
     """
 
     kv: KV
-    where: Tokens
+    where: TokenInfo
     slot: Int[Array, ""]
     token: Int[Array, batch]
     position: Int[Array, batch]
@@ -97,10 +97,10 @@ def empty(
     dtype: Any,
     mesh: Mesh | None,
     width: int = 0,
-) -> State:
+) -> DecodeState:
     """Returns rows that are all free, with room for `width` source tokens."""
     zeros = lambda *shape: jnp.zeros(shape, jnp.int32)
-    where = Tokens(zeros(rows, slots), zeros(rows, slots))
+    where = TokenInfo(zeros(rows, slots), zeros(rows, slots))
     number, done, seen = (
         jnp.zeros(rows, jnp.uint32),
         jnp.ones(rows, bool),
@@ -108,7 +108,7 @@ def empty(
     )
     kv, sources = empty_kv(model, rows, slots, dtype), empty_sources(model, rows, width, dtype)
     return spread(
-        State(
+        DecodeState(
             kv,
             where,
             jnp.int32(0),
@@ -129,16 +129,18 @@ def empty(
 def refill(
     model: Transformer,
     params: Params,
-    state: State,
+    state: DecodeState,
     prompts: Prompts,
     source: Int[Array, batch],
     mesh: Mesh | None,
-) -> State:
+) -> DecodeState:
     """Fills row `b` with prompt `source[b]`; -1 leaves it as it is."""
     r, width = prompts.ids.shape
     slots = state.where.positions.shape[1]
     index, begin = jnp.arange(width)[None, :], (width - prompts.held)[:, None]
-    where = Tokens((index >= begin).astype(jnp.int32), jnp.maximum(index - begin, 0) - model.places)
+    where = TokenInfo(
+        (index >= begin).astype(jnp.int32), jnp.maximum(index - begin, 0) - model.prompt_length
+    )
     dtype = state.kv[0][0].dtype
     sources = encoded(model, params, prompts.source, dtype)
     caches = caches_at(empty_kv(model, r, width, dtype), where, jnp.int32(0), sources)
@@ -174,12 +176,12 @@ def refill(
     seen = seen.at[jnp.arange(r), prompts.token].set(True)
     zero = jnp.zeros_like(prompts.held)
     return spread(
-        State(
+        DecodeState(
             kv,
-            Tokens(*(put(o, n, 1) for o, n in zip(state.where[:2], where[:2], strict=True))),
+            TokenInfo(*(put(o, n, 1) for o, n in zip(state.where[:2], where[:2], strict=True))),
             state.slot,
             put(state.token, prompts.token),
-            put(state.position, prompts.held - model.places),
+            put(state.position, prompts.held - model.prompt_length),
             put(state.number, prompts.number),
             put(state.new, zero),
             state.done & ~taken,
@@ -192,16 +194,16 @@ def refill(
 
 
 def forward(
-    model: Transformer, params: Params, state: State
-) -> tuple[Float[Array, "batch vocab"], State]:
+    model: Transformer, params: Params, state: DecodeState
+) -> tuple[Float[Array, "batch vocab"], DecodeState]:
     """Computes the logits after the last token of each row, and caches that token."""
     b, slots = state.where.positions.shape
     write = lambda old, new: lax.dynamic_update_slice_in_dim(old, new[:, None], state.slot, axis=1)
-    where = Tokens(
+    where = TokenInfo(
         write(state.where.segment_ids, jnp.ones(b, jnp.int32)),
         write(state.where.positions, state.position),
     )
-    now = Tokens(jnp.ones((b, 1), jnp.int32), state.position[:, None])
+    now = TokenInfo(jnp.ones((b, 1), jnp.int32), state.position[:, None])
     hidden, caches = model.decode(
         params, state.token[:, None], now, caches_at(state.kv, where, state.slot, state.sources)
     )
@@ -211,19 +213,19 @@ def forward(
     )
 
 
-def is_last(model: Transformer, state: State) -> Bool[Array, batch]:
+def is_last(model: Transformer, state: DecodeState) -> Bool[Array, batch]:
     """Returns whether the next token of a row must be the last.
 
     The answer is as long as it may be, or a learned position table ends.
     """
     last = state.new + 1 >= state.out.shape[1]
     if model.config.positions == "learned":
-        last |= state.position + 1 >= model.config.context - model.shift
+        last |= state.position + 1 >= model.config.context - model.position_offset
     return last
 
 
 @functools.partial(jax.jit, static_argnames=("slots", "mesh"))
-def grow(state: State, slots: int, mesh: Mesh | None) -> State:
+def grow(state: DecodeState, slots: int, mesh: Mesh | None) -> DecodeState:
     """Adds slots to the ring of the cache: it is cut at the slot that is written next."""
 
     def longer(x: Array, axis: int) -> Array:
@@ -235,13 +237,13 @@ def grow(state: State, slots: int, mesh: Mesh | None) -> State:
     kv = jax.tree.map(lambda x: longer(x, 2), state.kv)
     return spread(
         state._replace(
-            kv=kv, where=Tokens(*(longer(x, 1) for x in state.where[:2])), slot=jnp.int32(0)
+            kv=kv, where=TokenInfo(*(longer(x, 1) for x in state.where[:2])), slot=jnp.int32(0)
         ),
         mesh,
     )
 
 
-def spread(state: State, mesh: Mesh | None) -> State:
+def spread(state: DecodeState, mesh: Mesh | None) -> DecodeState:
     """Shards rows over the devices, and key heads as their weights.
 
     What the host reads is replicated on each of its processes.
@@ -256,9 +258,9 @@ def spread(state: State, mesh: Mesh | None) -> State:
     )
     cache = NamedSharding(mesh, PartitionSpec(*rows.spec, heads))
     kv = ((cache, cache),) * len(state.kv)
-    places = State(
+    places = DecodeState(
         kv,
-        Tokens(rows, rows),
+        TokenInfo(rows, rows),
         whole,
         rows,
         rows,
@@ -275,7 +277,7 @@ def spread(state: State, mesh: Mesh | None) -> State:
 # --- on the host
 # --------------------------------------------------------------------------------------------------
 @dataclasses.dataclass
-class Rows:
+class DecodeSlots:
     """The rows of a batch and the prompt in each; None where a row is free.
 
     Attributes:
@@ -304,11 +306,13 @@ class Rows:
         self.sources: Sequence[Sequence[int]] | None = None
         if self.start:
             self.prompts, self.sources = [self.start] * len(self.prompts), self.prompts
-        elif self.model.places:
+        elif self.model.prompt_length:
             # virtual tokens, whose ids no one reads
-            self.prompts = [[0] * self.model.places + list(prompt) for prompt in self.prompts]
+            self.prompts = [
+                [0] * self.model.prompt_length + list(prompt) for prompt in self.prompts
+            ]
         self.number: list[int | None] = [None] * self.size
-        self.state: State | None = None
+        self.state: DecodeState | None = None
 
     @property
     def free(self) -> list[int]:

@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Int
 from jaxsft.config.schema import GenerateConfig
 from jaxsft.errors import ConfigError
 from jaxsft.generation import beam, stops
-from jaxsft.generation.decode_slots import Rows, State, forward, is_last, spread
+from jaxsft.generation.decode_slots import DecodeSlots, DecodeState, forward, is_last, spread
 from jaxsft.generation.sampling import Sampling, choose
 from jaxsft.models.transformer import Params, Transformer
 
@@ -48,14 +48,14 @@ class Answer(NamedTuple):
 def decode(
     model: Transformer,
     params: Params,
-    state: State,
+    state: DecodeState,
     ended: Bool[Array, batch],
     sampling: Sampling,
     stop_ids: Int[Array, stops],
     steps: Int[Array, ""],
     until: Int[Array, ""],
     mesh: Mesh | None,
-) -> State:
+) -> DecodeState:
     """Draws up to `steps` tokens in every row that is not done, until `until` rows are.
 
     Args:
@@ -86,7 +86,7 @@ def decode(
 # --- on the host
 # --------------------------------------------------------------------------------------------------
 @dataclasses.dataclass
-class Drawing(Rows):
+class Drawing(DecodeSlots):
     """The rows whose tokens are drawn one by one."""
 
     def __post_init__(self) -> None:
@@ -168,7 +168,7 @@ def check(
 ) -> None:
     """Raises ConfigError for what cannot be generated from."""
     longest = max(map(len, prompts), default=0)
-    if longest > model.config.context - model.shift:
+    if longest > model.config.context - model.position_offset:
         if model.config.positions == "learned":
             raise ConfigError(
                 f"a prompt has {longest} tokens, but model.positions=learned ends at"

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from jaxsft.models.attention import Cache, Tokens
+from jaxsft.models.attention import Cache, TokenInfo
 from jaxsft.models.encoder_decoder import CrossCache, Sources
 from jaxsft.models.transformer import Params, Transformer, segments
 from jaxsft.products import at_least_fp32
@@ -47,7 +47,7 @@ def encoded(
     ids, length = source
     index = jnp.broadcast_to(jnp.arange(ids.shape[1]), ids.shape)
     return model.start(
-        params, (ids, Tokens((index < length[:, None]).astype(jnp.int32), index)), dtype
+        params, (ids, TokenInfo((index < length[:, None]).astype(jnp.int32), index)), dtype
     )
 
 
@@ -63,7 +63,7 @@ def laid_sources(sources: Sequence[Sequence[int]], rows: int) -> tuple[np.ndarra
 
 
 def caches_at(
-    kv: KV, where: Tokens, slot: Array, sources: Sources | None = None
+    kv: KV, where: TokenInfo, slot: Array, sources: Sources | None = None
 ) -> tuple[Cache | CrossCache, ...]:
     """Returns caches whose slots hold the tokens of `where` once those from `slot` on exist."""
     if sources is None:

@@ -44,7 +44,7 @@ Wanted = dict[str, tuple[tuple[int, ...], Puts]]
 Parts = Mapping[str, Mapping[str, np.ndarray]]
 
 
-class Source(NamedTuple):
+class PeftFolder(NamedTuple):
     """A folder of PEFT: its config and its tensors."""
 
     folder: Path
@@ -151,7 +151,7 @@ def read(
 
 
 def _of_head(
-    source: Source, whole: Mapping[str, np.ndarray], of_head: OfHead
+    source: PeftFolder, whole: Mapping[str, np.ndarray], of_head: OfHead
 ) -> tuple[Sequence[Move], Collection[str]]:
     """Returns what `peft_saved.head_of` does, with what the folder says of its labels."""
     file = source.folder / LABELS
@@ -162,13 +162,13 @@ def _of_head(
         raise ConfigError(f"{source.folder}: {error}") from None
 
 
-def _opened(folder: Path) -> Source:
+def _opened(folder: Path) -> PeftFolder:
     import safetensors
     import safetensors.numpy
 
     values = documents.read_json(folder / CONFIG, CheckpointError, dict, 1 << 24)
     try:
-        source = Source(folder, values, safetensors.numpy.load_file(folder / WEIGHTS))
+        source = PeftFolder(folder, values, safetensors.numpy.load_file(folder / WEIGHTS))
     except (OSError, ValueError, CheckpointError, safetensors.SafetensorError) as error:
         raise CheckpointError(
             f"{folder}: is no adapter of PEFT that can be read ({str(error).splitlines()[0]})"
@@ -190,7 +190,9 @@ def _opened(folder: Path) -> Source:
     return source
 
 
-def _virtual(source: Source, found: Parts, options: Prefix | Prompt, model: ModelConfig) -> Wanted:
+def _virtual(
+    source: PeftFolder, found: Parts, options: Prefix | Prompt, model: ModelConfig
+) -> Wanted:
     if isinstance(options, Prompt):
         undo = lambda x: [("embed", "prompt", x / np.float32(model.embed_scale))]
         return {"prompt_embeddings": (found["embed"]["prompt"].shape, undo)}
@@ -230,7 +232,7 @@ ONLY = (
 
 
 def _modules(
-    source: Source,
+    source: PeftFolder,
     found: Mapping[str, tuple[Module, Parts]],
     options: AdapterConfig,
     weights: Flat,
@@ -273,7 +275,7 @@ def _modules(
     return out
 
 
-def _rank(source: Source, module: Module, parts: Parts, options: LowRank) -> tuple[int, float]:
+def _rank(source: PeftFolder, module: Module, parts: Parts, options: LowRank) -> tuple[int, float]:
     """Returns the rank of a PEFT module and the factor of its second matrix in our weights.
 
     Here one scale holds for all modules; the factor is 1 where theirs is that. Raises
@@ -310,7 +312,7 @@ def _rank(source: Source, module: Module, parts: Parts, options: LowRank) -> tup
 
 
 def _low_rank(
-    source: Source, module: Module, parts: Parts, options: LowRank, rank: int, scale: float
+    source: PeftFolder, module: Module, parts: Parts, options: LowRank, rank: int, scale: float
 ) -> Wanted:
     n = module.spec.inputs or 1
     inputs, outputs = (
@@ -356,7 +358,7 @@ def _low_rank(
 
 
 def _slices(
-    source: Source, module: Module, parts: Parts, rows: Mapping[str, slice], x: np.ndarray
+    source: PeftFolder, module: Module, parts: Parts, rows: Mapping[str, slice], x: np.ndarray
 ) -> list[tuple[str, str, np.ndarray]]:
     """Splits the second factor [O, R] of a fused layer into its parts.
 
@@ -385,7 +387,7 @@ def _slices(
     return found
 
 
-def _twins(source: Source, module: Module, output: str, options: LowRank) -> Wanted:
+def _twins(source: PeftFolder, module: Module, output: str, options: LowRank) -> Wanted:
     """Checks the other side of a tied embedding, whose adapter must be the same here.
 
     Raises ConfigError where it is another or none.
@@ -417,7 +419,7 @@ def _twins(source: Source, module: Module, output: str, options: LowRank) -> Wan
     return out
 
 
-def _ia3(source: Source, module: Module, parts: Parts) -> Wanted:
+def _ia3(source: PeftFolder, module: Module, parts: Parts) -> Wanted:
     n = module.spec.inputs or 1
     given = {leaf for leaves in parts.values() for leaf in leaves}
     name, size = (
@@ -453,7 +455,7 @@ def _outputs(module: Module) -> list[WeightSpec]:
 
 
 def _by_part(
-    source: Source,
+    source: PeftFolder,
     module: Module,
     parts: Parts,
     leaf: str,

@@ -34,15 +34,16 @@ def module(theirs: str) -> str:
 
 
 def under(theirs: str, names: Sequence[str]) -> bool:
-    """Whether PEFT saves a tensor whole: the name of a module that holds it ends with one of
-    `names`, from any letter on.
+    """Returns whether PEFT saves a tensor whole.
+
+    The name of a module that holds it ends with one of `names`, from any letter on.
     """
     keys = theirs.split(".")
     return any(".".join(keys[:i]).endswith(tuple(names)) for i in range(1, len(keys)))
 
 
 def is_frozen(path: str, index: Sequence[int], frozen: Mapping[str, Any]) -> bool:
-    """Whether a weight, or this layer of a stack, is not trained (`partition.frozen_mask`)."""
+    """Returns whether a weight, or this layer of a stack, is frozen (`partition.frozen_mask`)."""
     mask = np.ravel(frozen.get(path, 1.0))
     return bool(mask[index[0] if len(mask) > 1 else 0])
 

@@ -163,7 +163,7 @@ def _listed(index: Path) -> dict[str, str]:
 # --- a folder
 # --------------------------------------------------------------------------------------------------
 @dataclasses.dataclass(frozen=True)
-class Source:
+class PretrainedFolder:
     """A folder with a pretrained model: its config.json and its family."""
 
     folder: Path
@@ -225,20 +225,20 @@ def is_source(folder: str | Path) -> bool:
     )
 
 
-def open_source(folder: str | Path, part: str = "all") -> Source:
+def open_source(folder: str | Path, part: str = "all") -> PretrainedFolder:
     """Opens a folder; `part` is `model.part`.
 
     Raises ConfigError: no config.json, one of a family that is not known, or that has no such
     part.
     """
     values = documents.read_json(Path(folder) / "config.json", ConfigError, dict, JSON_BYTES)
-    return Source(
+    return PretrainedFolder(
         Path(folder), values, families.of(values, str(Path(folder) / "config.json"), part)
     )
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class LoadPlan:
     """The plan of which tensor goes where.
 
     Attributes:
@@ -256,8 +256,11 @@ class Plan:
 
 
 def plan(
-    source: Source, specs: Mapping[str, WeightSpec], kind: str | None, asked: Asked | None = None
-) -> Plan:
+    source: PretrainedFolder,
+    specs: Mapping[str, WeightSpec],
+    kind: str | None,
+    asked: Asked | None = None,
+) -> LoadPlan:
     """Plans what becomes of every tensor and every weight (a flat dict of specs).
 
     Args:
@@ -315,7 +318,7 @@ def plan(
                 f"{what}: has {names[name]} {list(source.tensors.shape(names[name]))}, for which"
                 " this model has no place"
             )
-    return Plan(
+    return LoadPlan(
         tuple(move._replace(theirs=names[move.theirs]) for move in (*found, *taken)),
         fresh,
         tuple(names[name] for name in left),
@@ -323,7 +326,7 @@ def plan(
     )
 
 
-def _names(source: Source) -> dict[str, str]:
+def _names(source: PretrainedFolder) -> dict[str, str]:
     """Returns the name in the files by today's name.
 
     Raises CheckpointError where two that are one today differ.
@@ -348,7 +351,10 @@ def _modern(family: Family, name: str) -> str:
 
 
 def _over_vocabulary(
-    source: Source, names: Mapping[str, str], head: Mapping[str, WeightSpec], kind: str | None
+    source: PretrainedFolder,
+    names: Mapping[str, str],
+    head: Mapping[str, WeightSpec],
+    kind: str | None,
 ) -> list[Move]:
     """Returns the moves of a language model's head; all must be in the files, but for a bias.
 
@@ -362,7 +368,7 @@ def _over_vocabulary(
 
 
 def _check_twins(
-    source: Source,
+    source: PretrainedFolder,
     names: Mapping[str, str],
     taken: Sequence[Move],
     left: Sequence[str],
@@ -400,7 +406,7 @@ def _check_twins(
             )
 
 
-def _check(move: Move, names: Mapping[str, str], source: Source) -> None:
+def _check(move: Move, names: Mapping[str, str], source: PretrainedFolder) -> None:
     ours = ", ".join("/".join([slot.path, *map(str, slot.index)]) for slot in move.slots)
     if move.theirs not in names:
         raise CheckpointError(
@@ -428,8 +434,8 @@ def _check(move: Move, names: Mapping[str, str], source: Source) -> None:
 # --- loading
 # --------------------------------------------------------------------------------------------------
 def load(
-    source: Source,
-    todo: Plan,
+    source: PretrainedFolder,
+    todo: LoadPlan,
     weights: Flat,
     keep: Mapping[str, np.ndarray] | None = None,
     rounded: Collection[str] = (),

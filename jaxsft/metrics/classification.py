@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsft.metrics.names import LABEL_SETS as NAMES
-from jaxsft.metrics.states import State
+from jaxsft.metrics.states import MetricState
 
 
-class LabelCounts(State):
+class LabelCounts(MetricState):
     """The counts of true positives, false positives and false negatives of each label, `[L]`."""
 
     hit: Any

@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxsft.losses import expert_balance as losses
-from jaxsft.metrics.states import State
+from jaxsft.metrics.states import MetricState
 
 
-class Routing(State):
+class Routing(MetricState):
     """Sums of the router over real tokens, `[L, ...]` of a stack of layers.
 
     Attributes:

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsft.metrics.names import NUMBERS as NAMES
-from jaxsft.metrics.states import State
+from jaxsft.metrics.states import MetricState
 
 
-class SquaredErrors(State):
+class SquaredErrors(MetricState):
     """The mean squared error over all targets that are not missing, in the units of the loss."""
 
     total: Any

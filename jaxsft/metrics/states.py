@@ -17,10 +17,10 @@ import numpy as np
 from flax import struct
 
 
-class State(struct.PyTreeNode):
+class MetricState(struct.PyTreeNode):
     """A metric state: a pytree of sums."""
 
-    def merge(self, other: State) -> State:
+    def merge(self, other: MetricState) -> MetricState:
         return jax.tree.map(lambda a, b: a + b, self, other)
 
     def compute(self) -> dict[str, float]:
@@ -44,7 +44,7 @@ def merge(a: Any, b: Any) -> Any:
     return b if a is None else jax.tree.map(lambda x, y: x + y, a, b)
 
 
-class Tokens(State):
+class TokenStatistics(MetricState):
     """Token accuracy and perplexity over the trained tokens."""
 
     nll: Any
@@ -52,7 +52,7 @@ class Tokens(State):
     count: Any
 
     @classmethod
-    def update(cls, nll, correct, mask) -> Tokens:
+    def update(cls, nll, correct, mask) -> TokenStatistics:
         """Sums a batch. nll, correct, mask: `[B, S]`."""
         count = mask.sum(dtype=jnp.int32)
         return cls(jnp.where(mask, nll, 0).sum(), (correct & mask).sum(dtype=jnp.int32), count)
@@ -69,7 +69,7 @@ class Tokens(State):
         }
 
 
-class Hits(State):
+class Hits(MetricState):
     """The share of right items, under the name `name`."""
 
     correct: Any
@@ -85,7 +85,7 @@ class Hits(State):
         return {self.name: int(self.correct) / int(self.count) if int(self.count) else math.nan}
 
 
-class Confusion(State):
+class Confusion(MetricState):
     """A confusion matrix of counts `[gold, predicted]`."""
 
     matrix: Any

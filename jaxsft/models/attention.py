@@ -25,7 +25,7 @@ from jaxsft.products import at_least_fp32, contract
 LARGE = 512 * 512  # scores of a head and row
 
 
-class Tokens(NamedTuple):
+class TokenInfo(NamedTuple):
     """Segment, position and type of each token of a batch of rows.
 
     Segment 0 is padding: it attends to nothing and nothing attends to it.
@@ -46,11 +46,11 @@ class Cache(NamedTuple):
 
     k: Float[Array, "batch kv_heads slots head_dim"]
     v: Float[Array, "batch kv_heads slots head_dim"]
-    tokens: Tokens  # of the slots, the new ones included
+    tokens: TokenInfo  # of the slots, the new ones included
     slot: Int[Array, ""]
 
 
-class Scores(NamedTuple):
+class ScoreOptions(NamedTuple):
     """What is done to the products of queries and keys before the softmax.
 
     Attributes:
@@ -72,7 +72,7 @@ class Scores(NamedTuple):
 
 
 def segment_mask(
-    query: Tokens, key: Tokens, causal: bool, window: Int[Array, ""] | None = None
+    query: TokenInfo, key: TokenInfo, causal: bool, window: Int[Array, ""] | None = None
 ) -> Bool[Array, "batch queries keys"]:
     """Returns which query may attend to which key.
 
@@ -95,9 +95,9 @@ def reference(
     q: Array,
     k: Array,
     v: Array,
-    query: Tokens,
-    key: Tokens,
-    how: Scores,
+    query: TokenInfo,
+    key: TokenInfo,
+    how: ScoreOptions,
     precision: str,
     window: Int[Array, ""] | None = None,
     bias: Array | None = None,
@@ -136,9 +136,9 @@ def blocked(
     q: Array,
     k: Array,
     v: Array,
-    query: Tokens,
-    key: Tokens,
-    how: Scores,
+    query: TokenInfo,
+    key: TokenInfo,
+    how: ScoreOptions,
     precision: str,
     window: Int[Array, ""] | None = None,
 ) -> Float[Array, "batch queries heads head_dim"]:
@@ -149,7 +149,7 @@ def blocked(
 
     def mask(q_where, k_where):
         q_where, reach = (q_where[:2], q_where[2][0]) if len(q_where) == 3 else (q_where, None)
-        one = lambda where: Tokens(*(x[None] for x in where))
+        one = lambda where: TokenInfo(*(x[None] for x in where))
         return segment_mask(one(q_where), one(k_where), how.causal, reach)[0]
 
     # A traced window is an argument, one copy a query: what a custom gradient closes over has no
@@ -185,7 +185,7 @@ class Attention(nn.Module):
     def __call__(
         self,
         x: Array,
-        tokens: Tokens,
+        tokens: TokenInfo,
         rope: tuple[Array, Array] | None,
         cache: Cache | None,
         window: Int[Array, ""] | None = None,
@@ -204,7 +204,7 @@ class Attention(nn.Module):
         q, k, v = to_q(x), to_k(x), to_v(x)
         if c.qk_norm != "none":  # Henry et al., 2020, arXiv:2010.04245
             q, k = self._norm("q_norm", "heads")(q), self._norm("k_norm", "kv_heads")(k)
-        how = Scores(
+        how = ScoreOptions(
             c.causal,
             c.head_dim**-0.5 if c.query_scale is None else c.query_scale,
             c.attention_softcap,

@@ -21,7 +21,7 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxsft.models.layers import Dropout, Linear, dropout, fan_in_normal
+from jaxsft.models.layers import Dropout, Linear, apply_dropout, fan_in_normal
 from jaxsft.products import at_least_fp32, contract
 from jaxsft.sharding.weights import declare
 
@@ -51,8 +51,10 @@ class Biaffine(nn.Module):
     precision: str
 
     @nn.compact
-    def __call__(self, x: Float[Array, "batch words embed"], noise: Dropout | None = None) -> Views:
-        x = dropout(x, noise, 0)
+    def __call__(
+        self, x: Float[Array, "batch words embed"], dropout: Dropout | None = None
+    ) -> Views:
+        x = apply_dropout(x, dropout, 0)
         root = self.param(
             "root", declare(nn.initializers.normal(1.0), ("embed",)), (self.embed,)
         ).astype(x.dtype)
@@ -61,12 +63,12 @@ class Biaffine(nn.Module):
             [jnp.broadcast_to(root, (x.shape[0], 1, self.embed)), x], axis=1
         )
         arc_dep, arc_head = (
-            self._view("arc_dep", x, self.arc, noise, 1),
-            self._view("arc_head", candidates, self.arc, noise, 2),
+            self._view("arc_dep", x, self.arc, dropout, 1),
+            self._view("arc_head", candidates, self.arc, dropout, 2),
         )
         dep, head = (
-            self._view("label_dep", x, self.label, noise, 3),
-            self._view("label_head", candidates, self.label, noise, 4),
+            self._view("label_dep", x, self.label, dropout, 3),
+            self._view("label_head", candidates, self.label, dropout, 4),
         )
 
         w = self.param(
@@ -103,7 +105,7 @@ class Biaffine(nn.Module):
             arcs.astype(at_least_fp32(arcs.dtype)), one(dep), one(head), labels * size**-0.5, tags
         )
 
-    def _view(self, name: str, x: Array, size: int, noise: Dropout | None, site: int) -> Array:
+    def _view(self, name: str, x: Array, size: int, dropout: Dropout | None, site: int) -> Array:
         y = Linear(
             "bsd,da->bsa",
             (self.embed, size),
@@ -112,7 +114,7 @@ class Biaffine(nn.Module):
             bias=True,
             name=name,
         )(x)
-        return dropout(jax.nn.leaky_relu(y, 0.1), noise, site)
+        return apply_dropout(jax.nn.leaky_relu(y, 0.1), dropout, site)
 
 
 def candidates(segment: Int[Array, "batch words"]) -> Array:

@@ -40,7 +40,7 @@ class Chains(NamedTuple):
         return (self.number != jnp.pad(self.number, ((0, 0), (0, 1)))[:, 1:]) & (self.number > 0)
 
 
-class Scores(NamedTuple):
+class ChainScores(NamedTuple):
     """The learned scores of a chain.
 
     Of one tag after another, `[before, after]`, and of a text's first and last tag.
@@ -59,10 +59,10 @@ class TagHead(TokenHead):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch words embed"], noise: Dropout | None = None
+        self, x: Float[Array, "batch words embed"], dropout: Dropout | None = None
     ) -> Float[Array, "batch words classes"]:
         c, zeros = self.classes, nn.initializers.zeros
-        y = self.logits(x, c, noise)
+        y = self.logits(x, c, dropout)
         if self.crf:
             self.param("transitions", declare(zeros, ("classes", "classes")), (c, c))
             self.param("start", declare(zeros, ("classes",)), (c,))
@@ -74,7 +74,7 @@ def negative_log_likelihood(
     logits: Float[Array, "batch words classes"],
     tags: Int[Array, "batch words"],
     chains: Chains,
-    scores: Scores,
+    scores: ChainScores,
 ) -> Array:
     """Computes `log Z - score(tags)` of each chain, `[B, W]`: at its last word, and 0 elsewhere.
 
@@ -108,7 +108,7 @@ def negative_log_likelihood(
 
 
 def viterbi(
-    logits: Float[Array, "batch words classes"], chains: Chains, scores: Scores
+    logits: Float[Array, "batch words classes"], chains: Chains, scores: ChainScores
 ) -> Int[Array, "batch words"]:
     """Returns the tags with the highest score in each chain; 0 where there is no word.
 

@@ -23,8 +23,8 @@ from jaxtyping import Array, Float, Int
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.models import adapters
-from jaxsft.models.attention import PATHS, Cache, Scores, Tokens, choose
-from jaxsft.models.layers import MLP, Dropout, Linear, dropout
+from jaxsft.models.attention import PATHS, Cache, ScoreOptions, TokenInfo, choose
+from jaxsft.models.layers import MLP, Dropout, Linear, apply_dropout
 from jaxsft.models.transformer import NONE, Attention, Block, Layer, Params, Transformer
 from jaxsft.sharding import weights
 
@@ -34,7 +34,7 @@ DECODER = 2**20  # its dropout is apart from the encoder's
 class Memory(NamedTuple):
     """The source as a decoder sees it: encoder states, or a layer's keys and values of them."""
 
-    tokens: Tokens
+    tokens: TokenInfo
     states: Float[Array, "batch source embed"] | None = None
     k: Float[Array, "batch source kv_heads head_dim"] | None = None
     v: Float[Array, "batch source kv_heads head_dim"] | None = None
@@ -48,7 +48,7 @@ class Sources(NamedTuple):
 
     def of(self, layer: int) -> Memory:
         return Memory(
-            Tokens(self.segment_ids, jnp.zeros_like(self.segment_ids)), None, *self.kv[layer]
+            TokenInfo(self.segment_ids, jnp.zeros_like(self.segment_ids)), None, *self.kv[layer]
         )
 
 
@@ -57,7 +57,7 @@ class CrossCache(NamedTuple):
 
     k: Float[Array, "batch kv_heads slots head_dim"]
     v: Float[Array, "batch kv_heads slots head_dim"]
-    tokens: Tokens
+    tokens: TokenInfo
     slot: Int[Array, ""]
     memory: Memory
 
@@ -70,7 +70,7 @@ class CrossAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch seq embed"], tokens: Tokens, memory: Memory
+        self, x: Float[Array, "batch seq embed"], tokens: TokenInfo, memory: Memory
     ) -> Float[Array, "batch seq embed"]:
         c, d, precision = self.config, x.shape[-1], self.precision
         q = _projection(c, precision, c.heads, "heads", name="q")(x)
@@ -85,7 +85,7 @@ class CrossAttention(nn.Module):
         keys = memory.tokens
         if self.has_variable("adapters", "adapter"):
             k, v, keys = self.get_variable("adapters", "adapter").keys_values(k, v, keys)
-        how = Scores(
+        how = ScoreOptions(
             causal=False,
             scale=c.head_dim**-0.5 if c.query_scale is None else c.query_scale,
             softcap=c.attention_softcap,
@@ -126,10 +126,10 @@ class DecoderBlock(Block):
     def __call__(
         self,
         x: Array,
-        tokens: Tokens,
+        tokens: TokenInfo,
         table: Any,
         layer: Layer,
-        noise: Dropout | None,
+        dropout: Dropout | None,
         cache: CrossCache | None = None,
         memory: Memory | None = None,
     ) -> tuple[Array, CrossCache | None]:
@@ -141,17 +141,17 @@ class DecoderBlock(Block):
             y, own = Attention(c, self.precision, name="attention")(
                 self._before("attention_norm", x, layer), tokens, table, own, layer.window
             )
-            x = self._after("attention_norm", x, dropout(y, noise, 0))  # [B, S, D]
+            x = self._after("attention_norm", x, apply_dropout(y, dropout, 0))  # [B, S, D]
         with jax.named_scope("cross"):
             memory = memory if cache is None else cache.memory
             y = CrossAttention(c, self.precision, name="cross")(
                 self._before("cross_norm", x, None), tokens, memory
             )
-            x = self._after("cross_norm", x, dropout(y, noise, 2))
+            x = self._after("cross_norm", x, apply_dropout(y, dropout, 2))
         with jax.named_scope("mlp"):
             mlp = MLP(c.mlp, c.gated, c.activation, self.precision, scale, c.mlp_bias, name="mlp")
             x = self._after(
-                "mlp_norm", x, dropout(mlp(self._before("mlp_norm", x, None)), noise, 1)
+                "mlp_norm", x, apply_dropout(mlp(self._before("mlp_norm", x, None)), dropout, 1)
             )
         return x, None if cache is None else CrossCache(*own, memory)
 
@@ -167,17 +167,17 @@ class Decoder(Transformer):
         self,
         params: Params,
         tokens: Int[Array, "batch seq"],
-        where: Tokens,
+        where: TokenInfo,
         memory: Memory,
-        noise: Dropout | None,
+        dropout: Dropout | None,
     ) -> Array:
         """Runs the decoder layers on target tokens, which attend to `memory`; returns [B, S, D]."""
-        x = self._embed(params, tokens, where, noise)
+        x = self._embed(params, tokens, where, dropout)
         tables = self._positions(params, where, where, x.dtype)
 
         def body(x, scanned):
             stack, beside, layer = scanned
-            at = noise.at(layer.index) if noise else None
+            at = dropout.at(layer.index) if dropout else None
             return (
                 self._rows(
                     self.block().apply(
@@ -262,9 +262,9 @@ class EncoderDecoder(Transformer):
         )
 
     @property
-    def shift(self) -> int:
+    def position_offset(self) -> int:
         """Returns the position of the first token: the larger of both halves."""
-        return max(self.encoder.shift, self.decoder.shift)
+        return max(self.encoder.position_offset, self.decoder.position_offset)
 
     def init(self, key: Array) -> Params:
         """Returns the boxed parameters; encoder, decoder and head are drawn from separate keys."""
@@ -294,10 +294,10 @@ class EncoderDecoder(Transformer):
         self,
         params: Params,
         tokens: Int[Array, "batch seq"],
-        where: Tokens,
-        noise: Dropout | None = None,
+        where: TokenInfo,
+        dropout: Dropout | None = None,
         *,
-        source: tuple[Array, Tokens],
+        source: tuple[Array, TokenInfo],
     ) -> Float[Array, "batch seq embed"]:
         """Computes the last hidden state of every target token, [B, S, D].
 
@@ -305,19 +305,19 @@ class EncoderDecoder(Transformer):
           source: its tokens `[B, T]`, and where they stand; segment i is that of the target's
             segment i.
         """
-        memory = Memory(source[1], self.encoder.hidden(half(params, "encoder"), *source, noise))
+        memory = Memory(source[1], self.encoder.hidden(half(params, "encoder"), *source, dropout))
         x = self.decoder.states(
-            half(params, "decoder"), tokens, where, memory, noise.at(DECODER) if noise else None
+            half(params, "decoder"), tokens, where, memory, dropout.at(DECODER) if dropout else None
         )
         return x * self.config.output_scale
 
-    def start(self, params: Params, source: tuple[Array, Tokens], dtype: Any) -> Sources:
+    def start(self, params: Params, source: tuple[Array, TokenInfo], dtype: Any) -> Sources:
         """Encodes the source once and returns each decoder layer's keys and values of it."""
         memory = Memory(source[1], self.encoder.hidden(half(params, "encoder"), *source))
         return self.decoder.sources(half(params, "decoder"), memory, dtype)
 
     def decode(
-        self, params: Params, tokens: Array, where: Tokens, caches: tuple[CrossCache, ...]
+        self, params: Params, tokens: Array, where: TokenInfo, caches: tuple[CrossCache, ...]
     ) -> tuple[Array, tuple[CrossCache, ...]]:
         """Computes `hidden` of new target tokens, with caches that hold the output of `start`."""
         x, caches = self.decoder.decode(half(params, "decoder"), tokens, where, caches)

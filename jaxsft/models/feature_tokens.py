@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.products import at_least_fp32
 from jaxsft.sharding.weights import declare
 
@@ -62,7 +62,7 @@ class Features(nn.Module):
         )
 
 
-def place(vectors: Float[Array, "batch texts columns embed"], where: Tokens, start: int) -> Soft:
+def place(vectors: Float[Array, "batch texts columns embed"], where: TokenInfo, start: int) -> Soft:
     """Places the vectors of each text at its positions `start`, `start + 1`, ..."""
     b, _, columns, embed = vectors.shape
     at = where.positions - start

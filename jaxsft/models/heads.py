@@ -19,9 +19,9 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxsft.config.model import ModelConfig
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.feature_tokens import Features
-from jaxsft.models.layers import ACTIVATIONS, Dropout, Linear, Norm, dropout, fan_in_normal
+from jaxsft.models.layers import ACTIVATIONS, Dropout, Linear, Norm, apply_dropout, fan_in_normal
 from jaxsft.products import at_least_fp32, contract
 from jaxsft.sharding.weights import declare
 
@@ -150,12 +150,16 @@ class TextHead(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, where: Tokens | None = None, texts: int = 1, noise: Dropout | None = None
+        self,
+        x: Array,
+        where: TokenInfo | None = None,
+        texts: int = 1,
+        dropout: Dropout | None = None,
     ) -> Float[Array, "batch texts outputs"]:
         if self.features and self.is_initializing():
             none = jnp.zeros((1, 1, len(self.features)), jnp.int32)
             Features(self.features, self.embed, name="features")(none, none)
-        y = dropout(self.vectors(x, where, texts), noise, 0)
+        y = apply_dropout(self.vectors(x, where, texts), dropout, 0)
         return self.linear("out", self.embed, self.outputs)(y)
 
     def linear(self, name: str, inputs: int, outputs: int) -> Linear:
@@ -169,7 +173,7 @@ class TextHead(nn.Module):
         )
 
     def vectors(
-        self, x: Array, where: Tokens | None, texts: int
+        self, x: Array, where: TokenInfo | None, texts: int
     ) -> Float[Array, "batch texts embed"]:
         """Returns the pooled vectors, through the dense layer where there is one.
 
@@ -206,10 +210,10 @@ class TokenHead(nn.Module):
     norm: Norm | None = None
 
     def logits(
-        self, x: Float[Array, "batch seq embed"], classes: int, noise: Dropout | None
+        self, x: Float[Array, "batch seq embed"], classes: int, dropout: Dropout | None
     ) -> Float[Array, "batch seq classes"]:
         """Computes the logits with the layers that `form` names. Call it in a compact method."""
-        x = dropout(x, noise, 0)
+        x = apply_dropout(x, dropout, 0)
         if self.form != "linear":
             x = ACTIVATIONS[self.activation](self._linear("dense", self.embed)(x))
         return self._linear("out", classes)(x if self.norm is None else self.norm(x))
@@ -230,9 +234,9 @@ class SpanHead(TokenHead):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "batch seq embed"], noise: Dropout | None = None
+        self, x: Float[Array, "batch seq embed"], dropout: Dropout | None = None
     ) -> Float[Array, "batch seq 2"]:
-        return self.logits(x, 2, noise)
+        return self.logits(x, 2, dropout)
 
 
 def layers_of(task: Any, model: ModelConfig) -> dict[str, Any]:
@@ -253,9 +257,13 @@ class PairHead(TextHead):
 
     @nn.compact
     def __call__(
-        self, x: Array, where: Tokens | None = None, texts: int = 2, noise: Dropout | None = None
+        self,
+        x: Array,
+        where: TokenInfo | None = None,
+        texts: int = 2,
+        dropout: Dropout | None = None,
     ) -> Array:
-        y = dropout(self.vectors(x, where, texts), noise, 0)  # [B, G, D]
+        y = apply_dropout(self.vectors(x, where, texts), dropout, 0)  # [B, G, D]
         if self.is_initializing():
             y = jnp.repeat(y[:, :1], 2, axis=1)
         if not self.outputs:

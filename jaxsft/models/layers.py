@@ -64,38 +64,42 @@ class Dropout(NamedTuple):
         return None if self.adapter is None else Dropout(self.adapter, self.keys)
 
 
-def dropout(
-    x: Float[Array, "batch ..."], noise: Dropout | None, site: int
+def apply_dropout(
+    x: Float[Array, "batch ..."], dropout: Dropout | None, site: int
 ) -> Float[Array, "batch ..."]:
-    """Applies inverted dropout (Srivastava et al., 2014); the identity without noise or at rate 0.
+    """Applies inverted dropout (Srivastava et al., 2014); the identity without it or at rate 0.
 
     Each element draws 16 random bits, so the rate is exact to 1/65536.
     """
-    if noise is None:
+    if dropout is None:
         return x
-    keep = jnp.round((1.0 - noise.rate) * 65536.0)
-    bits = jax.vmap(lambda key: jax.random.bits(key, x.shape[1:], jnp.uint16))(noise.at(site).keys)
+    keep = jnp.round((1.0 - dropout.rate) * 65536.0)
+    bits = jax.vmap(lambda key: jax.random.bits(key, x.shape[1:], jnp.uint16))(
+        dropout.at(site).keys
+    )
     scale = jnp.where(keep > 0, 65536.0 / jnp.maximum(keep, 1.0), 0.0).astype(x.dtype)
     return jnp.where(bits.astype(jnp.int32) < keep.astype(jnp.int32), x * scale, jnp.zeros_like(x))
 
 
 def neftune(
-    x: Float[Array, "batch seq embed"], noise: Dropout | None, segment_ids: Int[Array, "batch seq"]
+    x: Float[Array, "batch seq embed"],
+    dropout: Dropout | None,
+    segment_ids: Int[Array, "batch seq"],
 ) -> Float[Array, "batch seq embed"]:
     """Adds noise from `[-1, 1] alpha / sqrt(length of the text x D)` to embeddings in training.
 
     Jain et al., 2023, arXiv:2310.05914, algorithm 1.
     """
-    if noise is None or noise.neftune is None:
+    if dropout is None or dropout.neftune is None:
         return x
     b, s, d = x.shape
     rows = jnp.arange(b)[:, None]
     # of the text that a token is of
     length = jnp.zeros((b, s + 1), x.dtype).at[rows, segment_ids].add(1)[rows, segment_ids]
     drawn = jax.vmap(lambda key: jax.random.uniform(key, (s, d), x.dtype, -1.0, 1.0))(
-        noise.at(1).keys
+        dropout.at(1).keys
     )
-    return x + drawn * (noise.neftune.astype(x.dtype) / jnp.sqrt(length * d))[..., None]
+    return x + drawn * (dropout.neftune.astype(x.dtype) / jnp.sqrt(length * d))[..., None]
 
 
 # --- linear layers and norms

@@ -27,9 +27,9 @@ from jaxsft.config.adapters import AdapterConfig
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models import adapters
-from jaxsft.models.attention import Tokens
-from jaxsft.models.layers import Dropout, dropout, fan_in_normal, neftune
-from jaxsft.models.transformer import NONE, Embed, Model, Params, Soft
+from jaxsft.models.attention import TokenInfo
+from jaxsft.models.layers import Dropout, apply_dropout, fan_in_normal, neftune
+from jaxsft.models.transformer import NONE, Embed, ModelBase, Params, Soft
 from jaxsft.products import at_least_fp32, contract
 from jaxsft.sharding import weights
 from jaxsft.sharding.weights import declare
@@ -37,7 +37,7 @@ from jaxsft.sharding.weights import declare
 GATES = {"lstm": 4, "gru": 3}
 
 
-class Cell(nn.Module):
+class RecurrentCell(nn.Module):
     """One direction of one recurrent layer. [B, S, D] -> [B, S, U].
 
     lstm (Hochreiter & Schmidhuber, 1997, with the forget gate of Gers et al., 2000), gates in the
@@ -123,7 +123,7 @@ class RecurrentLayer(nn.Module):
     ) -> Float[Array, "batch seq embed"]:
         c = self.config
         cell = functools.partial(
-            Cell, c.kind, c.embed if c.causal else c.embed // 2, self.precision
+            RecurrentCell, c.kind, c.embed if c.causal else c.embed // 2, self.precision
         )
         changes = segment_ids[:, 1:] != segment_ids[:, :-1]
         edge = jnp.ones_like(segment_ids[:, :1], bool)
@@ -135,7 +135,7 @@ class RecurrentLayer(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Recurrent(Model):
+class Recurrent(ModelBase):
     """The static part of a recurrent model, with the interface of `Transformer`."""
 
     config: ModelConfig
@@ -154,7 +154,9 @@ class Recurrent(Model):
         """
         embed_key, layer_key, head_key = jax.random.split(key, 3)
         ids, x = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1, self.config.embed))
-        params = {"embed": self._embedding().init(embed_key, ids, Tokens(ids + 1, ids))["params"]}
+        params = {
+            "embed": self._embedding().init(embed_key, ids, TokenInfo(ids + 1, ids))["params"]
+        }
         stack = jax.vmap(lambda k: self._layer().init(k, x, ids + 1)["params"])(
             jax.random.split(layer_key, self.config.layers)
         )
@@ -171,8 +173,8 @@ class Recurrent(Model):
         self,
         params: Params,
         tokens: Int[Array, "batch seq"],
-        where: Tokens,
-        noise: Dropout | None = None,
+        where: TokenInfo,
+        dropout: Dropout | None = None,
         soft: Soft | None = None,
     ) -> Float[Array, "batch seq embed"]:
         """Computes the state of the top layer after every token, [B, S, D].
@@ -180,19 +182,21 @@ class Recurrent(Model):
         Dropout stands between layers and only where it is passed (Zaremba et al., 2014);
         `soft` replaces some embeddings.
         """
-        own = self._adapters(params.get(adapters.NAME, {}).get("embed", {}), noise)
+        own = self._adapters(params.get(adapters.NAME, {}).get("embed", {}), dropout)
         x = self._embedding().apply({"params": params["embed"]} | own, tokens, where)
         x = x if soft is None else jnp.where(soft.mask[..., None], soft.vectors, x)
-        below = noise.at(self.config.layers) if noise else None
-        x = dropout(neftune(x.astype(at_least_fp32(x.dtype)), below, where.segment_ids), below, 0)
+        below = dropout.at(self.config.layers) if dropout else None
+        x = apply_dropout(
+            neftune(x.astype(at_least_fp32(x.dtype)), below, where.segment_ids), below, 0
+        )
 
         def body(x, scanned):
             stack, beside, index = scanned
-            at = noise.at(index) if noise else None
+            at = dropout.at(index) if dropout else None
             y = self._layer().apply(
                 {"params": stack} | self._adapters(beside, at), x, where.segment_ids
             )
-            return dropout(y, at, 0), None
+            return apply_dropout(y, at, 0), None
 
         if self.config.remat:
             body = jax.checkpoint(body)

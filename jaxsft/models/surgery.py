@@ -38,7 +38,7 @@ NONE = {f.name: f.default for f in dataclasses.fields(ModelConfig) if f.name in 
 
 
 def changes(model: ModelConfig, name: str) -> bool:
-    """Whether the option of this name is set."""
+    """Returns whether the option of this name is set."""
     return getattr(model, name) != NONE[name]
 
 

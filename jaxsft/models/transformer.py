@@ -26,11 +26,11 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.metrics.expert_load import Routing
 from jaxsft.models import adapters, experts, rope
 from jaxsft.models.adapters import targets
-from jaxsft.models.attention import Attention, Cache, Tokens
+from jaxsft.models.attention import Attention, Cache, TokenInfo
 from jaxsft.models.disentangled import Disentangled
 from jaxsft.models.experts import Experts
 from jaxsft.models.feature_tokens import Soft
-from jaxsft.models.layers import MLP, Dropout, Linear, Norm, dropout, neftune
+from jaxsft.models.layers import MLP, Dropout, Linear, Norm, apply_dropout, neftune
 from jaxsft.models.relative import Relative
 from jaxsft.products import ROUNDED, at_least_fp32, to_vocab
 from jaxsft.sharding import mesh as meshes
@@ -69,10 +69,10 @@ class Block(nn.Module):
     def __call__(
         self,
         x: Array,
-        tokens: Tokens,
+        tokens: TokenInfo,
         table: Any,
         layer: Layer,
-        noise: Dropout | None,
+        dropout: Dropout | None,
         cache: Cache | None = None,
     ) -> tuple[Array, Cache | None]:
         c, scale = self.config, (2 * self.config.layers) ** -0.5
@@ -87,10 +87,10 @@ class Block(nn.Module):
             y, cache = attention(
                 self._before("attention_norm", x, layer), tokens, table, cache, layer.window
             )
-            attended = self._after("attention_norm", x, dropout(y, noise, 0))  # [B, S, D]
+            attended = self._after("attention_norm", x, apply_dropout(y, dropout, 0))  # [B, S, D]
         with jax.named_scope("mlp"):
             y = mlp(self._before("mlp_norm", x if c.parallel else attended, None))
-            x = self._after("mlp_norm", attended, dropout(y, noise, 1))  # [B, S, D]
+            x = self._after("mlp_norm", attended, apply_dropout(y, dropout, 1))  # [B, S, D]
         return x, cache
 
     def _before(self, name: str, x: Array, layer: Layer | None) -> Array:
@@ -119,7 +119,7 @@ class Embed(nn.Module):
 
     @nn.compact
     def __call__(
-        self, tokens: Int[Array, "batch seq"], where: Tokens
+        self, tokens: Int[Array, "batch seq"], where: TokenInfo
     ) -> Float[Array, "batch seq embed"]:
         c = self.config
         size = c.embed_inner or c.embed
@@ -174,7 +174,7 @@ class Table(nn.Module):
         )
 
 
-class Model:
+class ModelBase:
     """The common part of all kinds of models: row sharding, adapters, and the vocabulary output."""
 
     config: ModelConfig
@@ -219,27 +219,27 @@ class Model:
         return finish_logits(y, self.output_bias(params), self.config.logit_softcap)
 
     @property
-    def shift(self) -> int:
+    def position_offset(self) -> int:
         """Returns the position of a text's first token: the number of virtual tokens before it."""
         kind = adapters.of(self.adapter)
-        return kind.shift(self.adapter) if kind and self.shifted else 0
+        return kind.position_offset(self.adapter) if kind and self.shifted else 0
 
     @property
-    def places(self) -> int:
+    def prompt_length(self) -> int:
         """Returns how many virtual tokens take a place of the row, at positions below 0."""
         kind = adapters.of(self.adapter)
-        return kind.places(self.adapter) if kind else 0
+        return kind.prompt_length(self.adapter) if kind else 0
 
     def _segments(self, params: Params) -> list[tuple[int, Params, Params]]:
         """Returns (first layer, stack, its adapters) of each segment, from the bottom up."""
         return targets.cut(params["layers"], params.get(adapters.NAME, {}).get("layers", {}))
 
-    def _adapters(self, tree: Params, noise: Dropout | None = None) -> dict[str, Params]:
+    def _adapters(self, tree: Params, dropout: Dropout | None = None) -> dict[str, Params]:
         """Returns the collection that holds a module's adapters; empty where it has none."""
         return (
             {
                 adapters.NAME: adapters.ready(
-                    self.adapter, tree, noise.of_adapter() if noise else None
+                    self.adapter, tree, dropout.of_adapter() if dropout else None
                 )
             }
             if tree
@@ -248,7 +248,7 @@ class Model:
 
 
 @dataclasses.dataclass(frozen=True)
-class Transformer(Model):
+class Transformer(ModelBase):
     """The static part of a Transformer.
 
     `head` is a Linen module of the task, which applies it to the hidden states; None: the
@@ -277,7 +277,7 @@ class Transformer(Model):
         """
         embed_key, layer_key, head_key, norm_key = jax.random.split(key, 4)
         ids, x = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1, self.config.embed))
-        tokens = Tokens(ids + 1, ids)
+        tokens = TokenInfo(ids + 1, ids)
         layer = jax.tree.map(lambda a: a[0], self._layers(0, 1))
         shared = self._shared()
         relative = (
@@ -304,15 +304,15 @@ class Transformer(Model):
         self,
         params: Params,
         tokens: Int[Array, "batch seq"],
-        where: Tokens,
-        noise: Dropout | None = None,
+        where: TokenInfo,
+        dropout: Dropout | None = None,
         soft: Soft | None = None,
     ) -> Float[Array, "batch seq embed"]:
         """Computes the last, normed hidden state of every token, [B, S, D].
 
         Dropout applies only where it is passed; `soft` replaces some embeddings.
         """
-        x = self._embed(params, tokens, where, noise, soft)
+        x = self._embed(params, tokens, where, dropout, soft)
         tables, there, routed = (
             self._positions(params, where, where, x.dtype),
             where.segment_ids > 0,
@@ -321,7 +321,7 @@ class Transformer(Model):
 
         def body(x, scanned):
             stack, beside, layer = scanned
-            at = noise.at(layer.index) if noise else None
+            at = dropout.at(layer.index) if dropout else None
             weights = {"params": stack} | self._adapters(beside, at)
             (x, _), found = self.block().apply(
                 weights, x, where, tables, layer, at, mutable=[experts.ROUTING]
@@ -344,7 +344,7 @@ class Transformer(Model):
         self,
         params: Params,
         tokens: Int[Array, "batch new"],
-        where: Tokens,
+        where: TokenInfo,
         caches: tuple[Cache, ...],
     ) -> tuple[Float[Array, "batch new embed"], tuple[Cache, ...]]:
         """Computes `hidden` of new tokens, which see the cached ones; returns the new caches too.
@@ -374,15 +374,15 @@ class Transformer(Model):
     def _embedding(self) -> Embed:
         return Embed(self.vocab, self.config, self.precision)
 
-    def _embed(self, params, tokens, where, noise, soft=None):
-        own = self._adapters(params.get(adapters.NAME, {}).get("embed", {}), noise)
-        shifted = where._replace(positions=where.positions + self.shift)
+    def _embed(self, params, tokens, where, dropout, soft=None):
+        own = self._adapters(params.get(adapters.NAME, {}).get("embed", {}), dropout)
+        shifted = where._replace(positions=where.positions + self.position_offset)
         x = self._embedding().apply({"params": params["embed"]} | own, tokens, shifted)
         x = x if soft is None else jnp.where(soft.mask[..., None], soft.vectors, x)
-        noise = noise.at(self.config.layers) if noise else None
-        return dropout(
-            neftune(self._rows(x.astype(at_least_fp32(x.dtype))), noise, where.segment_ids),
-            noise,
+        dropout = dropout.at(self.config.layers) if dropout else None
+        return apply_dropout(
+            neftune(self._rows(x.astype(at_least_fp32(x.dtype))), dropout, where.segment_ids),
+            dropout,
             0,
         )
 
@@ -400,13 +400,13 @@ class Transformer(Model):
         kinds = {"relative": Relative, "disentangled": Disentangled}
         return kinds[self.config.positions](self.config) if self.config.positions in kinds else None
 
-    def _positions(self, params: Params, queries: Tokens, keys: Tokens, dtype: Any) -> Any:
+    def _positions(self, params: Params, queries: TokenInfo, keys: TokenInfo, dtype: Any) -> Any:
         """Returns the position inputs of attention: RoPE tables, or a bias of queries and keys.
 
         None where the embeddings hold the positions.
         """
         if shared := self._shared():
-            at, prefix = keys.positions, self.shift - self.places
+            at, prefix = keys.positions, self.position_offset - self.prompt_length
             # its keys have no place in the row: they stand at -P to -1, before the first token of
             # every text
             if prefix:
@@ -421,7 +421,7 @@ class Transformer(Model):
         c = self.config
         if c.positions != "rope":
             return None
-        positions = positions + self.shift
+        positions = positions + self.position_offset
         plain = rope.table(c, positions, dtype)
         return (
             plain

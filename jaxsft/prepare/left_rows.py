@@ -52,7 +52,7 @@ def marked(
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Every string inside nested options."""
+    """Yields every string inside nested options."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):

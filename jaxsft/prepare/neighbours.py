@@ -42,7 +42,7 @@ def normalise(text: str, case: bool = True, space: bool = True, punctuation: boo
 
 # --- shingles
 # --------------------------------------------------------------------------------------------------
-class _Words(dict[str, int]):
+class _WordHashes(dict[str, int]):
     """A cache of 64 bits for every word, cleared when there are a million."""
 
     def __missing__(self, word: str) -> int:
@@ -55,7 +55,7 @@ class _Words(dict[str, int]):
         return value
 
 
-_word_bits = _Words()
+_word_bits = _WordHashes()
 
 
 def shingles(

@@ -26,7 +26,7 @@ from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import left_rows, stage_runner, stages
 from jaxsft.prepare.spool import Spool
 from jaxsft.prepare.stage import Context, Report, Stage
-from jaxsft.prepare.stage_runner import Entry
+from jaxsft.prepare.stage_runner import StageEntry
 
 WRITTEN = ("jsonl", "json", "csv", "tsv", "parquet", "conll", "conllu", prepared.ARRAY_RECORD)
 # .SET.writing-XXXX and .SET.writing-XXXX.old lie beside a set while it is written
@@ -76,7 +76,7 @@ def prepare(
     if not forced and (found := _there(folder, key, config.output.overwrite)):
         return found, False
     work = folder.with_name(f".{folder.name}.work")
-    reading = Entry("read", Read(), {})
+    reading = StageEntry("read", Read(), {})
     with _alone(work):
         _mended(folder)
         # by another command, a moment ago
@@ -190,7 +190,7 @@ class Read(Stage):
         return row
 
 
-def entry(item: Any, context: Context) -> Entry:
+def entry(item: Any, context: Context) -> StageEntry:
     """Builds a stage of the list from its name or `{name: {option: value}}`. Raises ConfigError."""
     if isinstance(item, str):
         item = {item: {}}
@@ -201,7 +201,7 @@ def entry(item: Any, context: Context) -> Entry:
         )
     ((name, options),) = item.items()
     stage = stages.build(name, options or {}, context)
-    return Entry(name, stage, stages.options(stage))
+    return StageEntry(name, stage, stages.options(stage))
 
 
 def replay(
@@ -267,7 +267,7 @@ def _read(data: DataFiles, path: str, split: str) -> Iterator[Row | Bad]:
     yield from bad
 
 
-def _not_too_many(reading: Entry, most: float) -> None:
+def _not_too_many(reading: StageEntry, most: float) -> None:
     for split, report in reading.reports.items():
         bad = [one for one in report.dropped if one[1].startswith(UNREADABLE)]
         if len(bad) > most * reading.read[split]:
@@ -279,7 +279,7 @@ def _not_too_many(reading: Entry, most: float) -> None:
             )
 
 
-def _some_rows(entries: Sequence[Entry], sets: Mapping[str, Spool]) -> None:
+def _some_rows(entries: Sequence[StageEntry], sets: Mapping[str, Spool]) -> None:
     """Raises DataError where nothing is left to train on: a limit that no row keeps is a slip, and
     an empty file could not be read.
     """
@@ -298,7 +298,7 @@ def _some_rows(entries: Sequence[Entry], sets: Mapping[str, Spool]) -> None:
             )
 
 
-def _inputs(config: PrepareConfig, entries: Sequence[Entry]) -> list[dict[str, Any]]:
+def _inputs(config: PrepareConfig, entries: Sequence[StageEntry]) -> list[dict[str, Any]]:
     """Returns every file that is read, with its hash.
 
     They are those of the data, and those that options of stages name.
@@ -393,7 +393,7 @@ def _asked(run: str | None, models: Mapping[str, Callable]) -> dict[str, Any]:
 
 def _key(
     config: PrepareConfig,
-    entries: Sequence[Entry],
+    entries: Sequence[StageEntry],
     inputs: list[dict[str, Any]],
     asked: dict[str, Any],
 ) -> str:
@@ -438,7 +438,7 @@ def _write(
     folder: Path,
     key: str,
     inputs: list,
-    entries: Sequence[Entry],
+    entries: Sequence[StageEntry],
     sets: Mapping[str, Spool],
     work: Path,
 ) -> dict[str, Any]:

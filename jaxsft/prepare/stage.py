@@ -37,7 +37,7 @@ from jaxsft.errors import ConfigError, DataError
 State = Mapping[str, Any]  # what a stage learnt: plain JSON
 
 
-class Rows(Protocol):
+class RowSource(Protocol):
     """Rows that can be read again and again: a list, or a file that never lies in memory."""
 
     def __iter__(self) -> Iterator[Row]: ...
@@ -143,7 +143,7 @@ class Stage:
         """Raises ConfigError where the options do not go together; called before any row is
         read."""
 
-    def fit(self, rows: Rows, report: Report) -> dict[str, Any]:
+    def fit(self, rows: RowSource, report: Report) -> dict[str, Any]:
         """Returns what is learned from the training rows, as plain JSON.
 
         Raises DataError or ConfigError where the option does not fit the column.
@@ -154,14 +154,14 @@ class Stage:
         """Returns the row that takes its place; None where it was dropped (and reported)."""
         raise NotImplementedError
 
-    def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterable[Row]:
+    def rows(self, split: str, rows: RowSource, state: State, report: Report) -> Iterable[Row]:
         """Yields the new rows of a split; by default each row is treated by itself."""
         for row in rows:
             if (new := self.row(row, state, report)) is not None:
                 yield new
 
     def sets(
-        self, sets: Mapping[str, Rows], reports: Mapping[str, Report]
+        self, sets: Mapping[str, RowSource], reports: Mapping[str, Report]
     ) -> dict[str, Iterable[Row]]:
         """Returns all new splits at once, for `on = "all"`.
 

@@ -22,14 +22,14 @@ from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import spool
 from jaxsft.prepare.spool import Log, Spool
-from jaxsft.prepare.stage import Report, Rows, Stage
+from jaxsft.prepare.stage import Report, RowSource, Stage
 
 CHUNK = 512  # rows that a process is given at once
 UNSPLIT = "all"  # the name of the set whose rows belong to no split yet
 
 
 @dataclasses.dataclass
-class Entry:
+class StageEntry:
     """A stage of the list, and what became of its rows: the manifest's entry.
 
     Attributes:
@@ -85,7 +85,7 @@ class Entry:
 
 
 def run(
-    entries: Sequence[Entry],
+    entries: Sequence[StageEntry],
     sets: Mapping[str, Iterable[Row]],
     work: Path,
     key: str,
@@ -120,7 +120,7 @@ def run(
     return dict(current)
 
 
-def _in_order(entries: Sequence[Entry], sets: Iterable[str]) -> None:
+def _in_order(entries: Sequence[StageEntry], sets: Iterable[str]) -> None:
     """Raises ConfigError where a split follows a stage that has used the training rows.
 
     What was learned from training rows, their copies and means would go into the test split
@@ -167,9 +167,9 @@ def _in_order(entries: Sequence[Entry], sets: Iterable[str]) -> None:
         mixed += [entry] if entry.stage.mixes else []
 
 
-def _segments(entries: Sequence[Entry]) -> list[list[Entry]]:
+def _segments(entries: Sequence[StageEntry]) -> list[list[StageEntry]]:
     """Groups the stages: neighbours that stream share a segment; any other stage begins one."""
-    out: list[list[Entry]] = [[]]
+    out: list[list[StageEntry]] = [[]]
     for entry in entries:
         if not entry.streams:
             out.append([])
@@ -177,14 +177,14 @@ def _segments(entries: Sequence[Entry]) -> list[list[Entry]]:
     return out  # the first one, perhaps without stages, reads the files
 
 
-def _chained(key: str, segment: list[Entry]) -> str:
+def _chained(key: str, segment: list[StageEntry]) -> str:
     return rundir.sha256_json({"before": key, "stages": [[e.name, e.options] for e in segment]})[
         :16
     ]
 
 
 def _segment(
-    segment: list[Entry], sets: Mapping[str, Iterable[Row]], folder: Path, workers: int
+    segment: list[StageEntry], sets: Mapping[str, Iterable[Row]], folder: Path, workers: int
 ) -> dict[str, Spool]:
     flows: Mapping[str, Iterable[Row]] = sets
     for number, entry in enumerate(segment):
@@ -210,7 +210,7 @@ def _segment(
     return out
 
 
-def _told(entry: Entry) -> dict[str, Any]:
+def _told(entry: StageEntry) -> dict[str, Any]:
     reports = {}
     for split, report in entry.reports.items():
         report.dropped.close()
@@ -218,7 +218,7 @@ def _told(entry: Entry) -> dict[str, Any]:
     return {"state": entry.state, "read": entry.read, "written": entry.written, "reports": reports}
 
 
-def _recall(segment: list[Entry], folder: Path) -> dict[str, Spool]:
+def _recall(segment: list[StageEntry], folder: Path) -> dict[str, Spool]:
     found = rundir.read_json(folder / "done.json")
     for number, (entry, told) in enumerate(zip(segment, found["stages"], strict=True)):
         entry.state, entry.read, entry.written = told["state"], told["read"], told["written"]
@@ -229,7 +229,7 @@ def _recall(segment: list[Entry], folder: Path) -> dict[str, Spool]:
     return {split: Spool(folder / f"{split}.rows", rows) for split, rows in found["rows"].items()}
 
 
-def _whole(entry: Entry, sets: Mapping[str, Rows]) -> Mapping[str, Iterable[Row]]:
+def _whole(entry: StageEntry, sets: Mapping[str, RowSource]) -> Mapping[str, Iterable[Row]]:
     """Runs a stage that needs to see more than a row."""
     stage = entry.stage
     entry.read = {split: len(rows) for split, rows in sets.items()}
@@ -254,7 +254,7 @@ def _whole(entry: Entry, sets: Mapping[str, Rows]) -> Mapping[str, Iterable[Row]
     }
 
 
-def _through(entry: Entry, split: str, rows: Iterator[Row], workers: int) -> Iterator[Row]:
+def _through(entry: StageEntry, split: str, rows: Iterator[Row], workers: int) -> Iterator[Row]:
     """Yields rows through a stage that takes them one by one."""
     report = entry.reports[split]
     entry.read[split] = 0
@@ -277,7 +277,7 @@ def _through(entry: Entry, split: str, rows: Iterator[Row], workers: int) -> Ite
         yield from entry.stage.rows(split, counted(), entry.state, report)
 
 
-def _counted(entry: Entry, split: str, rows: Iterable[Row]) -> Iterator[Row]:
+def _counted(entry: StageEntry, split: str, rows: Iterable[Row]) -> Iterator[Row]:
     entry.written[split] = 0
     for row in rows:
         entry.written[split] += 1

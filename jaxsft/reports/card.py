@@ -65,7 +65,7 @@ def card(run_dir: Path) -> str:
 
 
 def _spec(task: Any) -> TaskSpec | None:
-    """Return what is known of the task of a run; None of one that is not here."""
+    """Returns what is known of the task of a run; None of one that is not here."""
     return SPECS.get(task) if isinstance(task, str) else None
 
 
@@ -129,7 +129,7 @@ def _option(run_dir: Path, key: str) -> Any:
 def _task(run_dir: Path) -> str:
     task = _option(run_dir, "task.name")
     if not isinstance(task, str):
-        raise facts.Missing("config.yaml names no task.")
+        raise facts.MissingFile("config.yaml names no task.")
     about = getattr(_spec(task), "does", "does what its task says")
     text = (
         f"A model that {about} (`task={escape(task)}`), trained with jaxsft for the data below, and"

@@ -54,7 +54,7 @@ def shares(matrix: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Cell:
+class ConfusionCell:
     """One cell of a confusion matrix.
 
     Its count there, how many lines the predictions file has for it, and some of these lines.
@@ -73,7 +73,7 @@ def behind(
     rows: Iterable[Mapping[str, Any]],
     cells: Sequence[tuple[int, int]],
     most: int,
-) -> list[Cell]:
+) -> list[ConfusionCell]:
     """Returns the cells with up to `most` examples each.
 
     The most certain mistakes come first, and the least certain of what is right.
@@ -96,7 +96,7 @@ def behind(
         order = sorted(
             found, key=lambda row: (1 if i == j else -1) * number(row.get("probability", 0))
         )
-        out.append(Cell(i, j, int(matrix[i, j]), len(found), order[:most]))
+        out.append(ConfusionCell(i, j, int(matrix[i, j]), len(found), order[:most]))
     return out
 
 

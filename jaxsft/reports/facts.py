@@ -33,7 +33,7 @@ PEAKS = {"peak_host_bytes": "the process", "peak_device_bytes": "one device"}
 DAMAGE = (Exception,)
 
 
-class Missing(Exception):
+class MissingFile(Exception):
     """The error that a file of a section is missing; the message is what the section says."""
 
 
@@ -52,7 +52,7 @@ def read(run_dir: Path, name: str) -> Any:
     """
     path = run_dir / name
     if not path.exists():
-        raise Missing(f"{name} is missing from this run.")
+        raise MissingFile(f"{name} is missing from this run.")
     return read_jsonl(path) if path.suffix == ".jsonl" else read_json(path)
 
 
@@ -377,7 +377,7 @@ def predictions(run_dir: Path) -> Iterator[tuple[str, list[dict]]]:
     folder = run_dir / "predictions"
     names = by_split([path.stem for path in sorted(folder.glob("*.jsonl"))])
     if not names:
-        raise Missing("No predictions were saved for this run.")
+        raise MissingFile("No predictions were saved for this run.")
     for name in names:
         yield name, read_jsonl(folder / f"{name}.jsonl")
 
@@ -437,7 +437,7 @@ def difference(run_dir: Path) -> list[tuple[str, Any, Any]]:
         DataError: its task is not one of this version.
     """
     if not (run_dir / "config.yaml").exists():
-        raise Missing("config.yaml is missing from this run.")
+        raise MissingFile("config.yaml is missing from this run.")
     here = config(run_dir)
     task = (here.get("task") or {}).get("name") if isinstance(here.get("task"), Mapping) else None
     if (

@@ -57,7 +57,7 @@ def written_sections(
     for heading, section in sections:
         try:
             body = section(run_dir)
-        except facts.Missing as missing:
+        except facts.MissingFile as missing:
             body = f"*{escape(str(missing))}*"
         except facts.DAMAGE as error:
             body = (
@@ -183,7 +183,7 @@ def _figures(run_dir: Path) -> str:
         key=lambda path: (order.get(path.stem, len(order)), path.stem),
     )
     if not drawn:
-        raise facts.Missing("No figures were drawn for this run.")
+        raise facts.MissingFile("No figures were drawn for this run.")
     images = [f"![{escape(_caption(path.stem))}](figures/{quote(path.name)})" for path in drawn]
     return "\n\n".join(
         images
@@ -261,7 +261,7 @@ def _samples_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def _configuration(run_dir: Path) -> str:
     if not (run_dir / "config.yaml").exists():
-        raise facts.Missing("config.yaml is missing from this run.")
+        raise facts.MissingFile("config.yaml is missing from this run.")
     text = (run_dir / "config.yaml").read_text("utf-8")
     command = facts.command(run_dir)
     pasted = (

@@ -136,7 +136,7 @@ def _section(section: Any, run_dir: Path) -> tuple[Any, str]:
     """Returns the content of a section (None: the run has none) and why it failed, if so."""
     try:
         return section(run_dir), ""
-    except facts.Missing as missing:
+    except facts.MissingFile as missing:
         return {}, str(missing)
     except facts.DAMAGE as error:
         return {}, _why(error)
@@ -404,7 +404,7 @@ def histogram(
 
 def _configuration(run_dir: Path) -> dict[str, Any]:
     if not (run_dir / "config.yaml").exists():
-        raise facts.Missing("config.yaml is missing from this run.")
+        raise facts.MissingFile("config.yaml is missing from this run.")
     out = {
         "command": facts.command(run_dir),
         "text": (run_dir / "config.yaml").read_text("utf-8"),

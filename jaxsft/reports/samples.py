@@ -39,7 +39,7 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Sample:
+class PredictionSample:
     """One line of predictions.
 
     `texts`, `gold` and `answer` are (name, text); `words` are those of a text whose words carry
@@ -59,7 +59,7 @@ class Sample:
     where: str = ""
 
 
-def sample(row: Mapping[str, Any]) -> Sample:
+def sample(row: Mapping[str, Any]) -> PredictionSample:
     """Returns what is shown of a line of `predictions/<split>.jsonl`.
 
     Raises DataError for a likelihood that is no number.
@@ -87,7 +87,7 @@ def sample(row: Mapping[str, Any]) -> Sample:
         for name in ("probability", "cosine", "rank")
         if row.get(name) is not None and not isinstance(row[name], dict)
     ]
-    return Sample(texts, words[:WORDS], max(len(words) - WORDS, 0), gold, answer,
+    return PredictionSample(texts, words[:WORDS], max(len(words) - WORDS, 0), gold, answer,
     row.get("correct"), about, likelihood,
                   None if likelihood is None else row["tokens"],
                   Path(str(row.get("where", ""))).name)  # fmt: skip

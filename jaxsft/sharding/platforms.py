@@ -45,16 +45,14 @@ def devices() -> list[Any]:
 
 
 def facts() -> Device:
-    """Return what the config must know of the devices of all processes."""
+    """Returns what the config must know of the devices of all processes."""
     kind = {"cuda": "gpu", "rocm": "gpu"}.get(jax.default_backend(), jax.default_backend())
     return Device(kind, jax.device_count(), jax.process_count(), kind == "cpu" and has_bf16())
 
 
 @functools.cache
 def has_bf16(cpuinfo: str = "/proc/cpuinfo") -> bool:
-    """Return whether this CPU has instructions for products of bfloat16; False where Linux does not
-    tell.
-    """
+    """Returns whether this CPU has bfloat16 products; False where Linux does not tell."""
     try:
         text = Path(cpuinfo).read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -18,7 +18,7 @@ from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.metrics import row_metrics
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.layers import Dropout
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.rundir import Stored
@@ -179,7 +179,7 @@ class Task:
         vectors of texts `[B, T, D]`, T a multiple of G.
         """
         return model.hidden(
-            params, batch.tokens, Tokens(batch.segment_ids, batch.positions, batch.types), noise
+            params, batch.tokens, TokenInfo(batch.segment_ids, batch.positions, batch.types), noise
         )
 
     @property

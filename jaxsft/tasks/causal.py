@@ -11,7 +11,7 @@ import numpy as np
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.losses import tokens as token_losses
 from jaxsft.metrics import states
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads import VocabHead
 from jaxsft.models.transformer import Transformer, finish_logits
 from jaxsft.tasks.base import Output, Task, Terms, by_row
@@ -65,12 +65,14 @@ class CausalTask(Task):
         if self._z_loss:
             terms["z_loss"] = weighted(token_losses.z_loss(stats))
         mask = batch.loss_weight > 0
-        out = {"tokens": states.Tokens.update(stats.nll, stats.correct, mask)}
+        out = {"tokens": states.TokenStatistics.update(stats.nll, stats.correct, mask)}
         return Output(terms, out, _per_text(stats, mask, batch) if columns else {})
 
     def hidden(self, model: Transformer, params, batch: Batch, noise):
         """The states that the targets are predicted from, `[B, S, D]`."""
-        return model.hidden(params, batch.tokens, Tokens(batch.segment_ids, batch.positions), noise)
+        return model.hidden(
+            params, batch.tokens, TokenInfo(batch.segment_ids, batch.positions), noise
+        )
 
     def summarise(self, split: Split, states: Mapping[str, Any], columns) -> dict[str, float]:
         return states["tokens"].compute()

@@ -21,7 +21,7 @@ from jaxsft.data.records import Slots
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.losses import table
 from jaxsft.metrics.states import Hits
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.crf import TagHead
 from jaxsft.models.heads import TextHead
 from jaxsft.models.transformer import Transformer
@@ -106,7 +106,7 @@ class SlotsAndIntent(TagWords):
         *,
         columns: bool,
     ) -> Output:
-        where = Tokens(batch.segment_ids, batch.positions)
+        where = TokenInfo(batch.segment_ids, batch.positions)
         hidden = self.states(model, params, batch, noise)  # [B, S, D]
         noise = noise.at(model.config.layers + 1) if noise else None
         tags = self.of_states(

@@ -21,7 +21,7 @@ from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.losses import tokens as token_losses
 from jaxsft.metrics import states
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads_mlm import MaskedHead
 from jaxsft.models.transformer import Transformer, finish_logits
 from jaxsft.tasks import specs
@@ -97,7 +97,7 @@ class MaskedLM(CausalTask):
     ) -> Output:
         # [B, S, D]
         hidden = model.hidden(
-            params, batch.tokens, Tokens(batch.segment_ids, batch.positions, batch.types), noise
+            params, batch.tokens, TokenInfo(batch.segment_ids, batch.positions, batch.types), noise
         )
         most = self.masking.most(batch.tokens.shape[1], batch.example_ids.shape[1])
         # the chosen places, then others, whose weight is 0
@@ -130,7 +130,7 @@ class MaskedLM(CausalTask):
         if self._z_loss:
             terms["z_loss"] = (weight * token_losses.z_loss(stats)).sum()
         mask = weight > 0
-        out = {"tokens": states.Tokens.update(stats.nll, stats.correct, mask)}
+        out = {"tokens": states.TokenStatistics.update(stats.nll, stats.correct, mask)}
         return Output(
             terms,
             out,

@@ -26,7 +26,7 @@ from jaxsft.errors import DataError
 from jaxsft.losses import pairs, table
 from jaxsft.metrics import regression, retrieval
 from jaxsft.metrics.states import Confusion
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads import PairHead, TextHead
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.tasks import specs
@@ -151,11 +151,11 @@ class PairTask(TextTask):
             out = super().read(model, params, batch, noise)
         else:
             out = self.make_head(PairHead, 0, model.precision).apply(
-                {}, self.states(model, params, batch, noise), noise=noise
+                {}, self.states(model, params, batch, noise), dropout=noise
             )
         return out if self.width else out.reshape(out.shape[0], -1, 2, out.shape[-1])
 
-    def where(self, batch: Batch) -> Tokens:
+    def where(self, batch: Batch) -> TokenInfo:
         return split_pairs(batch) if self.apart else super().where(batch)
 
     def count(self, batch: Batch) -> int:
@@ -282,7 +282,7 @@ class PairTask(TextTask):
                 }
 
 
-def split_pairs(batch: Batch) -> Tokens:
+def split_pairs(batch: Batch) -> TokenInfo:
     """The two texts of a pair as segments of their own, 2 g - 1 and 2 g, each with positions from
     0.
     """
@@ -292,7 +292,7 @@ def split_pairs(batch: Batch) -> Tokens:
     member = batch.segment_ids[:, None, :] == texts[None, :, None]  # [B, G, S]
     first = (member & ~second[:, None, :]).sum(-1)  # [B, G]: tokens of the first text
     before = jnp.take_along_axis(first, jnp.maximum(batch.segment_ids - 1, 0), axis=1)  # [B, S]
-    return Tokens(segments, batch.positions - jnp.where(second, before, 0))
+    return TokenInfo(segments, batch.positions - jnp.where(second, before, 0))
 
 
 def _check_kinds(loss: str, kind: str, records: Sequence[Pair], where: Sequence[str]) -> None:

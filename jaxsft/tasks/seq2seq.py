@@ -23,7 +23,7 @@ from jaxsft.data.records import Seq2Seq, group_references, seq2seq_record
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.metrics import text_overlap as text_scores
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import specs
 from jaxsft.tasks.causal import CausalTask
@@ -147,9 +147,9 @@ class Seq2SeqTask(CausalTask):
         return model.hidden(
             params,
             batch.tokens,
-            Tokens(batch.segment_ids, batch.positions),
+            TokenInfo(batch.segment_ids, batch.positions),
             noise,
-            source=(tokens, Tokens(*where)),
+            source=(tokens, TokenInfo(*where)),
         )
 
     # --- answers

@@ -80,7 +80,7 @@ class SpanTask(Task):
         of the answer.
         """
         one = framed(self.tokenizer.wrap(question, context), {})
-        first, tail = len(one.ids) - one.frame[1] - len(context), one.frame[1]
+        first, tail = len(one.ids) - one.special_tokens[1] - len(context), one.special_tokens[1]
         offsets, start, end, breaks = self.tokenizer.offsets(record.context), 0, 0, []
         if record.answers:
             begin, stop = record.starts[0], record.starts[0] + len(record.answers[0])
@@ -94,7 +94,7 @@ class SpanTask(Task):
             ).tolist()
         segment = {"start": start, "end": end, "at": 0, "context": first, "weight": 1.0}
         return one._replace(
-            segment=segment, frame=(first, tail), pointers=("start", "end"), breaks=breaks
+            segment=segment, special_tokens=(first, tail), pointers=("start", "end"), breaks=breaks
         )
 
     def head(self, vocab: int, precision: str) -> SpanHead:

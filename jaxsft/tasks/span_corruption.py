@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from jaxsft.config.schema import Config
-from jaxsft.data.corruption import Spans
+from jaxsft.data.corruption import SpanCorruptor
 from jaxsft.data.encode import Encoded, no_text
 from jaxsft.data.pipeline import Batch
 from jaxsft.data.records import Text
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import specs
 from jaxsft.tasks.causal import CausalTask
@@ -34,7 +34,7 @@ class SpanCorruption(CausalTask):
         _ = self.spans  # an error comes before the work
 
     @functools.cached_property
-    def spans(self) -> Spans:
+    def spans(self) -> SpanCorruptor:
         """Raises ConfigError where the tokenizer lacks a token that this needs."""
         t, tokenizer = self.config.task, self.tokenizer
         sentinels = []
@@ -51,7 +51,7 @@ class SpanCorruption(CausalTask):
                 "task=span_corruption: the tokenizer has no eos_token, so that a target would"
                 " never end"
             )
-        return Spans(
+        return SpanCorruptor(
             t.share,
             t.mean_length,
             np.array(sentinels, np.int32),
@@ -87,7 +87,7 @@ class SpanCorruption(CausalTask):
         return model.hidden(
             params,
             batch.tokens,
-            Tokens(batch.segment_ids, batch.positions),
+            TokenInfo(batch.segment_ids, batch.positions),
             noise,
-            source=(tokens, Tokens(*where)),
+            source=(tokens, TokenInfo(*where)),
         )

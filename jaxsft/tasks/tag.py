@@ -27,7 +27,7 @@ from jaxsft.losses import tokens as token_losses
 from jaxsft.metrics import names
 from jaxsft.metrics import tagging as scoring
 from jaxsft.metrics.states import Confusion, Hits
-from jaxsft.models.crf import Chains, Scores, TagHead, negative_log_likelihood, viterbi
+from jaxsft.models.crf import Chains, ChainScores, TagHead, negative_log_likelihood, viterbi
 from jaxsft.models.heads import layers_of
 from jaxsft.models.transformer import Transformer
 from jaxsft.models.word_states import first_piece, mean_of_pieces, word_of
@@ -275,7 +275,7 @@ class TagWords(Task):
             return logits.argmax(-1).astype(jnp.int32)
         scores = self._scores(weights)
         if self.config.task.valid:
-            scores = Scores(
+            scores = ChainScores(
                 *(
                     score + jnp.asarray(bar, score.dtype)
                     for score, bar in zip(scores, self._bars, strict=True)
@@ -283,21 +283,21 @@ class TagWords(Task):
             )
         return viterbi(logits, chains_of(words), scores)
 
-    def _scores(self, weights) -> Scores:
+    def _scores(self, weights) -> ChainScores:
         if self.config.task.crf:
-            return Scores(*(weights[name] for name in ("transitions", "start", "end")))
+            return ChainScores(*(weights[name] for name in ("transitions", "start", "end")))
         count = len(self.labels)
-        return Scores(jnp.zeros((count, count)), jnp.zeros(count), jnp.zeros(count))
+        return ChainScores(jnp.zeros((count, count)), jnp.zeros(count), jnp.zeros(count))
 
     @functools.cached_property
-    def _bars(self) -> Scores:
+    def _bars(self) -> ChainScores:
         """`FORBIDDEN` where the scheme does not let a tag stand behind another, at the beginning or
         at the end.
         """
         bar = lambda before, after: (
             0.0 if schemes.allowed(before, after, self.scheme) else FORBIDDEN
         )
-        return Scores(
+        return ChainScores(
             np.array([[bar(before, after) for after in self.labels] for before in self.labels]),
             np.array([bar(None, tag) for tag in self.labels]),
             np.array([bar(tag, None) for tag in self.labels]),

@@ -19,7 +19,7 @@ from jaxsft.data.records.fields import declared_labels
 from jaxsft.data.windows import sentences
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.losses import table
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.feature_tokens import Features, Soft, place
 from jaxsft.models.heads import TextHead, layers_of, pool
 from jaxsft.models.transformer import Params, Transformer
@@ -67,14 +67,21 @@ class TextTask(Task):
         start, count = self._start, len(numbers)
         grown = lambda x: None if x is None else np.insert(x, start, np.zeros(count, x.dtype))
         segment = {**one.segment, "numbers": numbers, "classes": classes}
-        first = None if one.first is None else (one.first[0] + count, one.first[1] + count)
-        frame, breaks = (one.frame[0] + count, one.frame[1]), [at + count for at in one.breaks]
+        first = (
+            None
+            if one.first_text_span is None
+            else (one.first_text_span[0] + count, one.first_text_span[1] + count)
+        )
+        frame, breaks = (
+            (one.special_tokens[0] + count, one.special_tokens[1]),
+            [at + count for at in one.breaks],
+        )
         return one._replace(
             ids=grown(one.ids),
             types=grown(one.types),
             segment=segment,
-            first=first,
-            frame=frame,
+            first_text_span=first,
+            special_tokens=frame,
             breaks=breaks,
         )
 
@@ -131,7 +138,9 @@ class TextTask(Task):
                 else framed(self.tokenizer.wrap(ids, None), segment)
             )
             if self.config.data.too_long == "sentence":
-                one = one._replace(breaks=self._breaks(a if b is None else b, one.frame[0]))
+                one = one._replace(
+                    breaks=self._breaks(a if b is None else b, one.special_tokens[0])
+                )
             encoded.append(self._with_features(one, numbers[i], classes[i]) if self._soft else one)
         return encoded
 
@@ -146,17 +155,22 @@ class TextTask(Task):
                 np.repeat(np.arange(2, dtype=np.int32), [len(one.ids) for one in both]),
             )
             start, head, tail = (
-                both[0].frame[0],
-                len(both[0].ids) + both[1].frame[0],
-                both[1].frame[1],
+                both[0].special_tokens[0],
+                len(both[0].ids) + both[1].special_tokens[0],
+                both[1].special_tokens[1],
             )
             return Encoded(
-                ids, segment=segment, types=types, frame=(head, tail), first=(start, start + len(a))
+                ids,
+                segment=segment,
+                types=types,
+                special_tokens=(head, tail),
+                first_text_span=(start, start + len(a)),
             )
         one = framed(self.tokenizer.wrap(a, b), segment)
-        start, tail = one.frame
+        start, tail = one.special_tokens
         return one._replace(
-            frame=(len(one.ids) - tail - len(b), tail), first=(start, start + len(a))
+            special_tokens=(len(one.ids) - tail - len(b), tail),
+            first_text_span=(start, start + len(a)),
         )
 
     def _breaks(self, text: str, start: int) -> list[int]:
@@ -222,16 +236,16 @@ class TextTask(Task):
     def pooled(self) -> bool:
         return self.config.task.pool != "attention"
 
-    def where(self, batch: Batch) -> Tokens:
+    def where(self, batch: Batch) -> TokenInfo:
         """The texts of each row that are read apart."""
-        return Tokens(batch.segment_ids, batch.positions, batch.types)
+        return TokenInfo(batch.segment_ids, batch.positions, batch.types)
 
     def count(self, batch: Batch) -> int:
         """How many of them there may be."""
         return batch.example_ids.shape[1]
 
     def _vectors(
-        self, model: Transformer, params: Params, batch: Batch, where: Tokens
+        self, model: Transformer, params: Params, batch: Batch, where: TokenInfo
     ) -> Soft | None:
         if not self._soft:
             return None

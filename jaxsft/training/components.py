@@ -57,7 +57,7 @@ class Components:
         )
 
     @functools.cached_property
-    def vectors(self) -> vectors.Rows | None:
+    def vectors(self) -> vectors.VectorRows | None:
         """What `model.vectors` has for the rows of the embedding."""
         return (
             None
@@ -78,10 +78,13 @@ class Components:
         ConfigError.
         """
         c, longest = self.config.model, self.config.data.max_length
-        room = c.context - (getattr(self.model, "shift", 0) if c.positions == "learned" else 0)
+        room = c.context - (
+            getattr(self.model, "position_offset", 0) if c.positions == "learned" else 0
+        )
         if room < 1 or (longest != "auto" and longest > room):
             raise ConfigError(
-                f"data.max_length={longest}: adapter.tokens={self.model.shift} leaves {room} of"
+                f"data.max_length={longest}: adapter.tokens={self.model.position_offset} leaves"
+                f" {room} of"
                 f" model.context={c.context} learned positions to a text"
             )
         return room
@@ -103,7 +106,7 @@ class Components:
         """`training` shuffles by epoch, and has its own size of batches."""
         size = self.config.train.batch_size if training else self.config.evaluation.batch_size
         seed, here = self.config.seeds.data if training else None, meshes.rows_here(self.mesh, size)
-        places = getattr(self.model, "places", 0)
+        places = getattr(self.model, "prompt_length", 0)
         return pipeline.make_batches(
             split, self.config.data, size, seed, here, self.task.corrupt, places
         )

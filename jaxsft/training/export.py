@@ -182,7 +182,7 @@ def _most(dtypes: Mapping[str, str]) -> str:
     return exported.TORCH[Counter(dtypes.values()).most_common(1)[0][0]]
 
 
-def _check(run: Run, written: read.Source, specs: Any, kind: str | None) -> None:
+def _check(run: Run, written: read.PretrainedFolder, specs: Any, kind: str | None) -> None:
     """What was written is what a reader finds: every option, every name, every shape. Raises
     JaxsftError.
     """
@@ -309,13 +309,13 @@ def _config(
     # as the classes of an encoder alone have it
     if not config.model.decoder_layers and values.get("is_encoder_decoder"):
         values["is_encoder_decoder"] = False
-    now = hf.architecture(config, read.Source(Path(), values, family))
+    now = hf.architecture(config, read.PretrainedFolder(Path(), values, family))
     if now.positions == "rope" and (now.rope_scaling, now.context) != (
         config.model.rope_scaling,
         config.model.context,
     ):
         values = decoders.with_rope(values, config.model)
-        now = hf.architecture(config, read.Source(Path(), values, family))
+        now = hf.architecture(config, read.PretrainedFolder(Path(), values, family))
     if other := hf.differs(now, decoders.without_ntk(config.model)):
         raise ConfigError(
             f"{what}: has model.{other[0]}={other[2]}, but {hf.NAME} says {other[1]}; set"

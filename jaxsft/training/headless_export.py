@@ -129,7 +129,7 @@ def _config(
 
 
 def _with_head(
-    source: pretrained.Source,
+    source: pretrained.PretrainedFolder,
     kind: str,
     head: Head,
     tokenizer: Tokenizer,
@@ -153,7 +153,7 @@ def _with_head(
     return _run(source.folder, parts)
 
 
-def _task_of(source: pretrained.Source, kind: str) -> str:
+def _task_of(source: pretrained.PretrainedFolder, kind: str) -> str:
     """The task of a head, as transformers tells them apart. Raises ConfigError."""
     if kind != "text":
         return kind

@@ -71,7 +71,7 @@ def like(config: Config, folder: Path, reader: Tokenizer) -> Config:
     return dataclasses.replace(config, model=found, tokenizer=tokenizer)
 
 
-def with_head_of_class(config: Config, source: pretrained.Source) -> Config:
+def with_head_of_class(config: Config, source: pretrained.PretrainedFolder) -> Config:
     """The config with the head of the folder's class where no option of a head was given: what is
     trained can be exported, and a trained head or a pooler is taken. A folder of
     sentence-transformers keeps the standard, a mean, for that is how its vectors were made.
@@ -157,7 +157,7 @@ def _several(head: Head, key: str) -> tuple[Any, ...]:
     return head.options[key] if isinstance(head.options[key], tuple) else ()
 
 
-def _start(source: pretrained.Source) -> list[str] | None:
+def _start(source: pretrained.PretrainedFolder) -> list[str] | None:
     """The tokens that the decoder was trained to start from: that of config.json, and bos where the
     tokenizer has another one, for a target is framed as a source is. None where config.json names
     none. Raises ConfigError.
@@ -177,7 +177,7 @@ def _start(source: pretrained.Source) -> list[str] | None:
     ]
 
 
-def architecture(config: Config, source: pretrained.Source) -> ModelConfig:
+def architecture(config: Config, source: pretrained.PretrainedFolder) -> ModelConfig:
     """The model of a folder, as the task uses it: without an output over the vocabulary where the
     task has none.
     """
@@ -274,7 +274,9 @@ def starting(
     return jax.tree.unflatten(jax.tree.structure(parts.specs), [weights[path] for path in specs])
 
 
-def narrow(parts: Components, source: pretrained.Source, todo: pretrained.Plan) -> set[str]:
+def narrow(
+    parts: Components, source: pretrained.PretrainedFolder, todo: pretrained.LoadPlan
+) -> set[str]:
     """The weights that lose nothing when they are held in bfloat16 under precision=bf16: those that
     products round, and those over the vocabulary that lie in the files so.
     """
@@ -289,7 +291,7 @@ def narrow(parts: Components, source: pretrained.Source, todo: pretrained.Plan) 
     }
 
 
-def plan(parts: Components, source: pretrained.Source) -> pretrained.Plan:
+def plan(parts: Components, source: pretrained.PretrainedFolder) -> pretrained.LoadPlan:
     """What becomes of every tensor. A head that is to start anew has none. Raises ConfigError and
     CheckpointError, as `pretrained.plan`.
     """

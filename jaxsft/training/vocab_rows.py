@@ -17,7 +17,7 @@ from jaxsft.errors import ConfigError
 VOCAB = "vocab"  # the logical axis
 
 
-def with_vectors(params: Any, found: vectors.Rows) -> Any:
+def with_vectors(params: Any, found: vectors.VectorRows) -> Any:
     """The parameters with the rows of the embedding that have a vector; the others stay as they
     are. Raises ConfigError where the sizes differ.
     """

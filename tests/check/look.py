@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from jaxsft.check import Finding, Result, check
+from jaxsft.check import CheckResult, Finding, check
 from jaxsft.config import schema
 from tests import tiny
 
@@ -40,11 +40,11 @@ def config(
     return schema.Config(task=made, data=data, check=looked, model=shape, **groups)
 
 
-def look(*arguments: Any, **groups: Any) -> Result:
+def look(*arguments: Any, **groups: Any) -> CheckResult:
     return check(config(*arguments, **groups))
 
 
-def found(result: Result, id: str, split: str | None = None) -> Finding | None:
+def found(result: CheckResult, id: str, split: str | None = None) -> Finding | None:
     """The finding of this name (and split); None where there is none."""
     those = [
         finding

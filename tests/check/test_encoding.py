@@ -7,7 +7,7 @@ import pytest
 from jaxsft.check import encoding, summary
 from jaxsft.check.encoding import shown, visible
 from jaxsft.check.findings import Findings
-from jaxsft.check.load import Part
+from jaxsft.check.load import CheckedSplit
 from jaxsft.config import schema
 from jaxsft.data.encode import Encoded
 from jaxsft.data.records import Pair
@@ -160,7 +160,7 @@ def test_two_bos_tokens_are_seen_by_id(tmp_path):  # guards C6
             ]
 
     made = config("pair", tmp_path, {"train": []})
-    part = Part("train", [Pair("a", "b"), Pair("c", "d")], ["x:1", "x:2"], (), 2)
+    part = CheckedSplit("train", [Pair("a", "b"), Pair("c", "d")], ["x:1", "x:2"], (), 2)
     task, findings = Doubled(), Findings(5)
     encoding._audit(made, task, part, task.encode_all(part.records, part.where), findings)
     assert [(f.id, f.rows) for f in findings.found] == [("bos", ("x:2",))]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from jaxsft.data import encode, pipeline
-from jaxsft.data.corruption import Spans, mask, sizes
+from jaxsft.data.corruption import SpanCorruptor, mask, sizes
 
-HOW = Spans(0.15, 3.0, np.arange(100, 110, dtype=np.int32), (7,), (8,))
+HOW = SpanCorruptor(0.15, 3.0, np.arange(100, 110, dtype=np.int32), (7,), (8,))
 
 
 def test_the_example_of_the_paper():

@@ -58,7 +58,10 @@ def test_whole_words():
 
 
 def make(packing: bool, seed: int | None, batch: int) -> pipeline.Batches:
-    rows = [Encoded(text(n), segment={"weight": 1.0}, frame=(1, 1)) for n in (3, 9, 5, 7, 2, 11)]
+    rows = [
+        Encoded(text(n), segment={"weight": 1.0}, special_tokens=(1, 1))
+        for n in (3, 9, 5, 7, 2, 11)
+    ]
     built, ledger, _ = encode.build(
         rows, [""] * 6, 16, too_long="error", require_stop=False, max_dropped=0, split="train"
     )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsft.data.encode import Encoded, Words, build, cut
+from jaxsft.data.encode import Encoded, EncodedWords, build, cut
 from jaxsft.data.windows import (
     cut_places,
     owners,
@@ -70,8 +70,8 @@ def record(sizes, frame=(1, 1)):
     tag = np.arange(len(sizes), dtype=np.int32)
     return Encoded(
         ids,
-        frame=frame,
-        words=Words(offsets, {"tag": tag, "weight": np.full(len(sizes), 0.5, np.float32)}),
+        special_tokens=frame,
+        words=EncodedWords(offsets, {"tag": tag, "weight": np.full(len(sizes), 0.5, np.float32)}),
     )
 
 
@@ -85,8 +85,8 @@ def test_every_word_of_a_long_text_carries_its_loss_once():  # guards D6
     for p in parts:
         w = p.words
         np.add.at(weight, w.values["tag"], w.values["weight"])
-        seen += w.values["tag"][slice(*w.own)].tolist()
-        assert (w.values["tag"] == np.arange(w.count) + w.first).all() and w.whole == 10
+        seen += w.values["tag"][slice(*w.owned_words)].tolist()
+        assert (w.values["tag"] == np.arange(w.count) + w.first_word).all() and w.whole == 10
         # the ids of a word are those that it has in the whole
         for i, tag in enumerate(w.values["tag"]):
             a, b = whole.words.offsets[tag : tag + 2]
@@ -112,7 +112,11 @@ def test_every_word_of_a_long_text_carries_its_loss_once():  # guards D6
 
 def test_the_weight_of_a_text_is_shared_by_its_windows():
     parts = cut(
-        Encoded(np.arange(30, dtype=np.int32), segment={"label": 2, "weight": 1.0}, frame=(1, 2)),
+        Encoded(
+            np.arange(30, dtype=np.int32),
+            segment={"label": 2, "weight": 1.0},
+            special_tokens=(1, 2),
+        ),
         10,
         None,
         "f:1",

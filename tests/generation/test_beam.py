@@ -13,7 +13,7 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.config.schema import GenerateConfig
 from jaxsft.generation import beam, stops
 from jaxsft.generation.decoding import generate
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.transformer import Transformer
 
 VOCAB, NEW, STOP = 4, 3, 2
@@ -34,9 +34,9 @@ def enumerated(m, params, prompt, power, ends):
     """(best answer, its score, the second best) among all texts up to where they end, or of `NEW`
     tokens, from the whole model.
     """
-    texts, p = [list(ids) for ids in itertools.product(range(VOCAB), repeat=NEW)], m.places
+    texts, p = [list(ids) for ids in itertools.product(range(VOCAB), repeat=NEW)], m.prompt_length
     tokens = np.array([[0] * p + prompt + ids for ids in texts], np.int32)
-    where = Tokens(
+    where = TokenInfo(
         np.ones_like(tokens),
         np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32) - p, tokens.shape),
     )

@@ -15,7 +15,7 @@ from jaxsft.errors import ConfigError
 from jaxsft.generation.decode_slots import empty, refill
 from jaxsft.generation.decoding import continuations, decode, generate
 from jaxsft.generation.kv_cache import width_of
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads import VocabHead
 from jaxsft.models.transformer import Transformer
 from jaxsft.sharding import mesh as meshes
@@ -87,7 +87,7 @@ def greedy(prompt, name="default", stop=(), new=NEW):
     for _ in range(new):
         ids, segments = np.zeros((1, width), np.int32), np.zeros((1, width), np.int32)
         ids[0, : len(text)], segments[0, : len(text)] = text, 1
-        logits = forward(name)(ids, Tokens(segments, np.arange(width)[None] * segments))[
+        logits = forward(name)(ids, TokenInfo(segments, np.arange(width)[None] * segments))[
             0, len(text) - 1
         ]
         text.append(int(logits.argmax()))
@@ -160,7 +160,7 @@ def test_sampling_has_the_model_s_frequencies():
     logits = (
         np.asarray(
             forward("default")(
-                np.array([[5, 1, 2]]), Tokens(np.ones((1, 3), int), np.arange(3)[None])
+                np.array([[5, 1, 2]]), TokenInfo(np.ones((1, 3), int), np.arange(3)[None])
             )
         )[0, 2].astype(float)
         / temperature

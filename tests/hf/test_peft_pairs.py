@@ -11,7 +11,7 @@ from flax import linen as nn
 from jaxsft.config import adapters as options
 from jaxsft.hf import peft_read, peft_write
 from jaxsft.models import adapters
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.sharding.weights import flatten, specs
 from tests.hf.families import test_pairs as bases
 
@@ -62,7 +62,7 @@ def test_logits_are_those_of_the_library(name, tmp_path):
     )
     peft_write.write(tmp_path / "ours", PREFIX, flatten(read), kind="lm", base=str(tmp_path), **how)
     ids, answer = np.arange(3, 10, dtype=np.int32)[None], np.array([[2, 5, 6, 7, 8]], np.int32)
-    where = lambda x: Tokens(jnp.ones(x.shape, jnp.int32), jnp.arange(x.shape[1])[None])
+    where = lambda x: TokenInfo(jnp.ones(x.shape, jnp.int32), jnp.arange(x.shape[1])[None])
     logits = np.asarray(
         model.logits(read, model.hidden(read, answer, where(answer), source=(ids, where(ids))))
     )

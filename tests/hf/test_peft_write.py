@@ -18,7 +18,7 @@ from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.hf import peft_config, peft_read, peft_write
 from jaxsft.hf import read as pretrained
 from jaxsft.models import adapters
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.sharding.weights import flatten, specs
 from tests.hf.families import hf
 from tools.golden.peft import tensors
@@ -84,9 +84,9 @@ def with_read(params, found):
 
 
 def logits(model, params, ids):
-    p = model.places
+    p = model.prompt_length
     ids, n = np.concatenate([np.zeros((1, p), np.int32), ids], axis=1), ids.shape[1] + p
-    where = Tokens(jnp.ones((1, n), jnp.int32), jnp.arange(n)[None] - p)
+    where = TokenInfo(jnp.ones((1, n), jnp.int32), jnp.arange(n)[None] - p)
     return np.asarray(model.logits(params, jax.jit(model.hidden)(params, ids, where)))[:, p:]
 
 

@@ -16,7 +16,7 @@ from jaxsft.data.records import Chat, Message
 from jaxsft.errors import ConfigError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.generation.decoding import Answer
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.training.step import objective_value
 from tests.conftest import assert_same, bench, make_records
 
@@ -133,7 +133,7 @@ def test_perplexity_by_hand():  # guards C15, E5
     for k in range(len(b.batches)):
         batch = b.batches[k]
         hidden = b.parts.model.hidden(
-            b.params, batch.tokens, Tokens(batch.segment_ids, batch.positions)
+            b.params, batch.tokens, TokenInfo(batch.segment_ids, batch.positions)
         )
         logits = np.asarray(hidden @ b.params["embed"]["tokens"]["w"].T)
         log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))

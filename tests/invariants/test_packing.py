@@ -15,7 +15,7 @@ from jaxsft.data import packing
 from jaxsft.data.pipeline import Batches, Split
 from jaxsft.data.records import Chat, Message, Text
 from jaxsft.models import blocked
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from tests.conftest import assert_close, assert_same, bench
 
 VARIANTS = {
@@ -72,7 +72,7 @@ def runner(task, **model):
     b = packed(task, **model)
     return jax.jit(
         lambda batch: b.parts.model.hidden(
-            b.params, batch.tokens, Tokens(batch.segment_ids, batch.positions)
+            b.params, batch.tokens, TokenInfo(batch.segment_ids, batch.positions)
         )
     )
 

@@ -13,7 +13,7 @@ import pytest
 from jaxsft.config import optim, schema
 from jaxsft.errors import ConfigError
 from jaxsft.models import blocked
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.transformer import segments
 from jaxsft.training import partition
 from jaxsft.training.step import objective_value
@@ -158,7 +158,7 @@ def test_losses_of_routers_by_hand():  # guards A5, B12
         experts(batch_size=16, layers=2, **loss) for loss in ({}, {"balance": 0.0, "router_z": 0.0})
     )
     batch, rate = b.batches[0], 0.5
-    where = Tokens(batch.segment_ids, batch.positions)
+    where = TokenInfo(batch.segment_ids, batch.positions)
     there = batch.segment_ids > 0
     assert not there.all()
 
@@ -325,7 +325,7 @@ def test_loss_by_hand():  # guards A5, A11, C15
     b = chat(dropout=0.0, packing=True, batch_size=4)
     batch = b.batches[0]
     hidden = b.parts.model.hidden(
-        b.params, batch.tokens, Tokens(batch.segment_ids, batch.positions)
+        b.params, batch.tokens, TokenInfo(batch.segment_ids, batch.positions)
     )
     logits = np.asarray(hidden @ b.parts.model.output_matrix(b.params))
     ce = z = weight = 0.0

@@ -8,7 +8,7 @@ import pytest
 from sklearn import metrics as sklearn
 
 from jaxsft.metrics import states
-from jaxsft.metrics.states import Confusion, Tokens
+from jaxsft.metrics.states import Confusion, TokenStatistics
 
 RNG = np.random.default_rng(0)
 GOLD = {
@@ -52,7 +52,9 @@ def test_what_is_masked_is_not_counted():
     empty = states.widen(Confusion.update(gold, predicted, np.zeros_like(mask), 3)).compute()
     assert empty["rows"] == 0 and math.isnan(empty["accuracy"])
     nll, correct = RNG.exponential(size=(4, 5)).astype(np.float32), RNG.random((4, 5)) < 0.5
-    found = states.widen(Tokens.update(np.where(mask, nll, np.nan), correct, mask)).compute()
+    found = states.widen(
+        TokenStatistics.update(np.where(mask, nll, np.nan), correct, mask)
+    ).compute()
     assert found["tokens"] == mask.sum() and found["token_accuracy"] == correct[mask].mean()
     assert found["perplexity"] == pytest.approx(np.exp(nll[mask].mean()), rel=1e-6)
 
@@ -67,14 +69,15 @@ def test_merging_parts_is_counting_everything(cuts):  # guards E1, E4
     )
     whole = {
         "c": Confusion.update(gold, predicted, mask, 3),
-        "t": Tokens.update(nll, correct, mask),
+        "t": TokenStatistics.update(nll, correct, mask),
     }
     merged = None
     for g, p, n, c, m in zip(
         *(np.split(x, cuts) for x in (gold, predicted, nll, correct, mask)), strict=True
     ):
         merged = states.merge(
-            merged, states.widen({"c": Confusion.update(g, p, m, 3), "t": Tokens.update(n, c, m)})
+            merged,
+            states.widen({"c": Confusion.update(g, p, m, 3), "t": TokenStatistics.update(n, c, m)}),
         )
     assert {k: v.compute() for k, v in merged.items()} == {
         k: v.compute() for k, v in states.widen(whole).items()
@@ -83,27 +86,27 @@ def test_merging_parts_is_counting_everything(cuts):  # guards E1, E4
 
 def test_sums_are_merged_in_wide_types():  # guards A12
     """A million counts over a large one, and small losses over a large sum, lose nothing."""
-    one = Tokens(np.float32(0.25), np.int32(1), np.int32(2**30))
+    one = TokenStatistics(np.float32(0.25), np.int32(1), np.int32(2**30))
     total = None
     for _ in range(8):
         total = states.merge(total, states.widen(one))
     assert total.count == 2**33 and total.nll.dtype == np.float64
     assert (
-        states.merge(states.widen(Tokens(np.float32(2**25), 0, 1)), states.widen(one)).nll
+        states.merge(states.widen(TokenStatistics(np.float32(2**25), 0, 1)), states.widen(one)).nll
         == 2**25 + 0.25
     )
 
 
 def test_perplexity():
-    found = Tokens(np.float64(6 * math.log(3)), 2, 6).compute()
+    found = TokenStatistics(np.float64(6 * math.log(3)), 2, 6).compute()
     assert found == {
         "perplexity": pytest.approx(3, rel=1e-12),
         "token_accuracy": 2 / 6,
         "tokens": 6,
     }
-    assert Tokens(1e6, 0, 1).compute()["perplexity"] == math.inf
-    assert Tokens(math.inf, 0, 1).compute()["perplexity"] == math.inf
-    nothing = Tokens(0.0, 0, 0).compute()
+    assert TokenStatistics(1e6, 0, 1).compute()["perplexity"] == math.inf
+    assert TokenStatistics(math.inf, 0, 1).compute()["perplexity"] == math.inf
+    nothing = TokenStatistics(0.0, 0, 0).compute()
     assert (
         nothing["tokens"] == 0
         and math.isnan(nothing["perplexity"])
@@ -112,4 +115,4 @@ def test_perplexity():
 
 
 def test_a_loss_that_is_no_number_stays_one():  # guards E10
-    assert math.isnan(Tokens(math.nan, 0, 5).compute()["perplexity"])
+    assert math.isnan(TokenStatistics(math.nan, 0, 5).compute()["perplexity"])

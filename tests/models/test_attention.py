@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxsft.models import attention, blocked
-from jaxsft.models.attention import Scores, Tokens
+from jaxsft.models.attention import ScoreOptions, TokenInfo
 
 x64 = pytest.mark.usefixtures("x64")
 
@@ -22,7 +22,7 @@ def rows(lengths, width):
         for number, n in enumerate(texts, 1):
             segments[row, at : at + n], positions[row, at : at + n] = number, np.arange(n)
             at += n
-    return Tokens(segments, positions)
+    return TokenInfo(segments, positions)
 
 
 def qkv(batch, queries, keys, heads, kv_heads, n=4, seed=0):
@@ -34,7 +34,7 @@ def qkv(batch, queries, keys, heads, kv_heads, n=4, seed=0):
 
 
 def how(causal, softcap=None, n=4):
-    return Scores(causal, n**-0.5, softcap)
+    return ScoreOptions(causal, n**-0.5, softcap)
 
 
 def by_hand(q, k, v, query, key, causal, window=None, softcap=None):
@@ -154,7 +154,7 @@ def test_fewer_queries_than_keys(path, monkeypatch):
     where = rows([[10], [7]], 10)
     q, k, v = qkv(2, 10, 10, 4, 2)
     run = attention.PATHS[path]
-    last = Tokens(*(x[:, 5:7] for x in where[:2]))
+    last = TokenInfo(*(x[:, 5:7] for x in where[:2]))
     np.testing.assert_allclose(
         run(q[:, 5:7], k, v, last, where, how(True), "fp32"),
         run(q, k, v, where, where, how(True), "fp32")[:, 5:7],

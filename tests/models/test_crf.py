@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsft.models.crf import Chains, Scores, negative_log_likelihood, viterbi
+from jaxsft.models.crf import Chains, ChainScores, negative_log_likelihood, viterbi
 
 pytestmark = pytest.mark.usefixtures("x64")
 CLASSES = 3
@@ -20,7 +20,7 @@ LAST = np.array([[0, 0, 1, 1, 0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0]]
 
 def drawn(seed):
     rng = np.random.default_rng(seed)
-    scores = Scores(
+    scores = ChainScores(
         rng.normal(size=(CLASSES, CLASSES)), rng.normal(size=CLASSES), rng.normal(size=CLASSES)
     )
     return rng.normal(size=(*NUMBER.shape, CLASSES)), rng.integers(0, CLASSES, NUMBER.shape), scores

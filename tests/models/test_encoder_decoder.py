@@ -17,7 +17,7 @@ from jaxsft.config.schema import GenerateConfig
 from jaxsft.generation.decoding import generate
 from jaxsft.generation.kv_cache import caches_at, empty_kv
 from jaxsft.models import blocked, relative
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.encoder_decoder import EncoderDecoder, Memory
 from jaxsft.models.layers import Dropout
 from jaxsft.sharding import weights
@@ -74,7 +74,7 @@ def row(*texts, width):
     for i, text in enumerate(texts, start=1):
         place = slice(at, at := at + len(text))
         ids[0, place], segments[0, place], positions[0, place] = text, i, range(len(text))
-    return ids, Tokens(segments, positions)
+    return ids, TokenInfo(segments, positions)
 
 
 def pairs(seed=0):
@@ -172,7 +172,7 @@ def test_decoding_gives_the_states_of_the_whole_target(kind):
     assert sources.kv[0][0].shape == (1, 12, model.config.kv_heads, 4) and len(sources.kv) == 3
     kv, zero = empty_kv(model, 1, 8, jnp.float64), jnp.zeros((1, 8), jnp.int32)
     known, step = (
-        Tokens(zero, zero),
+        TokenInfo(zero, zero),
         jax.jit(
             lambda kv, token, now, where, slot: model.decode(
                 params, token, now, caches_at(kv, where, slot, sources)
@@ -181,8 +181,8 @@ def test_decoding_gives_the_states_of_the_whole_target(kind):
     )
     for i, token in enumerate(target):
         slot = (i + 5) % 8
-        known = Tokens(known.segment_ids.at[0, slot].set(1), known.positions.at[0, slot].set(i))
-        now = Tokens(jnp.ones((1, 1), jnp.int32), jnp.full((1, 1), i))
+        known = TokenInfo(known.segment_ids.at[0, slot].set(1), known.positions.at[0, slot].set(i))
+        now = TokenInfo(jnp.ones((1, 1), jnp.int32), jnp.full((1, 1), i))
         x, caches = step(kv, jnp.array([[token]]), now, known, jnp.int32(slot))
         kv = tuple((cache.k, cache.v) for cache in caches)
         np.testing.assert_allclose(x[0, 0], expected[0, i], atol=1e-12)

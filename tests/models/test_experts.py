@@ -13,7 +13,7 @@ import pytest
 from flax import linen as nn
 
 from jaxsft.config.model import ModelConfig
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.experts import Experts
 from jaxsft.sharding.weights import WeightSpec, specs
 from tests.hf.families import hf
@@ -103,7 +103,7 @@ def test_losses_of_routers_are_those_of_transformers(name, tmp_path):  # guards 
     ids, where = rows(arrays)
     for part in (slice(0, 1), slice(1, 3)):
         seen = dataclasses.replace(model, routed=[])
-        seen.hidden(params, ids[part], Tokens(where.segment_ids[part], where.positions[part]))
+        seen.hidden(params, ids[part], TokenInfo(where.segment_ids[part], where.positions[part]))
         [found] = seen.routed
         assert (
             found.tokens.tolist() == [arrays["lengths"].sum()] * 3

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads import PairHead, SpanHead, TextHead, VocabHead, attend, pool
 from jaxsft.models.layers import Norm
 
@@ -101,7 +101,7 @@ def params_of(head, x):
 def test_heads_by_hand(activation, function):
     x, segments, positions, texts = batch(9, False)
     where, pooled = (
-        Tokens(segments, positions),
+        TokenInfo(segments, positions),
         np.stack([texts[0, 0].mean(0), texts[0, 1].mean(0)]).astype(np.float32),
     )
     head = TextHead(4, 5, "fp32")
@@ -153,7 +153,7 @@ def test_a_head_over_tokens_by_hand():
     )
     whole = TextHead(4, 5, "fp32", form="normed", activation="relu", norm=norm)
     p = params_of(whole, x)
-    found = whole.apply({"params": p}, x, Tokens(segments, positions), 2)[0, 0]
+    found = whole.apply({"params": p}, x, TokenInfo(segments, positions), 2)[0, 0]
     np.testing.assert_allclose(
         found, layers(texts[0, 0].mean(0).astype(np.float32), p), rtol=1e-4, atol=1e-5
     )
@@ -163,7 +163,7 @@ def test_two_vectors_by_hand():
     """(u, v, |u - v|) of neighbours; without outputs the vectors themselves, and nothing to
     learn."""
     x, segments, positions, texts = batch(9, False)
-    where, (u, v) = Tokens(segments, positions), (texts[0, k].mean(0) for k in (0, 1))
+    where, (u, v) = TokenInfo(segments, positions), (texts[0, k].mean(0) for k in (0, 1))
     head = PairHead(4, 3, "fp32")
     p = params_of(head, x)
     expected = np.concatenate([u, v, abs(u - v)]) @ p["out"]["w"] + p["out"]["b"]

@@ -13,7 +13,7 @@ from jaxsft.models.layers import (
     Dropout,
     Linear,
     Norm,
-    dropout,
+    apply_dropout,
     fan_in_normal,
     neftune,
 )
@@ -161,16 +161,18 @@ def test_initial_weights_have_the_deviation_of_their_fan_in():
 def test_dropout():
     """The rate, the mean, 0 and nothing; a mask belongs to a row's key and to its site."""
     keys, x = jax.random.split(jax.random.key(0), 4), jnp.ones((4, 100, 50))
-    y = np.asarray(dropout(x, Dropout(jnp.float32(0.3), keys), 0))
+    y = np.asarray(apply_dropout(x, Dropout(jnp.float32(0.3), keys), 0))
     assert (y == 0).mean() == pytest.approx(0.3, abs=0.01) and y.mean() == pytest.approx(
         1, abs=0.02
     )
     np.testing.assert_allclose(np.unique(y), [0, 1 / 0.7], rtol=1e-4)
-    np.testing.assert_array_equal(dropout(x, Dropout(jnp.float32(0), keys), 0), x)
-    assert dropout(x, None, 0) is x
-    np.testing.assert_array_equal(dropout(x[1:3], Dropout(jnp.float32(0.3), keys[1:3]), 0), y[1:3])
+    np.testing.assert_array_equal(apply_dropout(x, Dropout(jnp.float32(0), keys), 0), x)
+    assert apply_dropout(x, None, 0) is x
+    np.testing.assert_array_equal(
+        apply_dropout(x[1:3], Dropout(jnp.float32(0.3), keys[1:3]), 0), y[1:3]
+    )
     assert (y[0] != y[1]).any() and (
-        np.asarray(dropout(x, Dropout(jnp.float32(0.3), keys), 1)) != y
+        np.asarray(apply_dropout(x, Dropout(jnp.float32(0.3), keys), 1)) != y
     ).any()
 
 

@@ -16,9 +16,9 @@ from jaxsft.config import adapters as options
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models import adapters, registry
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.layers import Dropout, neftune
-from jaxsft.models.recurrent import Cell, Recurrent
+from jaxsft.models.recurrent import Recurrent, RecurrentCell
 from jaxsft.models.transformer import Soft, Transformer
 from jaxsft.sharding.weights import flatten
 from jaxsft.training import partition, setup
@@ -41,8 +41,8 @@ def make(kind: str, causal: bool = False, layers: int = 2) -> tuple[Recurrent, d
     )
 
 
-def one(length: int) -> Tokens:
-    return Tokens(jnp.ones((1, length), jnp.int32), jnp.arange(length)[None])
+def one(length: int) -> TokenInfo:
+    return TokenInfo(jnp.ones((1, length), jnp.int32), jnp.arange(length)[None])
 
 
 def sigmoid(x):
@@ -94,7 +94,7 @@ def test_packed_is_unpacked(kind, causal, x64):  # guards B11
     a, b = np.array([[1, 2, 3]]), np.array([[4, 5]])
     segments, positions = np.array([[1, 1, 1, 2, 2, 0, 0]]), np.array([[0, 1, 2, 0, 1, 0, 0]])
     row = lambda first: np.concatenate([first, b, [[9, 9]]], 1)
-    run = jax.jit(lambda ids: model.hidden(params, ids, Tokens(segments, positions)))
+    run = jax.jit(lambda ids: model.hidden(params, ids, TokenInfo(segments, positions)))
     packed, other = run(row(a)), run(row(a + 5))
     np.testing.assert_allclose(packed[:, :3], model.hidden(params, a, one(3)), atol=1e-15)
     np.testing.assert_allclose(packed[:, 3:5], model.hidden(params, b, one(2)), atol=1e-15)
@@ -137,7 +137,7 @@ def test_gradients_in_bfloat16(kind):
     """`precision=auto` rounds so; XLA's CPU backend does not have every product of bfloat16."""
 
     def gradients(precision):
-        cell = Cell(kind, 8, precision)
+        cell = RecurrentCell(kind, 8, precision)
         x, first = (
             jax.random.normal(jax.random.key(1), (4, 5, 16)),
             jnp.zeros((4, 5), bool).at[:, 0].set(True),

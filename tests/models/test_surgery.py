@@ -12,7 +12,7 @@ import pytest
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models import surgery
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.encoder_decoder import EncoderDecoder
 from jaxsft.models.transformer import Transformer
 from jaxsft.training.checkpoint import flatten
@@ -32,7 +32,7 @@ OLD = ModelConfig(
     qk_norm="head",
 )
 IDS = np.array([[3, 1, 4, 1, 5]])
-WHERE = Tokens(jnp.ones((1, 5), jnp.int32), jnp.arange(5)[None])
+WHERE = TokenInfo(jnp.ones((1, 5), jnp.int32), jnp.arange(5)[None])
 
 
 TWO = dataclasses.replace(OLD, decoder_layers=2, causal=False)

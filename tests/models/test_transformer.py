@@ -10,7 +10,7 @@ import pytest
 from flax import linen as nn
 
 from jaxsft.config.model import ModelConfig
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads import VocabHead
 from jaxsft.models.layers import Dropout
 from jaxsft.models.transformer import Transformer
@@ -25,7 +25,7 @@ BASE = {
     "mlp": F,
     "context": CONTEXT,
 }
-WHERE = Tokens(np.array([[1, 1, 1, 1, 2, 2, 0]]), np.array([[0, 1, 2, 3, 0, 1, 0]]))
+WHERE = TokenInfo(np.array([[1, 1, 1, 1, 2, 2, 0]]), np.array([[0, 1, 2, 3, 0, 1, 0]]))
 IDS = np.array([[3, 1, 4, 1, 5, 9, 0]])
 # What families choose among, in combinations that no family has; a count by hand for each would
 # repeat the code.
@@ -294,7 +294,7 @@ def test_first_logits_are_near_uniform():
     params = params_of(m)
     ids = np.random.default_rng(0).integers(0, 128, (4, 32))
     hidden = jax.jit(m.hidden)(
-        params, ids, Tokens(np.ones_like(ids), np.tile(np.arange(32), (4, 1)))
+        params, ids, TokenInfo(np.ones_like(ids), np.tile(np.arange(32), (4, 1)))
     )
     log_p = jax.nn.log_softmax(hidden @ m.output_matrix(params))
     nll = -np.take_along_axis(np.asarray(log_p), np.roll(ids, -1, 1)[..., None], -1).mean()

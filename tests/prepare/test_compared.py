@@ -11,7 +11,7 @@ import pytest
 
 from jaxsft import tasks
 from jaxsft.check.findings import Findings
-from jaxsft.check.load import Part
+from jaxsft.check.load import CheckedSplit
 from jaxsft.check.overlap import find_overlap
 from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row
@@ -140,7 +140,7 @@ def made(task, form, seed, count=24):
 @pytest.mark.parametrize("seed", range(3))
 def test_what_a_check_counts_dedup_drops(task, form, seed):
     rows, columns, records = made(task, form, seed)
-    part = Part("train", records, [row.where for row in rows], [], len(rows))
+    part = CheckedSplit("train", records, [row.where for row in rows], [], len(rows))
     counted = find_overlap({"train": part}, SPECS[task].records, 0, Findings(5))["train"][
         "repeated"
     ]

@@ -15,7 +15,7 @@ from jaxsft.data.splits import Records
 from jaxsft.data.tokenizers import learn
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.training.checkpoint import flatten
 from jaxsft.training.components import Components, build_components
 from jaxsft.training.hyper import make_hyper
@@ -70,7 +70,7 @@ def test_loss_by_hand(tied, x64):
         batches[0],
     )
     out = loss_of(parts, batch, params)
-    hidden = parts.model.hidden(params, batch.tokens, Tokens(batch.segment_ids, batch.positions))
+    hidden = parts.model.hidden(params, batch.tokens, TokenInfo(batch.segment_ids, batch.positions))
     head = {name: np.asarray(value) for name, value in flatten(params["head"]).items()}
     x = np.asarray(jax.nn.gelu(hidden @ head["dense/w"] + head["dense/b"], approximate=False))
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(

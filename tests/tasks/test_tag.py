@@ -15,7 +15,7 @@ from jaxsft.data.formats import Row
 from jaxsft.data.records import Tags, tag_record
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.models.crf import Scores
+from jaxsft.models.crf import ChainScores
 from jaxsft.tasks.base import by_text
 from jaxsft.tasks.tag import UNTAGGED
 from tests import tiny
@@ -319,7 +319,7 @@ def test_only_what_the_scheme_allows_is_said():
     ok = lambda value: bool(value == 0)
     at = {label: i for i, label in enumerate(task().labels)}
     assert (
-        isinstance(bars, Scores)
+        isinstance(bars, ChainScores)
         and not ok(bars.transitions[at["O"], at["I-X"]])
         and not ok(bars.transitions[at["B-Y"], at["I-X"]])
     )

@@ -14,7 +14,7 @@ import jaxsft
 from jaxsft import rundir
 from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.sharding.weights import flatten
 from jaxsft.training import components, runs, setup
 from jaxsft.training import export as exporting
@@ -188,7 +188,7 @@ def read(run, one: Encoded) -> np.ndarray:
     model, params = run.run.parts.model, run.params
     ids = jnp.asarray(one.ids)[None]
     types = None if one.types is None else jnp.asarray(one.types)[None]
-    where = Tokens(jnp.ones_like(ids), jnp.arange(ids.shape[1])[None], types)
+    where = TokenInfo(jnp.ones_like(ids), jnp.arange(ids.shape[1])[None], types)
     with jax.default_matmul_precision("highest"):
         hidden = model.hidden(params, ids, where)
         if run.task.name in ("lm", "chat"):

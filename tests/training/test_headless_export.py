@@ -18,7 +18,7 @@ from jaxsft import halves
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.hf import read as pretrained
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.transformer import Transformer
 from jaxsft.products import ROUNDED
 from jaxsft.rundir import read_json
@@ -129,7 +129,9 @@ def test_a_head_over_tokens_says_of_each_what_it_says_in_transformers(name, tmp_
     model = jaxsft.load(folder(tmp_path / "in", name), "precision=fp32")
     for text, expected in zip(TEXTS, logits(name), strict=True):
         ids = np.array([model.tokenizer.wrap(model.tokenizer.encode(text), None).ids])
-        where = Tokens(np.ones(ids.shape, np.int32), np.arange(ids.shape[1], dtype=np.int32)[None])
+        where = TokenInfo(
+            np.ones(ids.shape, np.int32), np.arange(ids.shape[1], dtype=np.int32)[None]
+        )
         hidden = model.run.parts.model.hidden(model.params, ids, where)
         found = model.run.parts.model.head.apply({"params": model.params["head"]}, hidden)[0]
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
@@ -505,7 +507,7 @@ def test_weights_that_are_rounded_once_give_the_same_numbers(name, task, tmp_pat
     source = pretrained.open_source(test_hf.folder(tmp_path / "in", name))
     config = source.model()
     ids = np.random.default_rng(0).integers(0, 256, (2, 12))
-    where = Tokens(np.ones(ids.shape, np.int32), np.tile(np.arange(12, dtype=np.int32), (2, 1)))
+    where = TokenInfo(np.ones(ids.shape, np.int32), np.tile(np.arange(12, dtype=np.int32), (2, 1)))
     found = []
     for rounded, bits in ((False, False), (True, False), (True, True)):
         model = Transformer(config, config.vocab_rows, ROUNDED if rounded else "bf16")

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save_file
 import jaxsft
 from jaxsft.errors import ConfigError
 from jaxsft.hf.families import FAMILIES
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.encoder_decoder import half
 from jaxsft.models.transformer import Transformer
 from jaxsft.rundir import read_json
@@ -41,13 +41,13 @@ def pairs(tmp_path, source) -> Components:
     return parts_of(tmp_path, source, "seq2seq", "model.context=64", "task.scores=[exact_match]")
 
 
-def rows(lengths) -> tuple[np.ndarray, Tokens]:
+def rows(lengths) -> tuple[np.ndarray, TokenInfo]:
     """A row with all texts, and one with each."""
     texts = [np.random.default_rng(n).integers(0, 256, n) for n in lengths]
     lay = lambda parts: np.stack(
         [np.pad(row, (0, sum(lengths) - len(row))) for row in (np.concatenate(parts), *parts)]
     ).astype(np.int32)
-    return lay(texts), Tokens(
+    return lay(texts), TokenInfo(
         lay([np.full(n, i + 1) for i, n in enumerate(lengths)]),
         lay([np.arange(n) for n in lengths]),
     )

@@ -7,7 +7,7 @@ import pytest
 import jaxsft
 from jaxsft import tasks
 from jaxsft.data.chosen_tokenizer import make_tokenizer
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.sharding.weights import flatten
 from jaxsft.training import runs, setup
 from jaxsft.training.components import Components, build_components
@@ -16,7 +16,7 @@ from tests.training import test_pretrained_pairs as test_hf_pairs
 from tests.training.test_pretrained import FAST, folder
 
 IDS = np.array([[3, 1, 4, 1, 5]])
-WHERE = Tokens(np.ones((1, 5), np.int32), np.arange(5, dtype=np.int32)[None])
+WHERE = TokenInfo(np.ones((1, 5), np.int32), np.arange(5, dtype=np.int32)[None])
 
 
 @pytest.fixture(scope="module")

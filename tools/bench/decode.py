@@ -20,7 +20,7 @@ from jax import lax
 from jaxsft.config.model import ModelConfig
 from jaxsft.config.schema import GenerateConfig
 from jaxsft.generation.decoding import generate
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.transformer import Transformer
 
 VOCAB = 261
@@ -35,7 +35,7 @@ def without_cache(model, params, prompt, new):
 
     def one(step, ids):
         hidden = model.hidden(
-            params, ids, Tokens((position < width + step).astype(jnp.int32), position)
+            params, ids, TokenInfo((position < width + step).astype(jnp.int32), position)
         )
         last = lax.dynamic_index_in_dim(hidden, width + step - 1, axis=1, keepdims=False)
         token = (last @ model.output_matrix(params)).argmax(-1).astype(jnp.int32)

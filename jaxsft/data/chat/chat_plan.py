@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from jaxsft.data.chat.provenance import Tracked, plain
-from jaxsft.data.chat.symbolic_values import Session, reader
+from jaxsft.data.chat.symbolic_values import SymbolicRun, reader
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 
 
 @dataclasses.dataclass(slots=True)
-class Layout:
+class ChatLayout:
     """A rendered text with its trained regions and pieces.
 
     Regions are (start, end, message), pieces (start, end, id of a special token or None for
@@ -39,7 +39,7 @@ class Layout:
 
 
 @dataclasses.dataclass(slots=True)
-class Plan:
+class ChatPlan:
     """A plan of how the ids of conversations are put together.
 
     Attributes:
@@ -77,7 +77,7 @@ class Rendered:
     ids: list[int]
     turns: tuple[tuple[int, int, int], ...]
     turn_weights: tuple[float, ...]
-    _plan: Plan
+    _plan: ChatPlan
     _data: Sequence[Any]
     others: tuple[Rendered, ...] = ()
 
@@ -95,12 +95,12 @@ class Rendered:
         return weights
 
 
-def plan_of(layout: Layout, session: Session | None, tokenizer: Tokenizer) -> Plan:
+def plan_of(layout: ChatLayout, session: SymbolicRun | None, tokenizer: Tokenizer) -> ChatPlan:
     """Builds the plan of a layout.
 
     Neighbouring parts of constant ids are merged, but not across the border of a region.
     """
-    plan, starts, part_of = Plan([], [], [], []), [start for start, _, _ in layout.pieces], []
+    plan, starts, part_of = ChatPlan([], [], [], []), [start for start, _, _ in layout.pieces], []
     insides = []
     first = lambda border: bisect.bisect_left(starts, border)  # a piece belongs to where it begins
     borders = {first(border) for start, end, _ in layout.regions for border in (start, end)}

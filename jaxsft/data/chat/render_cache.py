@@ -44,15 +44,15 @@ from jaxsft.data.chat.symbolic_values import (
     PARTS,
     STRIPS,
     WRITABLE,
-    Hole,
     Looked,
     Method,
     Opened,
-    Output,
-    Parts,
     Sealed,
-    Session,
-    Text,
+    SymbolicOutput,
+    SymbolicParts,
+    SymbolicRun,
+    SymbolicString,
+    SymbolicText,
 )
 from jaxsft.data.records import Chat, Message
 
@@ -103,10 +103,10 @@ class Symbolic(Environment):
     def trained(self, text: Any, flag: int) -> Any:
         if type(text) not in WRITABLE:
             return trained(text, flag)
-        return Text(
+        return SymbolicText(
             self.state.session,
             [
-                (part, flag) if type(part) is Hole else (trained(part, flag), 0)
+                (part, flag) if type(part) is SymbolicString else (trained(part, flag), 0)
                 for part, _ in symbolic_values.parts(text)
             ],
         )
@@ -114,14 +114,16 @@ class Symbolic(Environment):
     # --- what Jinja calls
     # ----------------------------------------------------------------------------------------------
     def concat(self, pieces: Any) -> Any:
-        """Joins strings as usual; returns a `Text` where a symbolic string is among them."""
-        items = [piece.value if type(piece) is Output else piece for piece in pieces]
+        """Joins strings as usual; with a symbolic string among them, returns a `SymbolicText`."""
+        items = [piece.value if type(piece) is SymbolicOutput else piece for piece in pieces]
         if not any(type(item) in OPAQUE for item in items):
             return super().concat(items)
         self.spent.pay(1)
         parts = [part for item in items for part in symbolic_values.parts(item)]
         return (
-            parts[0][0] if len(parts) == 1 and not parts[0][1] else Text(self.state.session, parts)
+            parts[0][0]
+            if len(parts) == 1 and not parts[0][1]
+            else SymbolicText(self.state.session, parts)
         )
 
     def getattr(self, obj: Any, attribute: str) -> Any:
@@ -130,7 +132,11 @@ class Symbolic(Environment):
         if type(obj) is Sealed:
             obj._open()
         known = (
-            STRIPS if type(obj) is Text else (*DERIVED, *PARTS, *ASKED) if type(obj) is Hole else ()
+            STRIPS
+            if type(obj) is SymbolicText
+            else (*DERIVED, *PARTS, *ASKED)
+            if type(obj) is SymbolicString
+            else ()
         )
         if attribute not in known:
             raise Looked
@@ -175,7 +181,7 @@ class Symbolic(Environment):
     def _finalize(self, value: Any) -> Any:
         if type(value) not in WRITABLE:
             return super()._finalize(value)
-        output = Output()
+        output = SymbolicOutput()
         output.value = value
         return output
 
@@ -213,14 +219,14 @@ class Symbolic(Environment):
             for leaf in symbolic_values.strings(value)
         ):
             raise Looked
-        return Hole(self.state.session, ("json", frozen, form))
+        return SymbolicString(self.state.session, ("json", frozen, form))
 
     def _default(self, value: Any, default_value: Any = "", boolean: bool = False) -> Any:
         missing = type(value) not in OPAQUE and isinstance(value, Undefined)
         return default_value if missing or (boolean and not value) else value
 
     @staticmethod
-    def _stripped(value: Hole | Text, chars: Any) -> Any:
+    def _stripped(value: SymbolicString | SymbolicText, chars: Any) -> Any:
         return value.called("strip", (chars,), {})
 
     @staticmethod
@@ -229,7 +235,7 @@ class Symbolic(Environment):
         def tested(value: Any, *args: Any) -> bool:
             if type(value) not in OPAQUE or name in _OF_TWO:
                 return test(value, *args)
-            if name not in _TESTS or type(value) is Parts:
+            if name not in _TESTS or type(value) is SymbolicParts:
                 raise Looked
             return _TESTS[name][value.kind]
 
@@ -277,10 +283,10 @@ def kind_of(chat: Chat, sealed: bool) -> tuple[tuple, list[Any]]:
     return (turns, extra, _taken(chat.tools, data, sealed, sealed)), data
 
 
-def _holes(shape: Any, session: Session, numbers: Iterator[int]) -> Any:
+def _holes(shape: Any, session: SymbolicRun, numbers: Iterator[int]) -> Any:
     """Builds nested data of a shape, with symbolic values."""
     if shape == "string":
-        return Hole(session, ("data", next(numbers)))
+        return SymbolicString(session, ("data", next(numbers)))
     if shape in ("number", "sealed"):
         return Sealed(
             session,
@@ -295,10 +301,10 @@ def _holes(shape: Any, session: Session, numbers: Iterator[int]) -> Any:
     return {track(key): _holes(part, session, numbers) for key, part in inner}
 
 
-def on_holes(chat: Chat, kind: tuple, session: Session) -> Chat:
+def on_holes(chat: Chat, kind: tuple, session: SymbolicRun) -> Chat:
     """Returns the conversation with a symbolic value for each string of its data."""
     numbers = iter(range(len(session.data)))
-    contents = [Hole(session, ("data", next(numbers))) for _ in chat.messages]
+    contents = [SymbolicString(session, ("data", next(numbers))) for _ in chat.messages]
     extras: list[Any] = [{}] * len(contents)
     tools: Any = ()
     if len(session.data) > len(contents) or chat.tools or any(m.extra for m in chat.messages):
@@ -320,14 +326,14 @@ class _Question:
         self.read, self.answers = symbolic_values.reader(question), {}
 
 
-class Layouts:
+class LayoutCache:
     """The layouts of one template, by kind of conversation and by the answers to its questions."""
 
     def __init__(
         self,
         special: Any,
         source: str,
-        learn: Callable[[Chat, Session], Any],
+        learn: Callable[[Chat, SymbolicRun], Any],
         given: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Compiles the template for symbolic values.
@@ -362,7 +368,7 @@ class Layouts:
         return (node, data) if node else None
 
     def _learnt(self, chat: Chat, kind: tuple, data: list[Any]) -> Any:
-        session = self.environment.state.session = Session(data)
+        session = self.environment.state.session = SymbolicRun(data)
         try:
             layout = self._learn(on_holes(chat, kind, session), session)
         except Opened:

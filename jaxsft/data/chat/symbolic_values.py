@@ -121,12 +121,12 @@ for _name in (
     setattr(Opaque, f"__{_name}__", Opaque._look)
 
 
-class Hole(Opaque):
+class SymbolicString(Opaque):
     """A symbolic string of the data, or a part of one."""
 
     __slots__ = ("expression", "session")
 
-    def __init__(self, session: Session, expression: Expression) -> None:
+    def __init__(self, session: SymbolicRun, expression: Expression) -> None:
         self.session, self.expression = session, expression
 
     def __bool__(self) -> bool:
@@ -147,10 +147,10 @@ class Hole(Opaque):
             raise Looked
         return self.session.ask(("in", self.expression, plain(part)))
 
-    def __getitem__(self, key: Any) -> Hole:
+    def __getitem__(self, key: Any) -> SymbolicString:
         if type(key) is not slice:
             raise Looked
-        return Hole(
+        return SymbolicString(
             self.session, ("slice", self.expression, *_simple((key.start, key.stop, key.step)))
         )
 
@@ -165,29 +165,33 @@ class Hole(Opaque):
         )
         if name in ASKED:
             return self.session.ask(call)
-        return Hole(self.session, call) if name in DERIVED else Parts(self.session, call)
+        return (
+            SymbolicString(self.session, call)
+            if name in DERIVED
+            else SymbolicParts(self.session, call)
+        )
 
 
-class Parts(Opaque):
+class SymbolicParts(Opaque):
     """The symbolic result of a split."""
 
     __slots__ = ("expression", "session")
 
-    def __init__(self, session: Session, expression: Expression) -> None:
+    def __init__(self, session: SymbolicRun, expression: Expression) -> None:
         self.session, self.expression = session, expression
 
     def __len__(self) -> int:
         return self.session.ask(("count", self.expression))
 
-    def __getitem__(self, index: Any) -> Hole:
+    def __getitem__(self, index: Any) -> SymbolicString:
         if type(index) is not int:
             raise Looked
         # A split at a separator gives one part at least.
         if not (index in (0, -1) and self.expression[3]) and not -len(self) <= index < len(self):
             raise IndexError
-        return Hole(self.session, ("item", self.expression, index))
+        return SymbolicString(self.session, ("item", self.expression, index))
 
-    def __iter__(self) -> Iterator[Hole]:
+    def __iter__(self) -> Iterator[SymbolicString]:
         return (self[index] for index in range(len(self)))
 
 
@@ -196,7 +200,7 @@ class Sealed(Opaque):
 
     __slots__ = ("expression", "kind", "session")
 
-    def __init__(self, session: Session, expression: Expression, kind: int) -> None:
+    def __init__(self, session: SymbolicRun, expression: Expression, kind: int) -> None:
         self.session, self.expression, self.kind = session, expression, kind
 
     def _open(self, *args: Any) -> Any:
@@ -208,7 +212,7 @@ class Sealed(Opaque):
     __iter__ = __getitem__ = __contains__ = __len__ = _open
 
 
-class Text(Opaque):
+class SymbolicText(Opaque):
     """A sequence of strings and symbolic strings.
 
     A symbolic string carries the mark of a trained region beside it; a string has it in itself.
@@ -216,7 +220,7 @@ class Text(Opaque):
 
     __slots__ = ("parts", "session")
 
-    def __init__(self, session: Session, parts: list[tuple[Any, int]]) -> None:
+    def __init__(self, session: SymbolicRun, parts: list[tuple[Any, int]]) -> None:
         self.session, self.parts = session, parts
 
     def __bool__(self) -> bool:
@@ -231,14 +235,14 @@ class Text(Opaque):
                 part, flag = parts[end]
                 part = (
                     part.called(method, args, {})
-                    if type(part) is Hole
+                    if type(part) is SymbolicString
                     else getattr(part, method)(*_simple(args))
                 )
                 parts[end] = (part, flag)
                 if part:
                     break
                 del parts[end]
-        return Text(self.session, parts)
+        return SymbolicText(self.session, parts)
 
 
 class Method:
@@ -246,11 +250,11 @@ class Method:
 
     __slots__ = ("name", "owner")
 
-    def __init__(self, owner: Hole | Text, name: str) -> None:
+    def __init__(self, owner: SymbolicString | SymbolicText, name: str) -> None:
         self.owner, self.name = owner, name
 
 
-class Output(str):
+class SymbolicOutput(str):
     """A symbolic string inside Jinja's output, which consists of strings; `concat` unwraps it."""
 
     __slots__ = ("value",)
@@ -259,8 +263,8 @@ class Output(str):
         return self
 
 
-OPAQUE = frozenset((Hole, Parts, Sealed, Text))
-WRITABLE = frozenset((Hole, Text))
+OPAQUE = frozenset((SymbolicString, SymbolicParts, Sealed, SymbolicText))
+WRITABLE = frozenset((SymbolicString, SymbolicText))
 
 
 def _simple(values: Any) -> tuple:
@@ -312,7 +316,7 @@ def reader(expression: Expression) -> Callable[[Sequence[Any]], Any]:
 
 def frozen(value: Any) -> tuple:
     """Returns nested data with symbolic values as something comparable."""
-    if type(value) in (Hole, Sealed):
+    if type(value) in (SymbolicString, Sealed):
         return value.expression
     if type(value) in OPAQUE:
         raise Looked
@@ -364,7 +368,7 @@ def holes_in(value: Any) -> set[int]:
     return bases(frozen(value))
 
 
-class Session:
+class SymbolicRun:
     """One run on symbolic values.
 
     Attributes:
@@ -382,11 +386,11 @@ class Session:
             self.asked[question] = reader(question)(self.data)
         return self.asked[question]
 
-    def written(self, text: str | Text | Hole) -> Tracked:
+    def written(self, text: str | SymbolicText | SymbolicString) -> Tracked:
         """Returns a text with one character for each symbolic string that is not empty."""
         out = []
         for part, flag in parts(text):
-            if type(part) is Hole:
+            if type(part) is SymbolicString:
                 if part:
                     place = self.places.setdefault(part.expression, len(self.places))
                     out.append(Tracked(chr(_FIRST + place), bytes([DATA | flag])))
@@ -419,9 +423,9 @@ class Session:
 
 
 def parts(value: Any) -> list[tuple[Any, int]]:
-    if type(value) is Text:
+    if type(value) is SymbolicText:
         return value.parts
-    if type(value) in OPAQUE and type(value) is not Hole:
+    if type(value) in OPAQUE and type(value) is not SymbolicString:
         raise Looked
     return [(value, 0)]
 

@@ -29,12 +29,12 @@ from typing import Any
 
 from jinja2 import TemplateSyntaxError
 
-from jaxsft.data.chat.chat_plan import Layout, Plan, Rendered, plan_of
+from jaxsft.data.chat.chat_plan import ChatLayout, ChatPlan, Rendered, plan_of
 from jaxsft.data.chat.left_out import Losses
 from jaxsft.data.chat.named_templates import NAMED, OURS
 from jaxsft.data.chat.provenance import UNKNOWN, Environment, Tracked, plain, sources
-from jaxsft.data.chat.render_cache import Layouts
-from jaxsft.data.chat.symbolic_values import Looked, Session
+from jaxsft.data.chat.render_cache import LayoutCache
+from jaxsft.data.chat.symbolic_values import Looked, SymbolicRun
 from jaxsft.data.chat.template_variables import CLOCK, DATE, check, clock, literal
 from jaxsft.data.chat.turns import Draft, NoPrefix, Turns, clean_cut, may_be_unclean
 from jaxsft.data.records import Chat, Message
@@ -163,7 +163,7 @@ class Template:
             self._turns.stop_ids = tuple(
                 dict.fromkeys((*self.stop_ids, *self._with_tools.stop_ids))
             )
-        self._layouts = Layouts(special, source, self._learnt, given)
+        self._layouts = LayoutCache(special, source, self._learnt, given)
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -307,7 +307,7 @@ class Template:
 
     def _planned(
         self, chat: Chat, where: str
-    ) -> tuple[tuple[Plan, ...], Sequence[Any], Tracked | None]:
+    ) -> tuple[tuple[ChatPlan, ...], Sequence[Any], Tracked | None]:
         """Returns the plans of a conversation, their data, and the text if it was rendered.
 
         There is one plan for each of its texts.
@@ -333,7 +333,7 @@ class Template:
             draft(chat.messages, False),
         )
 
-    def _is_clean(self, plan: Plan, data: Sequence[Any]) -> bool:
+    def _is_clean(self, plan: ChatPlan, data: Sequence[Any]) -> bool:
         """Returns whether the tokens before later turns are those that generation would see.
 
         Generation sees a text that is not cut at earlier turns.
@@ -353,7 +353,7 @@ class Template:
         }
         return [next(found[inside]) for _, inside in texts]
 
-    def _learnt(self, chat: Chat, session: Session) -> tuple[Plan, ...]:
+    def _learnt(self, chat: Chat, session: SymbolicRun) -> tuple[ChatPlan, ...]:
         """Returns the plans of a symbolic conversation.
 
         Raises Looked or DataError where such conversations must be rendered one by one.
@@ -435,7 +435,7 @@ class Template:
         pieces = self._turns.pieces(
             text, {len(text)}, self._turns.matches(text, (messages, tools), where)
         )
-        layout, ids = Layout(text, [], pieces), []
+        layout, ids = ChatLayout(text, [], pieces), []
         for number, (start, end, token) in enumerate(pieces):
             inside = layout.inside(number, self.tokenizer)
             ids.extend(

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jaxsft.data.chat.chat_plan import Layout
+from jaxsft.data.chat.chat_plan import ChatLayout
 from jaxsft.data.chat.provenance import (
     UNKNOWN,
     Tracked,
@@ -22,7 +22,7 @@ from jaxsft.data.chat.provenance import (
     template_runs,
     trained_runs,
 )
-from jaxsft.data.chat.symbolic_values import Session
+from jaxsft.data.chat.symbolic_values import SymbolicRun
 from jaxsft.data.records import Message
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import DataError
@@ -64,8 +64,8 @@ class Turns:
     # --- texts
     # ----------------------------------------------------------------------------------------------
     def layouts(
-        self, messages: Sequence[Message], draft: Draft, where: str, session: Session | None
-    ) -> list[Layout]:
+        self, messages: Sequence[Message], draft: Draft, where: str, session: SymbolicRun | None
+    ) -> list[ChatLayout]:
         """Returns the layouts that train each weighted turn as generation would ask for it.
 
         The longest comes first.
@@ -91,8 +91,8 @@ class Turns:
         wanted: Sequence[int],
         draft: Draft,
         where: str,
-        session: Session | None,
-    ) -> tuple[Layout, list[int]]:
+        session: SymbolicRun | None,
+    ) -> tuple[ChatLayout, list[int]]:
         """Returns the layout of the messages with its trained turns of `wanted`, and the others."""
         text = draft(messages, False)
         matches = self.matches(text, messages, where)
@@ -116,7 +116,7 @@ class Turns:
         # Behind a special token a piece ends anyhow, with the white space that the token takes.
         ends = {end for _, end, _ in regions} - {end for _, end, _ in matches}
         cuts = {len(text), *ends, *(start for start, _, _ in regions)}
-        return Layout(text, regions, self.pieces(text, cuts, matches)), left
+        return ChatLayout(text, regions, self.pieces(text, cuts, matches)), left
 
     def _extent(
         self,
@@ -126,7 +126,7 @@ class Turns:
         matches: list[Match],
         draft: Draft,
         where: str,
-        session: Session | None,
+        session: SymbolicRun | None,
     ) -> tuple[int, int] | None:
         """Returns (end of the prompt, end of the turn) of a message.
 

@@ -2,8 +2,8 @@
 
 CoNLL-2002 and -2003 and what grew out of them.
 
-What real files do differently is told from their beginning (`Layout`): the separator, a header, ids
-before the tokens, which column holds tags, and their scheme.
+What real files do differently is told from their beginning (`ColumnLayout`): the separator, a
+header, ids before the tokens, which column holds tags, and their scheme.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class ConllOptions:
 
 
 @dataclasses.dataclass(slots=True)
-class Layout:
+class ColumnLayout:
     """The layout of a file's lines.
 
     `names` are the columns; `scheme` is None as long as only O has been seen.
@@ -159,7 +159,7 @@ def read(source: Source, encoding: str, options: ConllOptions) -> Numbered:
 
 # --- the layout
 # --------------------------------------------------------------------------------------------------
-def _layout(lines: Sequence[str], options: ConllOptions, file: str) -> Layout:
+def _layout(lines: Sequence[str], options: ConllOptions, file: str) -> ColumnLayout:
     if options.header != "true" and ontonotes.is_layout(lines):
         tokens, tags = (
             _chosen(what, getattr(options, what), ontonotes.NAMES, file)
@@ -171,7 +171,7 @@ def _layout(lines: Sequence[str], options: ConllOptions, file: str) -> Layout:
             ("iob2" if tags == ontonotes.ENTITIES else "raw"),
         )
         scheme = "raw" if options.scheme == "raw" else scheme
-        return Layout(
+        return ColumnLayout(
             False, list(ontonotes.NAMES), tokens, tags, False, False, False, scheme, brackets=True
         )
     named = next((found[1].split() for line in lines if (found := _columns.fullmatch(line))), None)
@@ -229,7 +229,9 @@ def _layout(lines: Sequence[str], options: ConllOptions, file: str) -> Layout:
     ):
         scheme = _scheme([cells[tags].strip() for cells in sentence] for sentence in sentences)
     known = frozenset() if tags is None else frozenset(cells[tags].strip() for cells in rows)
-    return Layout(tab, names, tokens, tags, header, ids and tokens > 0, positions, scheme, known)
+    return ColumnLayout(
+        tab, names, tokens, tags, header, ids and tokens > 0, positions, scheme, known
+    )
 
 
 def _cells(line: str, tab: bool) -> list[str]:
@@ -355,7 +357,7 @@ def _counts_positions(sentences: Iterable[Sequence[str]]) -> bool:
 # --- sentences
 # --------------------------------------------------------------------------------------------------
 @dataclasses.dataclass(slots=True)
-class _Open:
+class _OpenSentence:
     """The sentence that is being read."""
 
     line: int = 0
@@ -367,9 +369,9 @@ class _Open:
 
 
 def _sentences(
-    lines: Iterable[tuple[int, str] | Bad], layout: Layout, options: ConllOptions
+    lines: Iterable[tuple[int, str] | Bad], layout: ColumnLayout, options: ConllOptions
 ) -> Numbered:
-    now, document, documents, header = _Open(), None, 0, layout.header
+    now, document, documents, header = _OpenSentence(), None, 0, layout.header
     for found in lines:
         if isinstance(found, Bad):
             now.broken, now.line = now.broken or found, now.line or found.line
@@ -378,11 +380,11 @@ def _sentences(
         if not line.strip(BLANK):
             if now.rows or now.broken:
                 yield _finished(now, layout, options, document)
-                now = _Open()
+                now = _OpenSentence()
         elif _document.fullmatch(line):
             if now.rows or now.broken:
                 yield _finished(now, layout, options, document)
-                now = _Open()
+                now = _OpenSentence()
             if not line.startswith("#end"):
                 documents += 1
                 document = _document_name(line) or str(documents)
@@ -413,13 +415,15 @@ def _document_name(line: str) -> str:
     return name + part.rstrip() if close and line.startswith("#") else name
 
 
-def _note(now: _Open, layout: Layout, key: str, value: str) -> None:
+def _note(now: _OpenSentence, layout: ColumnLayout, key: str, value: str) -> None:
     if key in RESERVED or key in layout.names:
         key = f"comment:{key}"
     now.comments[key] = f"{now.comments[key]}\n{value}" if key in now.comments else value
 
 
-def _add(now: _Open, layout: Layout, number: int, line: str, options: ConllOptions) -> None:
+def _add(
+    now: _OpenSentence, layout: ColumnLayout, number: int, line: str, options: ConllOptions
+) -> None:
     cells = layout.cells(line)
     if now.broken is not None:
         return
@@ -450,7 +454,7 @@ def _add(now: _Open, layout: Layout, number: int, line: str, options: ConllOptio
 
 
 def _finished(
-    now: _Open, layout: Layout, options: ConllOptions, document: str | None
+    now: _OpenSentence, layout: ColumnLayout, options: ConllOptions, document: str | None
 ) -> tuple[int, dict[str, Any]] | Bad:
     if now.broken is not None:
         return now.broken
@@ -502,7 +506,7 @@ def _finished(
 
 
 def _checked(
-    tags: list[str], numbers: Sequence[int], layout: Layout, options: ConllOptions
+    tags: list[str], numbers: Sequence[int], layout: ColumnLayout, options: ConllOptions
 ) -> list[str] | Bad:
     """Returns the tags, repaired or converted if asked; `Bad` where they break the scheme."""
     if layout.scheme is None:
@@ -547,7 +551,7 @@ def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
         others than the first row has, a tab or a line break in a cell, a token that looks like a
         comment.
     """
-    layout: Layout | None = None
+    layout: ColumnLayout | None = None
     document, documents = None, 0
     for number, row in enumerate(rows, start=1):
         where = f"{name}: row {number}"
@@ -557,7 +561,7 @@ def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
             if isinstance(value, list) and key != "multiword"
         }
         if layout is None:
-            layout = Layout(True, _placed(columns, where), 0, None, False, False, False, None)
+            layout = ColumnLayout(True, _placed(columns, where), 0, None, False, False, False, None)
             first = str(next(iter(columns.get("tokens", [])), ""))
             if (
                 layout.names not in (["tokens"], ["tokens", "tags"])
@@ -608,7 +612,7 @@ def _placed(columns: dict[str, list[str]], where: str) -> list[str]:
     return [key if key is not None else next(others) for key in places]
 
 
-def _comments(key: str, value: Any, layout: Layout, where: str) -> list[str]:
+def _comments(key: str, value: Any, layout: ColumnLayout, where: str) -> list[str]:
     if not isinstance(value, str):
         raise DataError(
             f"{where}: {key!r} is a {type(value).__name__}, expected a list of cells or the text of"
@@ -633,7 +637,7 @@ def _comments(key: str, value: Any, layout: Layout, where: str) -> list[str]:
 
 
 def _token_lines(
-    columns: dict[str, list[str]], multiword: list[list[str]], layout: Layout, where: str
+    columns: dict[str, list[str]], multiword: list[list[str]], layout: ColumnLayout, where: str
 ) -> list[str]:
     if (
         sorted(columns) != sorted(layout.names)

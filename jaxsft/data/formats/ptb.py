@@ -293,7 +293,7 @@ def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
 # --- tagged text
 # --------------------------------------------------------------------------------------------------
 @dataclasses.dataclass(slots=True)
-class _Open:
+class _OpenTagged:
     """The sentence that is being read."""
 
     line: int = 0
@@ -323,7 +323,7 @@ def read_tagged(source: Source, encoding: str, options: TaggedOptions) -> Number
       ConfigError: an option has a value that does not exist.
     """
     _known(options, {"sentence": ("stop", "paragraph"), "escapes": ("keep", "unescape")})
-    now = _Open()
+    now = _OpenTagged()
     for found in source.lines(encoding):
         if isinstance(found, Bad):
             now.broken, now.line = now.broken or found, now.line or found.line
@@ -334,7 +334,7 @@ def read_tagged(source: Source, encoding: str, options: TaggedOptions) -> Number
         if not line.strip() or not line.strip().strip("="):
             if (row := now.done()) is not None:
                 yield row
-            now = _Open()
+            now = _OpenTagged()
             continue
         for part in line.split():
             stopped = (
@@ -345,7 +345,7 @@ def read_tagged(source: Source, encoding: str, options: TaggedOptions) -> Number
             )
             if stopped and part != "]" and not _closes(now.pos, part):
                 yield now.done()
-                now = _Open()
+                now = _OpenTagged()
             now.line = now.line or number
             _add(now, part, number, options)
     if (row := now.done()) is not None:
@@ -361,7 +361,7 @@ def _closes(pos: list[str], part: str) -> bool:
     return any(tag not in CLOSING for tag in behind) or part.rpartition("/")[2] in (*CLOSING, ".")
 
 
-def _add(now: _Open, part: str, number: int, options: TaggedOptions) -> None:
+def _add(now: _OpenTagged, part: str, number: int, options: TaggedOptions) -> None:
     if now.broken is not None:
         return
     if part in ("[", "]"):

@@ -368,7 +368,7 @@ def _sentencepiece(file: Path, config: dict[str, Any]) -> Read:
     return document, config
 
 
-def _fairseq(model: sentencepiece.Model) -> sentencepiece.Model:
+def _fairseq(model: sentencepiece.SentencePieceModel) -> sentencepiece.SentencePieceModel:
     """Renumbers the pieces as fairseq does.
 
     It has four special tokens before all other pieces, and the mask after them (as XLM-R has,

@@ -37,7 +37,7 @@ class Piece(NamedTuple):
     type: int
 
 
-class Model(NamedTuple):
+class SentencePieceModel(NamedTuple):
     """The content of a `.model` file.
 
     Pieces by id, then the options of TrainerSpec and NormalizerSpec by field number.
@@ -56,7 +56,7 @@ class Model(NamedTuple):
         return bool(self.normalizer.get(3, 1))
 
 
-def read(file: Path) -> Model:
+def read(file: Path) -> SentencePieceModel:
     """Reads a `.model` file. Raises ConfigError where it is none, or of an unsupported kind."""
     try:
         data = file.read_bytes()
@@ -67,7 +67,7 @@ def read(file: Path) -> Model:
     return parse(data, str(file))
 
 
-def parse(data: bytes, file: str) -> Model:
+def parse(data: bytes, file: str) -> SentencePieceModel:
     """Parses the content of a `.model` file, called `file` in errors. Raises as `read`."""
     try:
         pieces, trainer, normalizer = [], {}, {}
@@ -87,7 +87,7 @@ def parse(data: bytes, file: str) -> Model:
         raise ConfigError(f"{file}: not a SentencePiece model, or cut off") from None
     if not pieces:
         raise ConfigError(f"{file}: not a SentencePiece model: it has no pieces")
-    model = Model(pieces, trainer, normalizer)
+    model = SentencePieceModel(pieces, trainer, normalizer)
     kind = trainer.get(3, UNIGRAM)
     for wrong, what in (
         (kind not in (UNIGRAM, BPE), f"its model_type is {kind}, expected 1 (unigram) or 2 (BPE)"),
@@ -103,7 +103,7 @@ def parse(data: bytes, file: str) -> Model:
     return model
 
 
-def document(model: Model, special: Collection[str] = ()) -> dict[str, Any]:
+def document(model: SentencePieceModel, special: Collection[str] = ()) -> dict[str, Any]:
     """Builds the tokenizer.json of a model.
 
     `special`: user-defined pieces that a text shall not write.
@@ -132,7 +132,7 @@ def document(model: Model, special: Collection[str] = ()) -> dict[str, Any]:
     }
 
 
-def words_of_users(model: Model, special: Collection[str] = ()) -> list[str]:
+def words_of_users(model: SentencePieceModel, special: Collection[str] = ()) -> list[str]:
     """Returns the user-defined pieces that are not special: text is cut at them first."""
     return [p.text for p in model.pieces if p.type == USER_DEFINED and p.text not in special]
 
@@ -145,7 +145,7 @@ def is_marker(text: str) -> bool:
     return bool(re.fullmatch(r"<.*>|\[.*\]", text, re.DOTALL))
 
 
-def roles(model: Model) -> dict[str, str]:
+def roles(model: SentencePieceModel) -> dict[str, str]:
     """Returns unk, bos, eos and pad as the model names them, where it has them."""
     out = {}
     for role, (field, default) in _ROLES.items():
@@ -155,7 +155,7 @@ def roles(model: Model) -> dict[str, str]:
     return out
 
 
-def _normalizer(model: Model, words: list[str]) -> dict[str, Any]:
+def _normalizer(model: SentencePieceModel, words: list[str]) -> dict[str, Any]:
     steps: list[dict[str, Any]] = []
     if chars := model.normalizer.get(2):
         steps.append(
@@ -188,7 +188,7 @@ def _cut(words: list[str]) -> dict[str, Any] | None:
     return {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False}
 
 
-def _decoder(model: Model) -> dict[str, Any]:
+def _decoder(model: SentencePieceModel) -> dict[str, Any]:
     steps: list[dict[str, Any]] = [_replace({"String": SPACE}, " ")]
     if model.byte_fallback:
         steps.append({"type": "ByteFallback"})
@@ -198,7 +198,7 @@ def _decoder(model: Model) -> dict[str, Any]:
     return {"type": "Sequence", "decoders": steps}
 
 
-def _unigram(model: Model, words: list[str]) -> dict[str, Any]:
+def _unigram(model: SentencePieceModel, words: list[str]) -> dict[str, Any]:
     unknown = next(i for i, p in enumerate(model.pieces) if p.type == UNKNOWN)
     vocab = [[p.text, 0.0 if p.text in words else p.score] for p in model.pieces]
     return {
@@ -209,7 +209,7 @@ def _unigram(model: Model, words: list[str]) -> dict[str, Any]:
     }
 
 
-def _bpe(model: Model, words: list[str]) -> dict[str, Any]:
+def _bpe(model: SentencePieceModel, words: list[str]) -> dict[str, Any]:
     ids = {p.text: i for i, p in enumerate(model.pieces)}
     normal = {p.text: p.score for p in model.pieces if p.type == NORMAL}
     merges = []

@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.hf.families import decoders
-from jaxsft.hf.families.family import Entry, Family, Head, Keys, both, norm
+from jaxsft.hf.families.family import Family, Head, Keys, WeightEntry, both, norm
 from jaxsft.hf.families.transforms import ROW
 
 OFFSET = 2  # rows of the tables of positions before that of the first
@@ -82,11 +82,11 @@ def write_alone(m: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _stack(root: str, half: str) -> tuple[Entry, ...]:
+def _stack(root: str, half: str) -> tuple[WeightEntry, ...]:
     """Returns the table of a half; `root` begins its names here, `half` its names in the files."""
     ours, theirs = f"{root}layers/*", f"{half}layers.*"
     return (
-        Entry(f"{root}embed/positions/w", f"{half}embed_positions.weight"),
+        WeightEntry(f"{root}embed/positions/w", f"{half}embed_positions.weight"),
         *norm(f"{root}embed/norm", f"{half}layernorm_embedding"),
         *(e for x in "qkv" for e in both(f"{ours}/attention/{x}", f"{theirs}.self_attn.{x}_proj")),
         *both(f"{ours}/attention/o", f"{theirs}.self_attn.out_proj"),
@@ -106,7 +106,7 @@ ENCODER = Family(
     architecture="Bart",
     read=read_alone,
     write=write_alone,
-    table=(Entry(EMBEDDING, "embed_tokens.weight"), *_stack("", "")),
+    table=(WeightEntry(EMBEDDING, "embed_tokens.weight"), *_stack("", "")),
     prefix="",
     around=("model.encoder.", "encoder."),
     heads={},
@@ -126,7 +126,7 @@ FAMILY = Family(
     read=read,
     write=write,
     table=(
-        Entry(EMBEDDING, "shared.weight"),
+        WeightEntry(EMBEDDING, "shared.weight"),
         *_stack("encoder/", "encoder."),
         *_stack("decoder/", "decoder."),
     ),
@@ -134,7 +134,7 @@ FAMILY = Family(
     heads={
         "lm": Head(
             "ForConditionalGeneration",
-            (Entry("head/b", "final_logits_bias", ROW), *both("head", "lm_head")[:1]),
+            (WeightEntry("head/b", "final_logits_bias", ROW), *both("head", "lm_head")[:1]),
         )
     },
     skip=(r"(encoder|decoder)\.version",),

@@ -9,10 +9,10 @@ from jaxsft.hf.families import decoders
 from jaxsft.hf.families.family import (
     OF_MODEL,
     RENAMED_NORMS,
-    Entry,
     Family,
     Head,
     Keys,
+    WeightEntry,
     both,
     norm,
     span_head,
@@ -74,9 +74,9 @@ BLOCK = (  # behind the products of queries, keys and values
     *norm("layers/*/mlp_norm", "encoder.layer.*.output.LayerNorm"),
 )
 BODY = (
-    Entry("embed/tokens/w", "embeddings.word_embeddings.weight"),
-    Entry("embed/positions/w", "embeddings.position_embeddings.weight"),
-    Entry("embed/types/w", "embeddings.token_type_embeddings.weight"),
+    WeightEntry("embed/tokens/w", "embeddings.word_embeddings.weight"),
+    WeightEntry("embed/positions/w", "embeddings.position_embeddings.weight"),
+    WeightEntry("embed/types/w", "embeddings.token_type_embeddings.weight"),
     *norm("embed/norm", "embeddings.LayerNorm"),
     *both("layers/*/attention/q", "encoder.layer.*.attention.self.query"),
     *both("layers/*/attention/k", "encoder.layer.*.attention.self.key"),
@@ -92,14 +92,14 @@ def masked_head(dense: str, normed: str, bias: str, matrix: str, activation: Any
     transformers.
     """
     biases = (
-        Entry("head/b", bias, unless="head/w"),
-        Entry("head/b", matrix.removesuffix("weight") + "bias", beside="head/w"),
+        WeightEntry("head/b", bias, unless="head/w"),
+        WeightEntry("head/b", matrix.removesuffix("weight") + "bias", beside="head/w"),
     )
     table = (
         *both("head/dense", dense),
         *norm("head/norm", normed),
         *biases,
-        Entry("head/w", matrix, LINEAR),
+        WeightEntry("head/w", matrix, LINEAR),
     )
     return Head("ForMaskedLM", table, {"activation": activation})
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.hf.families import bert, decoders
-from jaxsft.hf.families.family import RENAMED_NORMS, Entry, Family, Head, Keys, both, norm
+from jaxsft.hf.families.family import RENAMED_NORMS, Family, Head, Keys, WeightEntry, both, norm
 
 
 def read(keys: Keys) -> dict[str, Any]:
@@ -80,10 +80,10 @@ FAMILY = Family(
     read=read,
     write=write,
     table=(
-        Entry("embed/tokens/w", "embeddings.word_embeddings.weight"),
-        Entry("embed/types/w", "embeddings.token_type_embeddings.weight"),
+        WeightEntry("embed/tokens/w", "embeddings.word_embeddings.weight"),
+        WeightEntry("embed/types/w", "embeddings.token_type_embeddings.weight"),
         *norm("embed/norm", "embeddings.LayerNorm"),
-        Entry("relative/w", "encoder.rel_embeddings.weight"),
+        WeightEntry("relative/w", "encoder.rel_embeddings.weight"),
         *norm("relative/norm", "encoder.LayerNorm"),
         *both("layers/*/attention/q", "encoder.layer.*.attention.self.query_proj"),
         *both("layers/*/attention/k", "encoder.layer.*.attention.self.key_proj"),

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxsft.config.model import ACTIVATIONS as activations
 from jaxsft.config.model import ModelConfig, RopeScaling
-from jaxsft.hf.families.family import Entry, Head, Keys, both, norm, span_head, tag_head
+from jaxsft.hf.families.family import Head, Keys, WeightEntry, both, norm, span_head, tag_head
 from jaxsft.hf.families.key_types import LENGTH, PART, RATIO, SCALE, SWITCH, numbers, shown
 from jaxsft.hf.families.keys import nearest
 from jaxsft.hf.families.transforms import LINEAR
@@ -396,7 +396,7 @@ def windows(
 
 # --- weights
 # --------------------------------------------------------------------------------------------------
-def attention(theirs: str = "layers.*.self_attn") -> tuple[Entry, ...]:
+def attention(theirs: str = "layers.*.self_attn") -> tuple[WeightEntry, ...]:
     names = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "o_proj"}
     return tuple(
         e
@@ -405,7 +405,7 @@ def attention(theirs: str = "layers.*.self_attn") -> tuple[Entry, ...]:
     )
 
 
-def gated_mlp(theirs: str = "layers.*.mlp") -> tuple[Entry, ...]:
+def gated_mlp(theirs: str = "layers.*.mlp") -> tuple[WeightEntry, ...]:
     return tuple(
         e
         for name in ("gate", "up", "down")
@@ -413,7 +413,7 @@ def gated_mlp(theirs: str = "layers.*.mlp") -> tuple[Entry, ...]:
     )
 
 
-EMBEDDING = Entry("embed/tokens/w", "embed_tokens.weight")
+EMBEDDING = WeightEntry("embed/tokens/w", "embed_tokens.weight")
 NORMS = (
     *norm("layers/*/attention_norm", "layers.*.input_layernorm"),
     *norm("layers/*/mlp_norm", "layers.*.post_attention_layernorm"),
@@ -429,11 +429,11 @@ SANDWICH = (
 SKIP = (r"layers\.\d+\.self_attn\.rotary_emb\.inv_freq", r"rotary_emb\.inv_freq")
 
 SCORE: tuple[Any, ...] = (
-    (Entry("head/out/w", "score.weight", LINEAR),),
+    (WeightEntry("head/out/w", "score.weight", LINEAR),),
     {"pool": "last", "head": "linear", "bias": False},
 )
 GENERIC: Mapping[str, Head] = {
-    "lm": Head("ForCausalLM", (Entry("head/w", "lm_head.weight", LINEAR),)),
+    "lm": Head("ForCausalLM", (WeightEntry("head/w", "lm_head.weight", LINEAR),)),
     "text": Head("ForSequenceClassification", *SCORE),
 }
 TAGGED: Mapping[str, Head] = {**GENERIC, "tag": tag_head("score")}

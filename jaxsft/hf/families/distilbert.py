@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.hf.families import bert, decoders
-from jaxsft.hf.families.family import OF_MODEL, RENAMED_NORMS, Entry, Family, Keys, both, norm
+from jaxsft.hf.families.family import OF_MODEL, RENAMED_NORMS, Family, Keys, WeightEntry, both, norm
 
 
 def read(keys: Keys) -> dict[str, Any]:
@@ -45,8 +45,8 @@ FAMILY = Family(
     read=read,
     write=write,
     table=(
-        Entry("embed/tokens/w", "embeddings.word_embeddings.weight"),
-        Entry("embed/positions/w", "embeddings.position_embeddings.weight"),
+        WeightEntry("embed/tokens/w", "embeddings.word_embeddings.weight"),
+        WeightEntry("embed/positions/w", "embeddings.position_embeddings.weight"),
         *norm("embed/norm", "embeddings.LayerNorm"),
         *(
             e

@@ -27,7 +27,7 @@ from jaxsft.sharding.weights import WeightSpec
 
 # --- the table
 # --------------------------------------------------------------------------------------------------
-class Entry(NamedTuple):
+class WeightEntry(NamedTuple):
     """One weight under both names.
 
     Attributes:
@@ -47,17 +47,19 @@ class Entry(NamedTuple):
     unless: str = ""
 
 
-def both(ours: str, theirs: str, how: Transform = LINEAR) -> tuple[Entry, Entry]:
+def both(ours: str, theirs: str, how: Transform = LINEAR) -> tuple[WeightEntry, WeightEntry]:
     """Returns the entries of a linear layer's weight and bias: `.../w` and `.../b`."""
     names = ours.split()
     return (
-        Entry(" ".join(f"{name}/w" for name in names), f"{theirs}.weight", how),
-        Entry(" ".join(f"{name}/b" for name in names), f"{theirs}.bias", how.of_bias),
+        WeightEntry(" ".join(f"{name}/w" for name in names), f"{theirs}.weight", how),
+        WeightEntry(" ".join(f"{name}/b" for name in names), f"{theirs}.bias", how.of_bias),
     )
 
 
-def norm(ours: str, theirs: str) -> tuple[Entry, Entry]:
-    return Entry(f"{ours}/scale", f"{theirs}.weight"), Entry(f"{ours}/bias", f"{theirs}.bias")
+def norm(ours: str, theirs: str) -> tuple[WeightEntry, WeightEntry]:
+    return WeightEntry(f"{ours}/scale", f"{theirs}.weight"), WeightEntry(
+        f"{ours}/bias", f"{theirs}.bias"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Head:
     """
 
     suffix: str
-    table: tuple[Entry, ...]
+    table: tuple[WeightEntry, ...]
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     words: Callable[[Any], dict[str, Any]] = lambda task: {}
     prefix: str | None = None
@@ -132,7 +134,7 @@ class Family:
     model_type: str
     architecture: str
     read: Callable[[Keys], dict[str, Any]]
-    table: tuple[Entry, ...]
+    table: tuple[WeightEntry, ...]
     prefix: str
     heads: Mapping[str, Head]
     write: Callable[[ModelConfig], dict[str, Any]] | None = None
@@ -339,7 +341,9 @@ class Move(NamedTuple):
         return self.how.to_theirs(arrays, [slot.spec for slot in self.slots])
 
 
-def moves(table: Sequence[Entry], specs: Mapping[str, WeightSpec], prefix: str = "") -> list[Move]:
+def moves(
+    table: Sequence[WeightEntry], specs: Mapping[str, WeightSpec], prefix: str = ""
+) -> list[Move]:
     """Returns every tensor of a table for a model with these weights (a flat dict), layer by layer.
 
     Entries for weights that the model lacks are skipped.
@@ -367,7 +371,7 @@ def moves(table: Sequence[Entry], specs: Mapping[str, WeightSpec], prefix: str =
 
 
 def _moves_of(
-    entry: Entry, weights: Sequence[tuple[str, WeightSpec]], start: int | None, prefix: str
+    entry: WeightEntry, weights: Sequence[tuple[str, WeightSpec]], start: int | None, prefix: str
 ) -> Iterator[Move]:
     """Yields the moves of the stacks of one segment, or of weights that are not stacked."""
     depth = (start is not None) + ("#" in entry.theirs)

@@ -12,7 +12,7 @@ from typing import Any
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.hf.families import decoders
-from jaxsft.hf.families.family import Entry, Family, Head, Keys
+from jaxsft.hf.families.family import Family, Head, Keys, WeightEntry
 
 
 def _read(keys: Keys, kinds: list[str]) -> dict[str, Any]:
@@ -153,8 +153,8 @@ GEMMA3 = Family(
     write=write3,
     table=(
         *_COMMON,
-        Entry("layers/*/attention/q_norm/scale", "layers.*.self_attn.q_norm.weight"),
-        Entry("layers/*/attention/k_norm/scale", "layers.*.self_attn.k_norm.weight"),
+        WeightEntry("layers/*/attention/q_norm/scale", "layers.*.self_attn.q_norm.weight"),
+        WeightEntry("layers/*/attention/k_norm/scale", "layers.*.self_attn.k_norm.weight"),
     ),
     heads={**decoders.GENERIC, "text": Head("TextForSequenceClassification", *decoders.SCORE)},
     bare="TextModel",

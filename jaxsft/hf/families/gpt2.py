@@ -6,7 +6,16 @@ from typing import Any
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.hf.families import decoders
-from jaxsft.hf.families.family import Entry, Family, Head, Keys, both, norm, span_head, tag_head
+from jaxsft.hf.families.family import (
+    Family,
+    Head,
+    Keys,
+    WeightEntry,
+    both,
+    norm,
+    span_head,
+    tag_head,
+)
 from jaxsft.hf.families.transforms import CONV1D, FUSED_CONV1D, LINEAR
 
 
@@ -58,8 +67,8 @@ FAMILY = Family(
     read=read,
     write=write,
     table=(
-        Entry("embed/tokens/w", "wte.weight"),
-        Entry("embed/positions/w", "wpe.weight"),
+        WeightEntry("embed/tokens/w", "wte.weight"),
+        WeightEntry("embed/positions/w", "wpe.weight"),
         *both(_QKV, "h.*.attn.c_attn", FUSED_CONV1D),
         *both("layers/*/attention/o", "h.*.attn.c_proj", CONV1D),
         *both("layers/*/mlp/up", "h.*.mlp.c_fc", CONV1D),
@@ -71,7 +80,7 @@ FAMILY = Family(
     prefix="transformer.",
     heads={
         **decoders.GENERIC,
-        "lm": Head("LMHeadModel", (Entry("head/w", "lm_head.weight", LINEAR),)),
+        "lm": Head("LMHeadModel", (WeightEntry("head/w", "lm_head.weight", LINEAR),)),
         "tag": tag_head("classifier"),
         "span": span_head(),
     },

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.hf.families import decoders
-from jaxsft.hf.families.family import Entry, Family, Keys, both, norm, span_head, tag_head
+from jaxsft.hf.families.family import Family, Keys, WeightEntry, both, norm, span_head, tag_head
 from jaxsft.hf.families.transforms import FUSED_BY_HEAD
 
 
@@ -74,7 +74,7 @@ FAMILY = Family(
     read=read,
     write=write,
     table=(
-        Entry("embed/tokens/w", "embed_in.weight"),
+        WeightEntry("embed/tokens/w", "embed_in.weight"),
         *both(
             "layers/*/attention/q layers/*/attention/k layers/*/attention/v",
             "layers.*.attention.query_key_value",

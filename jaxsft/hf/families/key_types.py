@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 SHOWN = 80  # characters of a value in a message
 
 
-class Kind(NamedTuple):
+class ValueType(NamedTuple):
     """Values of one kind.
 
     Attributes:
@@ -37,21 +37,25 @@ class Kind(NamedTuple):
         return self.least <= value <= self.most and value > self.above and value == value
 
 
-def whole(least: int, most: int) -> Kind:
-    return Kind((int,), f"a whole number from {least} to {most}", least, most)
+def whole(least: int, most: int) -> ValueType:
+    return ValueType((int,), f"a whole number from {least} to {most}", least, most)
 
 
-def number(said: str, least: float = -1e30, above: float = -math.inf) -> Kind:
-    return Kind((int, float), said, least, 1e30, above)
+def number(said: str, least: float = -1e30, above: float = -math.inf) -> ValueType:
+    return ValueType((int, float), said, least, 1e30, above)
 
 
 WIDTH, COUNT, LENGTH = whole(1, 2**22), whole(1, 2**12), whole(1, 2**31 - 1)
-ID, SWITCH, WORD = whole(0, 2**31 - 1), Kind((bool,), "true or false"), Kind((str,), "a word")
+ID, SWITCH, WORD = (
+    whole(0, 2**31 - 1),
+    ValueType((bool,), "true or false"),
+    ValueType((str,), "a word"),
+)
 SCALE, RATIO = number("a number above 0", above=0), number("a number of at least 1", least=1)
-EPSILON = Kind((int, float), "a number above 0 and at most 1", -1.0, 1.0, 0.0)
-PART, OBJECT, LIST = EPSILON, Kind((dict,), "an object"), Kind((list,), "a list")
+EPSILON = ValueType((int, float), "a number above 0 and at most 1", -1.0, 1.0, 0.0)
+PART, OBJECT, LIST = EPSILON, ValueType((dict,), "an object"), ValueType((list,), "a list")
 
-_KEYS: tuple[tuple[Kind, str], ...] = (
+_KEYS: tuple[tuple[ValueType, str], ...] = (
     (
         WIDTH,
         """hidden_size d_model dim n_embd intermediate_size d_ff hidden_dim n_inner encoder_ffn_dim
@@ -103,13 +107,13 @@ _KEYS: tuple[tuple[Kind, str], ...] = (
     (PART, "partial_rotary_factor rotary_pct"),
     (OBJECT, "rope_parameters rope_scaling"),
     (LIST, "layer_types mlp_only_layers"),
-    (Kind((list,), "a list of words"), "architectures"),
+    (ValueType((list,), "a list of words"), "architectures"),
     (OBJECT, "id2label"),
     (whole(0, 2**20), "num_labels"),
-    (Kind((str, list), "a word or a list"), "pos_att_type"),
+    (ValueType((str, list), "a word or a list"), "pos_att_type"),
     (number("a number of at least 0", least=0), "router_jitter_noise"),
 )
-SCHEMA: dict[str, Kind] = {key: kind for kind, keys in _KEYS for key in keys.split()}
+SCHEMA: dict[str, ValueType] = {key: kind for kind, keys in _KEYS for key in keys.split()}
 # Where null has a meaning of its own in the classes: none, or what follows from another key.
 _NULLABLE = """
 num_key_value_heads head_dim n_inner sliding_window layer_types rope_parameters rope_scaling

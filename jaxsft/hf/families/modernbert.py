@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.hf.families import decoders
-from jaxsft.hf.families.family import Entry, Family, Head, Keys, both, norm
+from jaxsft.hf.families.family import Family, Head, Keys, WeightEntry, both, norm
 from jaxsft.hf.families.transforms import FUSED, LINEAR
 
 
@@ -112,7 +112,11 @@ _HEADS = {
     "span": Head("ForQuestionAnswering", _CLASSES, {"head": "normed"}, _words),
     "mlm": Head(
         "ForMaskedLM",
-        (*_DENSE, Entry("head/b", "decoder.bias"), Entry("head/w", "decoder.weight", LINEAR)),
+        (
+            *_DENSE,
+            WeightEntry("head/b", "decoder.bias"),
+            WeightEntry("head/w", "decoder.weight", LINEAR),
+        ),
         {},
         _words,
     ),
@@ -124,7 +128,7 @@ FAMILY = Family(
     read=read,
     write=write,
     table=(
-        Entry("embed/tokens/w", "embeddings.tok_embeddings.weight"),
+        WeightEntry("embed/tokens/w", "embeddings.tok_embeddings.weight"),
         *norm("embed/norm", "embeddings.norm"),
         *norm("layers/*/attention_norm", "layers.*.attn_norm"),
         *both(

@@ -11,7 +11,7 @@ from typing import Any
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.hf.families import decoders, olmo2, qwen
-from jaxsft.hf.families.family import Entry, Family, Keys, span_head
+from jaxsft.hf.families.family import Family, Keys, WeightEntry, span_head
 from jaxsft.hf.families.transforms import LINEAR
 
 
@@ -122,15 +122,17 @@ def write_olmoe(m: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _table(layer: str, gate: str, up: str, down: str) -> tuple[Entry, ...]:
+def _table(layer: str, gate: str, up: str, down: str) -> tuple[WeightEntry, ...]:
     names = {"gate": gate, "up": up, "down": down}
     return (
         decoders.EMBEDDING,
         *decoders.attention(),
         *decoders.NORMS,
-        Entry("layers/*/mlp/router/w", f"layers.*.{layer}.gate.weight", LINEAR),
+        WeightEntry("layers/*/mlp/router/w", f"layers.*.{layer}.gate.weight", LINEAR),
         *(
-            Entry(f"layers/*/mlp/{ours}/w", f"layers.*.{layer}.experts.#.{theirs}.weight", LINEAR)
+            WeightEntry(
+                f"layers/*/mlp/{ours}/w", f"layers.*.{layer}.experts.#.{theirs}.weight", LINEAR
+            )
             for ours, theirs in names.items()
         ),
     )

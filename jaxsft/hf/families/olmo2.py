@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from jaxsft.hf.families import decoders
-from jaxsft.hf.families.family import Entry, Family, Keys, norm
+from jaxsft.hf.families.family import Family, Keys, WeightEntry, norm
 from jaxsft.hf.families.transforms import FLAT
 
 
@@ -24,8 +24,8 @@ def read(keys: Keys) -> dict[str, Any]:
 
 
 QUERY_NORMS = (
-    Entry("layers/*/attention/q_norm/scale", "layers.*.self_attn.q_norm.weight", FLAT),
-    Entry("layers/*/attention/k_norm/scale", "layers.*.self_attn.k_norm.weight", FLAT),
+    WeightEntry("layers/*/attention/q_norm/scale", "layers.*.self_attn.q_norm.weight", FLAT),
+    WeightEntry("layers/*/attention/k_norm/scale", "layers.*.self_attn.k_norm.weight", FLAT),
 )
 FAMILY = Family(
     model_type="olmo2",

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.hf.families import decoders
-from jaxsft.hf.families.family import Entry, Family, Keys
+from jaxsft.hf.families.family import Family, Keys, WeightEntry
 
 
 def _read(keys: Keys) -> dict[str, Any]:
@@ -58,8 +58,8 @@ def write2(m: ModelConfig) -> dict[str, Any]:
 
 _COMMON = (decoders.EMBEDDING, *decoders.attention(), *decoders.gated_mlp(), *decoders.NORMS)
 QUERY_NORMS = (
-    Entry("layers/*/attention/q_norm/scale", "layers.*.self_attn.q_norm.weight"),
-    Entry("layers/*/attention/k_norm/scale", "layers.*.self_attn.k_norm.weight"),
+    WeightEntry("layers/*/attention/q_norm/scale", "layers.*.self_attn.q_norm.weight"),
+    WeightEntry("layers/*/attention/k_norm/scale", "layers.*.self_attn.k_norm.weight"),
 )
 _OPTIONS: dict[str, Any] = {"prefix": "model.", "heads": decoders.HEADS, "skip": decoders.SKIP}
 

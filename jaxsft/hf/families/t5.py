@@ -11,7 +11,7 @@ from typing import Any
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.hf.families import decoders
-from jaxsft.hf.families.family import Entry, Family, Head, Keys, tag_head
+from jaxsft.hf.families.family import Family, Head, Keys, WeightEntry, tag_head
 from jaxsft.hf.families.transforms import LINEAR
 
 ACTIVATIONS = {name: (ours, False) for name, ours in decoders.ACTIVATIONS.items()}
@@ -106,7 +106,7 @@ def write_alone(m: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _stack(half: str, mlp: int, root: str) -> tuple[Entry, ...]:
+def _stack(half: str, mlp: int, root: str) -> tuple[WeightEntry, ...]:
     """Returns the table of a half; `mlp` is the number of the MLP in each block.
 
     `root` is where the half lies in our weights.
@@ -115,34 +115,36 @@ def _stack(half: str, mlp: int, root: str) -> tuple[Entry, ...]:
     dense, gate = f"{theirs}.{mlp}.DenseReluDense", f"{ours}/mlp/gate/w"
     return (
         *(
-            Entry(f"{ours}/attention/{x}/w", f"{theirs}.0.SelfAttention.{x}.weight", LINEAR)
+            WeightEntry(f"{ours}/attention/{x}/w", f"{theirs}.0.SelfAttention.{x}.weight", LINEAR)
             for x in "qkvo"
         ),
-        Entry(f"{ours}/attention_norm/scale", f"{theirs}.0.layer_norm.weight"),
+        WeightEntry(f"{ours}/attention_norm/scale", f"{theirs}.0.layer_norm.weight"),
         *(
-            Entry(f"{ours}/cross/{x}/w", f"{theirs}.1.EncDecAttention.{x}.weight", LINEAR)
+            WeightEntry(f"{ours}/cross/{x}/w", f"{theirs}.1.EncDecAttention.{x}.weight", LINEAR)
             for x in "qkvo"
         ),
-        Entry(f"{ours}/cross_norm/scale", f"{theirs}.1.layer_norm.weight"),
-        Entry(gate, f"{dense}.wi_0.weight", LINEAR),
-        Entry(f"{ours}/mlp/up/w", f"{dense}.wi_1.weight", LINEAR, beside=gate),
-        Entry(f"{ours}/mlp/up/w", f"{dense}.wi.weight", LINEAR, unless=gate),
-        Entry(f"{ours}/mlp/down/w", f"{dense}.wo.weight", LINEAR),
-        Entry(f"{ours}/mlp_norm/scale", f"{theirs}.{mlp}.layer_norm.weight"),
-        Entry(
+        WeightEntry(f"{ours}/cross_norm/scale", f"{theirs}.1.layer_norm.weight"),
+        WeightEntry(gate, f"{dense}.wi_0.weight", LINEAR),
+        WeightEntry(f"{ours}/mlp/up/w", f"{dense}.wi_1.weight", LINEAR, beside=gate),
+        WeightEntry(f"{ours}/mlp/up/w", f"{dense}.wi.weight", LINEAR, unless=gate),
+        WeightEntry(f"{ours}/mlp/down/w", f"{dense}.wo.weight", LINEAR),
+        WeightEntry(f"{ours}/mlp_norm/scale", f"{theirs}.{mlp}.layer_norm.weight"),
+        WeightEntry(
             f"{root}relative/w",
             f"{half}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
         ),
-        Entry(f"{root}norm/scale", f"{half}.final_layer_norm.weight"),
+        WeightEntry(f"{root}norm/scale", f"{half}.final_layer_norm.weight"),
     )
 
 
-EMBEDDING = Entry("embed/tokens/w", "shared.weight")
+EMBEDDING = WeightEntry("embed/tokens/w", "shared.weight")
 _FAMILY: dict[str, Any] = {
     "table": (EMBEDDING, *_stack("encoder", 1, "encoder/"), *_stack("decoder", 2, "decoder/")),
     "prefix": "",
     "ties": True,
-    "heads": {"lm": Head("ForConditionalGeneration", (Entry("head/w", "lm_head.weight", LINEAR),))},
+    "heads": {
+        "lm": Head("ForConditionalGeneration", (WeightEntry("head/w", "lm_head.weight", LINEAR),))
+    },
     # of old files; no version reads it
     "skip": (r"decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",),
     "copies": (r"(encoder|decoder)\.embed_tokens\.weight",),

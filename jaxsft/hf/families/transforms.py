@@ -21,7 +21,7 @@ Specs = Sequence[WeightSpec]
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-    """The transform between one tensor of theirs and one of ours (`Fused`: several).
+    """The transform between one tensor of theirs and one of ours (`FusedTransform`: several).
 
     `specs` are of one layer.
     """
@@ -43,7 +43,7 @@ class Transform:
 
 
 @dataclasses.dataclass(frozen=True)
-class Flat(Transform):
+class FlatTransform(Transform):
     """The transform where theirs is a vector and ours has axes (a bias `[H, N]`)."""
 
     def shape(self, specs: Specs) -> tuple[int, ...]:
@@ -57,7 +57,7 @@ class Flat(Transform):
 
 
 @dataclasses.dataclass(frozen=True)
-class Row(Transform):
+class RowTransform(Transform):
     """The transform where theirs is `[1, n]` and ours `[n]`."""
 
     def shape(self, specs: Specs) -> tuple[int, ...]:
@@ -71,7 +71,7 @@ class Row(Transform):
 
 
 @dataclasses.dataclass(frozen=True)
-class Linear(Transform):
+class LinearTransform(Transform):
     """The transform of `nn.Linear`, `[out, in]`.
 
     `turned=False` is the `[in, out]` of GPT-2's Conv1D.
@@ -92,11 +92,11 @@ class Linear(Transform):
 
 
 @dataclasses.dataclass(frozen=True)
-class Fused(Transform):
+class FusedTransform(Transform):
     """The transform where several linear layers of ours are one of theirs, along its outputs.
 
     Attributes:
-      turned: as of `Linear`.
+      turned: as of `LinearTransform`.
       by_head: the outputs are, head by head, those of each part (GPT-NeoX), not part by part
         (GPT-2, Phi-3).
       bias: theirs is the vector of their biases.
@@ -150,10 +150,10 @@ class Fused(Transform):
 
 
 PLAIN = Transform()
-FLAT = Flat()
-ROW = Row()
-LINEAR = Linear()
-CONV1D = Linear(turned=False)
-FUSED = Fused()
-FUSED_CONV1D = Fused(turned=False)
-FUSED_BY_HEAD = Fused(by_head=True)
+FLAT = FlatTransform()
+ROW = RowTransform()
+LINEAR = LinearTransform()
+CONV1D = LinearTransform(turned=False)
+FUSED = FusedTransform()
+FUSED_CONV1D = FusedTransform(turned=False)
+FUSED_BY_HEAD = FusedTransform(by_head=True)

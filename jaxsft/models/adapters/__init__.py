@@ -36,7 +36,7 @@ FIXED = ("a0", "b0", "square")  # leaves that are made from the base, and never 
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
+class AdapterKind:
     """The functions and properties of one kind of adapter.
 
     Attributes:
@@ -46,8 +46,8 @@ class Kind:
       start: from the leaves, the weight of the site, the options and a key to the leaves that
         depend on the base; for one layer.
       merges: it can become part of the base.
-      places: how many positions of every text it takes.
-      shift: how many positions stand before the first token.
+      prompt_length: how many positions of every text it takes.
+      position_offset: how many positions stand before the first token.
       trains: whether it trains weights of the base of this name.
     """
 
@@ -56,8 +56,8 @@ class Kind:
     node: Callable[[Mapping[str, Array], Any], Any]
     start: Callable[[dict[str, Array], Array, Any, Array], dict[str, Array]] | None = None
     merges: bool = True
-    places: Callable[[Any], int] = lambda options: 0
-    shift: Callable[[Any], int] = lambda options: 0
+    prompt_length: Callable[[Any], int] = lambda options: 0
+    position_offset: Callable[[Any], int] = lambda options: 0
     trains: Callable[[str], bool] = lambda name: False
 
 
@@ -76,27 +76,27 @@ def _scaled(specs: Tree, options: Any) -> Tree:
     )
 
 
-KINDS: dict[str, Kind] = {
-    "lora": Kind(_linear, low_rank.declare, low_rank.node, low_rank.start),
-    "dora": Kind(_linear, low_rank.declare, low_rank.node, low_rank.start),
-    "ia3": Kind(_scaled, ia3.declare, lambda leaves, options: ia3.IA3Node(**leaves)),
-    "prefix": Kind(
+KINDS: dict[str, AdapterKind] = {
+    "lora": AdapterKind(_linear, low_rank.declare, low_rank.node, low_rank.start),
+    "dora": AdapterKind(_linear, low_rank.declare, low_rank.node, low_rank.start),
+    "ia3": AdapterKind(_scaled, ia3.declare, lambda leaves, options: ia3.IA3Node(**leaves)),
+    "prefix": AdapterKind(
         lambda specs, options: sites.choose(sites.attentions(specs), options.target),
         prefix_prompt.declare_prefix,
         lambda leaves, options: prefix_prompt.PrefixNode(**leaves),
         merges=False,
-        shift=lambda options: options.tokens,
+        position_offset=lambda options: options.tokens,
     ),
-    "prompt": Kind(
+    "prompt": AdapterKind(
         lambda specs, options: {"embed": Site("embed/tokens", specs["embed"]["tokens"]["w"])},
         prefix_prompt.declare_prompt,
         lambda leaves, options: prefix_prompt.PromptNode(**leaves),
         prefix_prompt.start_prompt,
         merges=False,
-        places=lambda options: options.tokens,
-        shift=lambda options: options.tokens,
+        prompt_length=lambda options: options.tokens,
+        position_offset=lambda options: options.tokens,
     ),
-    "bitfit": Kind(
+    "bitfit": AdapterKind(
         lambda specs, options: {},
         lambda site, options: {},
         lambda leaves, options: None,
@@ -105,7 +105,7 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def of(options: AdapterConfig) -> Kind | None:
+def of(options: AdapterConfig) -> AdapterKind | None:
     """Returns the kind of adapter that the options name; None without one."""
     return KINDS.get(options.name)
 
@@ -204,12 +204,12 @@ def is_site(tree: Any) -> bool:
 
 # --- running
 # --------------------------------------------------------------------------------------------------
-def ready(options: AdapterConfig, tree: Tree, noise: Dropout | None = None) -> Tree:
+def ready(options: AdapterConfig, tree: Tree, dropout: Dropout | None = None) -> Tree:
     """Builds the collection `adapters` of a module: the object of each site at `.../adapter`.
 
     Args:
       tree: a part of the adapter, stacked or not.
-      noise: with the rate and the keys of the adapter's own dropout.
+      dropout: the rate and the keys of the adapter's own dropout.
     """
     # sites of dropout, apart from those of the model
     kind, count = KINDS[options.name], iter(range(2**20, 2**21))
@@ -220,8 +220,8 @@ def ready(options: AdapterConfig, tree: Tree, noise: Dropout | None = None) -> T
         found, site = kind.node(tree, options), next(count)
         return {
             HOOK: (
-                found.replace(noise=noise.at(site))
-                if noise is not None and hasattr(found, "noise")
+                found.replace(dropout=dropout.at(site))
+                if dropout is not None and hasattr(found, "dropout")
                 else found
             )
         }

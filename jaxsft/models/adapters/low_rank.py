@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 from jaxsft.config.adapters import LowRank
 from jaxsft.errors import ConfigError
 from jaxsft.models.adapters.targets import Leaf, Site
-from jaxsft.models.layers import Dropout, dropout, fan_in_normal
+from jaxsft.models.layers import Dropout, apply_dropout, fan_in_normal
 from jaxsft.products import at_least_fp32, contract
 
 # of a squared column length: a column of zeros has a direction as soon as b is not zero
@@ -118,7 +118,7 @@ class LowRankNode(struct.PyTreeNode):
     b0: Array | None = None
     magnitude: Array | None = None
     square: Array | None = None
-    noise: Dropout | None = None
+    dropout: Dropout | None = None
     scale: float = struct.field(pytree_node=False, default=1.0)
 
     def linear(
@@ -132,7 +132,7 @@ class LowRankNode(struct.PyTreeNode):
 
     def delta(self, x: Array, equation: str, product: Product) -> Array:
         into, back = thin(equation)
-        x = dropout(x, self.noise, 0)
+        x = apply_dropout(x, self.dropout, 0)
         y = product(back, self.scale * product(into, x, self.a), self.b)
         return (
             y

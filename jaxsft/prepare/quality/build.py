@@ -34,7 +34,7 @@ from jaxsft.prepare.quality.completeness import Completeness
 from jaxsft.prepare.quality.contamination import Index
 from jaxsft.prepare.quality.inputs import Sets
 from jaxsft.prepare.quality.measures import MEASURES
-from jaxsft.prepare.quality.notices import Findings
+from jaxsft.prepare.quality.notices import CardFindings
 from jaxsft.prepare.stage import Report
 from jaxsft.prepare.stages.language import Language
 
@@ -46,7 +46,7 @@ DIGITS = 6
 
 
 @dataclasses.dataclass
-class Part:
+class SplitCounts:
     """The counts of one split."""
 
     digest: Any = dataclasses.field(default_factory=hashlib.sha256)
@@ -59,7 +59,7 @@ class Part:
     )
     noise: Counter[str] = dataclasses.field(default_factory=Counter)
     noisy: int = 0
-    sample: diversity.Sample = dataclasses.field(default_factory=lambda: diversity.Sample(0))
+    sample: diversity.RowSample = dataclasses.field(default_factory=lambda: diversity.RowSample(0))
 
 
 def card(
@@ -78,11 +78,11 @@ def card(
       ConfigError: options that do not go together.
     """
     options.check(config)
-    return _Build(sets, config, Findings(told, config.listed)).card()
+    return _Build(sets, config, CardFindings(told, config.listed)).card()
 
 
 class _Build:
-    def __init__(self, sets: Sets, config: QualityConfig, findings: Findings):
+    def __init__(self, sets: Sets, config: QualityConfig, findings: CardFindings):
         self.sets, self.config, self.findings = sets, config, findings
         self.reading = {
             **inputs.reading(config.data),
@@ -98,9 +98,10 @@ class _Build:
         )
         self.reference = inputs.reference(sets.names)
         self.parts = {
-            name: Part(sample=diversity.Sample(config.sample, config.seed)) for name in sets.names
+            name: SplitCounts(sample=diversity.RowSample(config.sample, config.seed))
+            for name in sets.names
         }
-        self.texts = consistency.Texts()
+        self.texts = consistency.TextIndex()
         self.ratings = (
             {"ratings": label_measures.of_columns(config.ratings.columns, config.ratings.level)}
             if config.ratings.columns

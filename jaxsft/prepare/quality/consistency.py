@@ -138,7 +138,7 @@ def variants(labels: Counter[str]) -> list[list[str]]:
 
 
 @dataclasses.dataclass
-class Texts:
+class TextIndex:
     """Every text by its key: its labels and the splits that it stands in.
 
     Attributes:

@@ -1,6 +1,6 @@
 """Diversity of words, in ways that do and do not depend on the length of the text.
 
-These look at a sample of the rows (`Sample`), so memory is bounded by it.
+These look at a sample of the rows (`RowSample`), so memory is bounded by it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ POINTS = 40  # of the curve of growth
 
 
 @dataclasses.dataclass
-class Sample:
+class RowSample:
     """A sample of at most `size` rows of a split, chosen by a hash of their number and the seed.
 
     It needs one pass and no length, and a file that is sorted by class is taken from

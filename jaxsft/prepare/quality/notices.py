@@ -13,7 +13,7 @@ WIDTH = 300  # characters of a text
 
 
 @dataclasses.dataclass
-class Findings:
+class CardFindings:
     """The findings of a card.
 
     `told` is given every finding; `listed` of each kind (family/finding) are kept.

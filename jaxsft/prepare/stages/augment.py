@@ -15,9 +15,18 @@ import numpy as np
 from jaxsft.config.option import option
 from jaxsft.data import perturb
 from jaxsft.data.formats import Row
-from jaxsft.data.perturb import Unit
+from jaxsft.data.perturb import EditUnit
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, text_of, value_of, with_fields
+from jaxsft.prepare.stage import (
+    Report,
+    RowSource,
+    Stage,
+    State,
+    choice,
+    text_of,
+    value_of,
+    with_fields,
+)
 from jaxsft.prepare.text_columns import SPANS, add_columns, batches, filled_in, unread, written
 
 WORDS = ("swap", "delete", "insert", "synonym")
@@ -139,7 +148,7 @@ class Augment(Stage):
             else perturb.OCR
         )
 
-    def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterable[Row]:
+    def rows(self, split: str, rows: RowSource, state: State, report: Report) -> Iterable[Row]:
         unchanged, made, came = 0, 0, 0
         for batch in batches(rows, BATCH):
             came += len(batch)
@@ -247,7 +256,7 @@ class Augment(Stage):
                 )
         free = [all(found[i] == self.outside for found in tags.values()) for i in range(len(words))]
         units = [
-            Unit(word, " ", is_free, before=is_free or i == 0 or free[i - 1])
+            EditUnit(word, " ", is_free, before=is_free or i == 0 or free[i - 1])
             for i, (word, is_free) in enumerate(zip(words, free, strict=True))
         ]
         for i, unit in enumerate(units):
@@ -293,8 +302,8 @@ class Augment(Stage):
         return found
 
     def _edited(
-        self, units: list[Unit], method: str, rng: np.random.Generator, single: bool
-    ) -> list[Unit]:
+        self, units: list[EditUnit], method: str, rng: np.random.Generator, single: bool
+    ) -> list[EditUnit]:
         count = max(1, round(self.alpha * sum(unit.free for unit in units)))
         if method in ("swap", "delete"):
             return (perturb.swap if method == "swap" else perturb.delete)(units, count, rng)
@@ -329,7 +338,7 @@ def _bounds(span: Any, row: Row, length: int) -> tuple[int, int]:
 
 
 def _shifted(
-    span: Any, bound: tuple[int, int], blocks: dict[int, Unit], moved: dict[int, int]
+    span: Any, bound: tuple[int, int], blocks: dict[int, EditUnit], moved: dict[int, int]
 ) -> Any:
     """Returns the span where its block stands now; overlapping spans share a block."""
     begin = max(start for start in blocks if start <= bound[0])

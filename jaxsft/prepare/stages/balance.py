@@ -20,7 +20,7 @@ from jaxsft.prepare import minority
 from jaxsft.prepare.numbers import at_least, rounded, row_weights
 from jaxsft.prepare.stage import (
     Report,
-    Rows,
+    RowSource,
     Stage,
     State,
     choice,
@@ -195,7 +195,7 @@ class Balance(Stage):
             )
         ]
 
-    def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterator[Row]:
+    def rows(self, split: str, rows: RowSource, state: State, report: Report) -> Iterator[Row]:
         labels = [self.labels(row) for row in rows]
         count = Counter(label for each in labels for label in each)
         if len(count) < 2:
@@ -226,7 +226,7 @@ class Balance(Stage):
     # --- weights
     # ----------------------------------------------------------------------------------------------
     def _weighted(
-        self, rows: Rows, labels: Sequence[list[str]], count: Counter, report: Report
+        self, rows: RowSource, labels: Sequence[list[str]], count: Counter, report: Report
     ) -> Iterator[Row]:
         names = sorted(count)
         counts = np.array([count[name] for name in names])
@@ -242,7 +242,7 @@ class Balance(Stage):
     # --- sampling
     # ----------------------------------------------------------------------------------------------
     def _sampled(
-        self, rows: Rows, labels: Sequence[list[str]], chosen: Sequence[str], report: Report
+        self, rows: RowSource, labels: Sequence[list[str]], chosen: Sequence[str], report: Report
     ) -> Iterator[tuple[Row, list[str]]]:
         """Yields the sampled rows and their labels."""
         names = sorted(set(chosen))
@@ -276,7 +276,7 @@ class Balance(Stage):
                 report.add({"mix": "mixed"}.get(self.fill, "generated"))
                 yield row, [label]
 
-    def _times(self, rows: Rows, chosen: Sequence[str], sizes: dict[str, int]) -> list[int]:
+    def _times(self, rows: RowSource, chosen: Sequence[str], sizes: dict[str, int]) -> list[int]:
         """Returns how often each row comes.
 
         All of a class alike, and once more those whose random number is smallest.
@@ -295,7 +295,7 @@ class Balance(Stage):
     # --- new rows
     # ----------------------------------------------------------------------------------------------
     def _new(
-        self, rows: Rows, labels: Sequence[list[str]], missing: dict[str, int]
+        self, rows: RowSource, labels: Sequence[list[str]], missing: dict[str, int]
     ) -> Iterator[tuple[Row, str]]:
         option, name = "data.columns.text", self.context.text
         for row, each in zip(rows, labels, strict=True):

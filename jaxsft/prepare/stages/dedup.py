@@ -18,7 +18,7 @@ from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.compared import answer_of, texts_of
 from jaxsft.prepare.neighbours import Neighbours, banding, normalise, recall
-from jaxsft.prepare.stage import Report, Rows, Stage, choice
+from jaxsft.prepare.stage import Report, RowSource, Stage, choice
 from jaxsft.prepare.text_columns import add_columns, judge, text_in, unread
 
 EVALUATION = ("test", "validation")
@@ -124,7 +124,7 @@ class Dedup(Stage):
         )
 
     def sets(
-        self, sets: Mapping[str, Rows], reports: Mapping[str, Report]
+        self, sets: Mapping[str, RowSource], reports: Mapping[str, Report]
     ) -> dict[str, Iterable[Row]]:
         if twice := [split for split in sets if split not in ("all", "train", *EVALUATION)]:
             raise ConfigError(
@@ -183,7 +183,7 @@ class Dedup(Stage):
         """Returns where a row stands, and its answer."""
         return row.where, answer_of(row, self.context.columns)
 
-    def _exact(self, sets: Mapping[str, Rows], order: list[str]) -> dict[str, np.ndarray]:
+    def _exact(self, sets: Mapping[str, RowSource], order: list[str]) -> dict[str, np.ndarray]:
         """Returns for each row the number of its text: equal texts have one."""
         numbers: dict[bytes, int] = {}
         exact = {}
@@ -198,7 +198,7 @@ class Dedup(Stage):
         return exact
 
     def _near(
-        self, sets: Mapping[str, Rows], order: list[str], exact: Mapping[str, np.ndarray]
+        self, sets: Mapping[str, RowSource], order: list[str], exact: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         """Returns for each row the number of its cluster.
 
@@ -283,7 +283,7 @@ class Dedup(Stage):
         return facts
 
     def _rest(
-        self, split: str, rows: Rows, verdicts: Mapping[Place, tuple[str, str]], report: Report
+        self, split: str, rows: RowSource, verdicts: Mapping[Place, tuple[str, str]], report: Report
     ) -> Iterator[Row]:
         for i, row in enumerate(rows):
             reason, where = verdicts.get((split, i), (None, None))

@@ -10,7 +10,7 @@ from jaxsft.config.option import option
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.neighbours import jaccard, shingles
-from jaxsft.prepare.stage import Report, Rows, Stage, State, text_of, with_fields
+from jaxsft.prepare.stage import Report, RowSource, Stage, State, text_of, with_fields
 from jaxsft.prepare.text_columns import SPANS, add_columns, batches, filled_in, written
 
 
@@ -62,7 +62,7 @@ class Denoise(Stage):
     def row(self, row: Row, state: State, report: Report) -> Row:
         return next(iter(self.rows("", [row], state, report)))
 
-    def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterable[Row]:
+    def rows(self, split: str, rows: RowSource, state: State, report: Report) -> Iterable[Row]:
         name = self.field or self.context.text
         for batch in batches(rows, self.batch):
             texts = [text_of(row, name, "stages.denoise.field") for row in batch]

@@ -15,7 +15,7 @@ from jaxsft.config.option import option
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.extras import need
-from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, text_of, with_fields
+from jaxsft.prepare.stage import Report, RowSource, Stage, State, choice, text_of, with_fields
 from jaxsft.prepare.text_columns import SPANS, add_columns, batches, predicted, unread
 
 LAYERS = ("pos", "ner", "dep")
@@ -93,7 +93,7 @@ class Annotate(Stage):
             )
         _pipeline(self.method, self.model)
 
-    def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterable[Row]:
+    def rows(self, split: str, rows: RowSource, state: State, report: Report) -> Iterable[Row]:
         for batch in batches(rows, self.batch):
             for row, new in zip(
                 batch,

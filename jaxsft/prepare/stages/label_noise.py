@@ -15,7 +15,16 @@ from jaxsft.data.formats import Row
 from jaxsft.data.records.fields import label_of
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.numbers import at_least, rounded, row_weights, vector
-from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, text_of, value_of, with_fields
+from jaxsft.prepare.stage import (
+    Report,
+    RowSource,
+    Stage,
+    State,
+    choice,
+    text_of,
+    value_of,
+    with_fields,
+)
 from jaxsft.prepare.text_columns import unread
 
 ACTIONS = ("report", "drop", "weight", "relabel")
@@ -77,7 +86,7 @@ class LabelNoise(Stage):
         if self.action != "weight":
             unread(self, "label_noise", f"with action={self.action}", "least", "into")
 
-    def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterator[Row]:
+    def rows(self, split: str, rows: RowSource, state: State, report: Report) -> Iterator[Row]:
         names = [self._label(row) for row in rows]
         classes = list(self.classes) or sorted(set(names))
         if len(classes) < 2:
@@ -136,7 +145,7 @@ class LabelNoise(Stage):
         found = np.asarray(self._module().find_issues(labels, p, filter_by=self.filter_by))
         return found if found.dtype == bool else np.isin(np.arange(len(labels)), found)
 
-    def _probabilities(self, rows: Rows, labels: np.ndarray, classes: int) -> np.ndarray:
+    def _probabilities(self, rows: RowSource, labels: np.ndarray, classes: int) -> np.ndarray:
         """Returns the class probabilities `[N, C]`. Raises DataError where they are none."""
         option = "stages.label_noise.probabilities"
         if self.probabilities == "crossval":
@@ -188,7 +197,7 @@ class LabelNoise(Stage):
                 f"{path}: cannot be read as an array of numbers ({error}); write it by numpy.save"
             ) from None
 
-    def _weights(self, rows: Rows, found: np.ndarray, quality: np.ndarray) -> list[float]:
+    def _weights(self, rows: RowSource, found: np.ndarray, quality: np.ndarray) -> list[float]:
         return row_weights(
             rows,
             np.where(found, np.maximum(quality, self.least), 1.0),
@@ -198,7 +207,7 @@ class LabelNoise(Stage):
 
     @staticmethod
     def _tell(
-        rows: Rows,
+        rows: RowSource,
         labels: np.ndarray,
         found: np.ndarray,
         quality: np.ndarray,

@@ -19,7 +19,7 @@ from jaxsft.prepare.numbers import at_least, blocks, required, rounded, series, 
 from jaxsft.prepare.stage import (
     NotFinite,
     Report,
-    Rows,
+    RowSource,
     Stage,
     State,
     choice,
@@ -173,7 +173,7 @@ class Missing(Stage):
 
     # --- learning
     # ----------------------------------------------------------------------------------------------
-    def fit(self, rows: Rows, report: Report) -> dict[str, Any]:
+    def fit(self, rows: RowSource, report: Report) -> dict[str, Any]:
         kinds = {name: self._kind(rows, name) for name in self.fields}
         report.facts["missing"] = {
             name: sum(self._empty(row, name, kinds[name]) for row in rows) for name in self.fields
@@ -198,7 +198,7 @@ class Missing(Stage):
             return impute.fit_chained(x, self.ridge, self.rounds)
         return impute.fit_denoising(x, self.hidden, self.steps, self.corrupt, self.context.seed)
 
-    def _kind(self, rows: Rows, name: str) -> str:
+    def _kind(self, rows: RowSource, name: str) -> str:
         """Returns number, category or text, by all training rows.
 
         Raises DataError where the strategy does not fit.
@@ -245,7 +245,7 @@ class Missing(Stage):
             raise infinite
         return kind
 
-    def _statistic(self, rows: Rows, name: str, kind: str) -> Any:
+    def _statistic(self, rows: RowSource, name: str, kind: str) -> Any:
         """Computes one value; with groups, `{"groups": {group: value}, "other": value}`."""
         if self.strategy == "indicator":
             if self.value is not None:
@@ -276,7 +276,7 @@ class Missing(Stage):
         count = Counter(values)
         return min(count, key=lambda value: (-count[value], str(value)))
 
-    def _known(self, rows: Rows, name: str, kind: str) -> list[Any]:
+    def _known(self, rows: RowSource, name: str, kind: str) -> list[Any]:
         return [self._cell(row, name, kind) for row in rows if not self._empty(row, name, kind)]
 
     @staticmethod
@@ -304,7 +304,7 @@ class Missing(Stage):
         )
         return table(cleared, names, "stages.missing.fields")
 
-    def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterator[Row]:
+    def rows(self, split: str, rows: RowSource, state: State, report: Report) -> Iterator[Row]:
         if split == "predict" and not self.absent:
             yield from self._new(list(rows), state, report)
             return

@@ -14,7 +14,7 @@ from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import outlier_scores as scores
 from jaxsft.prepare.numbers import at_least, blocks, numbers, required, rounded, there, vector
-from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, text_of, with_fields
+from jaxsft.prepare.stage import Report, RowSource, Stage, State, choice, text_of, with_fields
 from jaxsft.prepare.text_columns import unread
 
 # methods for one column at a time, with their usual thresholds
@@ -170,7 +170,7 @@ class Outliers(Stage):
 
     # --- what is looked at
     # ----------------------------------------------------------------------------------------------
-    def _table(self, rows: Rows) -> vectors.Vectors | None:
+    def _table(self, rows: RowSource) -> vectors.Vectors | None:
         """Returns the vectors of the words of these rows; None for other measures."""
         if self.measure != "vectors":
             return None
@@ -227,7 +227,7 @@ class Outliers(Stage):
 
     # --- learning
     # ----------------------------------------------------------------------------------------------
-    def fit(self, rows: Rows, report: Report) -> dict[str, Any]:
+    def fit(self, rows: RowSource, report: Report) -> dict[str, Any]:
         table = self._table(rows)
         parts = [self._matrix(block, table) for block in blocks(rows)]
         if not parts:
@@ -300,7 +300,7 @@ class Outliers(Stage):
 
     # --- acting
     # ----------------------------------------------------------------------------------------------
-    def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterator[Row]:
+    def rows(self, split: str, rows: RowSource, state: State, report: Report) -> Iterator[Row]:
         table = self._table(rows)
         for block in blocks(rows):
             if self.action == "clip":

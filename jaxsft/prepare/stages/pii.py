@@ -79,7 +79,7 @@ def _digits(text: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
+class PiiKind:
     """A kind of personal data: its form, and what its value must fulfil.
 
     `plain` is the value that is compared: as if written without blanks and in one case.
@@ -91,21 +91,21 @@ class Kind:
 
 
 # In the order in which they are looked for: what is found first is masked first.
-KINDS: dict[str, Kind] = {
-    "email": Kind(
+KINDS: dict[str, PiiKind] = {
+    "email": PiiKind(
         re.compile(
             r"(?<![\w.+-])[\w.+-]{1,64}@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,7}\.[A-Za-z]{2,24}(?![\w-])",
             re.ASCII,
         ),
         plain=str.lower,
     ),
-    "iban": Kind(
+    "iban": PiiKind(
         re.compile(rf"{_FREE}[A-Z]{{2}}\d\d(?: ?[A-Z0-9]{{4}}){{2,7}}(?: ?[A-Z0-9]{{1,3}})?{_END}"),
         lambda text: iban(_digits(text)),
     ),
-    "cn_id": Kind(re.compile(rf"{_FREE}[1-9]\d{{16}}[0-9Xx]{_END}"), chinese_id),
+    "cn_id": PiiKind(re.compile(rf"{_FREE}[1-9]\d{{16}}[0-9Xx]{_END}"), chinese_id),
     # Written in one, in fours (13 to 19 digits), or 4-6-5 as American Express does.
-    "card": Kind(
+    "card": PiiKind(
         re.compile(
             rf"{_FREE}(?:[2-6]\d{{12,18}}|[2-6]\d{{3}}(["
             r" -])\d{4}\1\d{4}\1\d{1,4}(?:\1\d{1,3})?|3\d{3}(["
@@ -115,12 +115,12 @@ KINDS: dict[str, Kind] = {
     ),
     # Area 000, 666 and 900-999, group 00 and serial 0000 are not given out (Social Security
     # Administration).
-    "ssn": Kind(
+    "ssn": PiiKind(
         re.compile(
             r"(?<![\w-])(?!000|666|9)\d{3}([- ])(?!00)\d\d\1(?!0000)\d{4}(?![\w-])", re.ASCII
         )
     ),
-    "ip": Kind(
+    "ip": PiiKind(
         re.compile(
             r"(?<![\w.:-])(?:(?:\d{1,3}\.){3}\d{1,3}(?![\w-]|\.\d)|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:]))",
             re.ASCII,
@@ -128,13 +128,13 @@ KINDS: dict[str, Kind] = {
         _address,
         str.lower,
     ),
-    "cn_mobile": Kind(
+    "cn_mobile": PiiKind(
         re.compile(rf"{_FREE}(?:\+?86[ -]?)?1[3-9]\d[ -]?\d{{4}}[ -]?\d{{4}}{_END}"),
         plain=lambda text: _digits(text)[-11:],
     ),
     # International (E.164: up to 15 digits), North American with separators, national with a
     # leading 0 and separators.
-    "phone": Kind(
+    "phone": PiiKind(
         re.compile(
             r"(?<![\w+])\+[1-9](?:[ .()/-]{0,2}\d){6,14}(?![\w])"
             r"|(?<!\d )(?<![\w.+-])(?:1[ .-])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[ .-])[2-9]\d\d["
@@ -163,7 +163,7 @@ def find(text: str, kinds: list[str]) -> list[tuple[int, int, str, str]]:
     return sorted(found)
 
 
-def _valid(kind: Kind, text: str) -> str | None:
+def _valid(kind: PiiKind, text: str) -> str | None:
     """Returns the longest valid part from the start, cut at blanks.
 
     Words behind an account number may look like more of it.

@@ -16,7 +16,7 @@ from jaxsft.data.formats import Row
 from jaxsft.data.scripts import lines_of, words
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.extras import need
-from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, number_of, with_fields
+from jaxsft.prepare.stage import Report, RowSource, Stage, State, choice, number_of, with_fields
 from jaxsft.prepare.text_columns import add_columns, batches, judge, text_in, unread
 
 METHODS = ("classifier", "bleu", "rouge", "model")
@@ -121,7 +121,7 @@ class QualityScore(Stage):
     def _higher(self) -> bool:
         return self.better == "higher" or (self.better is None and self.method != "model")
 
-    def fit(self, rows: Rows, report: Report) -> dict[str, Any]:
+    def fit(self, rows: RowSource, report: Report) -> dict[str, Any]:
         state: dict[str, Any] = {}
         if self.method == "classifier":
             good = lines_of(str(self.good), "stages.quality_score.good")
@@ -150,7 +150,7 @@ class QualityScore(Stage):
         report.facts["bound"] = bound
         return state | {"bound": bound}
 
-    def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterable[Row]:
+    def rows(self, split: str, rows: RowSource, state: State, report: Report) -> Iterable[Row]:
         for batch in batches(rows, BATCH):
             for row, score in zip(batch, self._scores(batch, state).tolist(), strict=True):
                 poor = score < state["bound"] if self._higher else score > state["bound"]
@@ -235,11 +235,13 @@ def _overlap(method: str) -> Callable[[str, str], float]:
     if method == "bleu":
         bleu = need("sacrebleu", asked).BLEU(effective_order=True)
         return lambda text, reference: round(bleu.sentence_score(text, [reference]).score, 4)
-    scorer = need("rouge_score.rouge_scorer", asked).RougeScorer(["rougeL"], tokenizer=_Words())
+    scorer = need("rouge_score.rouge_scorer", asked).RougeScorer(
+        ["rougeL"], tokenizer=_WordTokenizer()
+    )
     return lambda text, reference: round(scorer.score(reference, text)["rougeL"].fmeasure, 6)
 
 
-class _Words:
+class _WordTokenizer:
     """The tokenizer of rouge-score for all scripts; its own knows ASCII words only."""
 
     def tokenize(self, text: str) -> list[str]:

@@ -12,7 +12,7 @@ from jaxsft.config.option import option
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.numbers import blocks, numbers, required, table, there
-from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, with_fields
+from jaxsft.prepare.stage import Report, RowSource, Stage, State, choice, with_fields
 
 METHODS = ("standard", "robust", "minmax")
 
@@ -61,7 +61,7 @@ class Scale(Stage):
                 f" found method={self.method}"
             )
 
-    def fit(self, rows: Rows, report: Report) -> dict[str, Any]:
+    def fit(self, rows: RowSource, report: Report) -> dict[str, Any]:
         x = table(rows, self.fields, "stages.scale.fields", self.missing)
         return {
             name: self._learn(name, x[~np.isnan(x[:, f]), f]) for f, name in enumerate(self.fields)
@@ -100,7 +100,7 @@ class Scale(Stage):
         )
         return [found.get(name, np.nan) for name in self.fields]
 
-    def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterator[Row]:
+    def rows(self, split: str, rows: RowSource, state: State, report: Report) -> Iterator[Row]:
         parts = [state[name] for name in self.fields]
         centre, spread, offset = (
             np.array([part[key] for part in parts]) for key in ("centre", "spread", "offset")

@@ -13,7 +13,7 @@ from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import filters
 from jaxsft.prepare.numbers import at_least, required, rounded, series, table, there
-from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, with_fields
+from jaxsft.prepare.stage import Report, RowSource, Stage, State, choice, with_fields
 from jaxsft.prepare.text_columns import unread
 
 METHODS = ("mean", "median", "wiener", "wavelet")
@@ -84,7 +84,7 @@ class Smooth(Stage):
                 *(["noise"] if self.method != "wiener" else []),
             )
 
-    def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterator[Row]:
+    def rows(self, split: str, rows: RowSource, state: State, report: Report) -> Iterator[Row]:
         rows = list(rows)
         names = there(rows[0], self.fields, split) if rows else []
         if not names:

@@ -21,14 +21,14 @@ from jaxsft.data.split_rule import canonical, split_rows, text_key
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.compared import texts_of
 from jaxsft.prepare.neighbours import Neighbours, Union, normalise
-from jaxsft.prepare.stage import Report, Rows, Stage, choice, value_of
+from jaxsft.prepare.stage import Report, RowSource, Stage, choice, value_of
 from jaxsft.prepare.text_columns import add_columns, text_in, unread
 
 PARTS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass
-class Unit:
+class SplitUnit:
     """A unit of rows that share a part: equal ones, those of a group, near duplicates.
 
     `key` names it whatever the order of the rows.
@@ -189,7 +189,7 @@ class SplitRows(Stage):
         return [1 / self.folds] * self.folds if self.folds else [float(f) for f in self.fractions]
 
     def sets(
-        self, sets: Mapping[str, Rows], reports: Mapping[str, Report]
+        self, sets: Mapping[str, RowSource], reports: Mapping[str, Report]
     ) -> dict[str, Iterable[Row]]:
         if len(sets) > 1 and not self.merge:
             raise ConfigError(
@@ -281,7 +281,8 @@ class SplitRows(Stage):
                 else keys
             )
             parts = [
-                _pointed(Unit(owner, [], Counter()).hash(self._seed), shares) for owner in owners
+                _pointed(SplitUnit(owner, [], Counter()).hash(self._seed), shares)
+                for owner in owners
             ]
             self._together(rows, keys, parts)
             return parts
@@ -347,7 +348,7 @@ class SplitRows(Stage):
             value = [part.strip() for part in value.split(self.separator) if part.strip()]
         return sorted({str(label) for label in value}) if isinstance(value, list) else [str(value)]
 
-    def _units(self, rows: list[Row], keys: list[str], labels: list[list[str]]) -> list[Unit]:
+    def _units(self, rows: list[Row], keys: list[str], labels: list[list[str]]) -> list[SplitUnit]:
         union, first = Union(len(rows)), {}
         for i, key in enumerate(keys):
             union.join(first.setdefault(("key", key), i), i)
@@ -364,9 +365,9 @@ class SplitRows(Stage):
                 self._neighbours.groups([normalise(key) for key in keys])[0].tolist()
             ):
                 union.join(i, j)
-        units: dict[int, Unit] = {}
+        units: dict[int, SplitUnit] = {}
         for i, root in enumerate(union.groups().tolist()):
-            unit = units.setdefault(root, Unit(keys[i], [], Counter()))
+            unit = units.setdefault(root, SplitUnit(keys[i], [], Counter()))
             unit.key = min(unit.key, keys[i])
             unit.rows.append(i)
             unit.labels.update(labels[i])
@@ -380,7 +381,7 @@ class SplitRows(Stage):
                 unit.time = when if unit.time is None else max(unit.time, when)
         return list(units.values())
 
-    def _tiny(self, units: Sequence[Unit]) -> set[int]:
+    def _tiny(self, units: Sequence[SplitUnit]) -> set[int]:
         """Returns the rows of labels too rare to be split, for the training split.
 
         Raises DataError with tiny=error.
@@ -423,7 +424,9 @@ class SplitRows(Stage):
 
 # --- how units are placed
 # --------------------------------------------------------------------------------------------------
-def _cut(blocks: Sequence[Sequence[Unit]], shares: Sequence[float]) -> list[tuple[Unit, int]]:
+def _cut(
+    blocks: Sequence[Sequence[SplitUnit]], shares: Sequence[float]
+) -> list[tuple[SplitUnit, int]]:
     """Cuts blocks in their order at the shares of rows: a block belongs where its middle falls."""
     total, before, placed = sum(len(unit.rows) for block in blocks for unit in block), 0, []
     for block in blocks:
@@ -446,20 +449,20 @@ def _pointed(digest: bytes, shares: Sequence[float]) -> int:
     return _at(int.from_bytes(digest[:8], "big") / 2**64, shares)
 
 
-def _by_time(units: Sequence[Unit], shares: Sequence[float]) -> list[tuple[Unit, int]]:
+def _by_time(units: Sequence[SplitUnit], shares: Sequence[float]) -> list[tuple[SplitUnit, int]]:
     if len({type(unit.time) for unit in units}) > 1:
         raise DataError(
             "stages.split.time: the column holds numbers and dates; expected one of them"
         )
-    blocks: dict[Any, list[Unit]] = defaultdict(list)
+    blocks: dict[Any, list[SplitUnit]] = defaultdict(list)
     for unit in units:
         blocks[unit.time].append(unit)
     return _cut([blocks[time] for time in sorted(blocks)], shares)
 
 
 def iterative_stratification(
-    units: Sequence[Unit], shares: Sequence[float]
-) -> list[tuple[Unit, int]]:
+    units: Sequence[SplitUnit], shares: Sequence[float]
+) -> list[tuple[SplitUnit, int]]:
     """Spreads each label by the shares, the rarest label first.
 
     Sechidis et al. 2011, algorithm 1; ties of both criteria go to the first part.
@@ -474,14 +477,14 @@ def iterative_stratification(
             total[column[label]] += count
     wanted = np.outer(shares, total)  # [parts, labels] rows that each part should still get
     room = np.array(shares) * sum(len(unit.rows) for unit in units)
-    waiting: dict[str, dict[int, Unit]] = {label: {} for label in names}
+    waiting: dict[str, dict[int, SplitUnit]] = {label: {} for label in names}
     for i, unit in enumerate(units):
         for label in unit.labels:
             waiting[label][i] = unit
     placed: dict[int, int] = {}
     open_parts = np.array(shares) > 0
 
-    def place(i: int, unit: Unit, need: np.ndarray) -> None:
+    def place(i: int, unit: SplitUnit, need: np.ndarray) -> None:
         need = np.where(open_parts, need, -np.inf)
         best = np.flatnonzero(need >= need.max() - 1e-9)
         part = int(best[np.argmax(room[best])])

@@ -9,7 +9,16 @@ from typing import Any, ClassVar, Optional
 from jaxsft.config.option import option
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.prepare.stage import Report, Rows, Stage, State, choice, text_of, value_of, with_fields
+from jaxsft.prepare.stage import (
+    Report,
+    RowSource,
+    Stage,
+    State,
+    choice,
+    text_of,
+    value_of,
+    with_fields,
+)
 from jaxsft.prepare.text_columns import SPANS, add_columns, batches, filled_in, written
 
 
@@ -85,7 +94,7 @@ class Translate(Stage):
     def row(self, row: Row, state: State, report: Report) -> Row | None:
         return next(iter(self.rows("", [row], state, report)), None)
 
-    def rows(self, split: str, rows: Rows, state: State, report: Report) -> Iterable[Row]:
+    def rows(self, split: str, rows: RowSource, state: State, report: Report) -> Iterable[Row]:
         for batch in batches(rows, self.batch):
             chosen = [i for i, row in enumerate(batch) if self._wanted(row)]
             answers = dict(zip(chosen, self._answers([batch[i] for i in chosen]), strict=True))

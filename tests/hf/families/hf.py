@@ -17,7 +17,7 @@ from safetensors.numpy import save_file
 
 from jaxsft.config.schema import MeshConfig
 from jaxsft.hf import read
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads import VocabHead
 from jaxsft.models.heads_mlm import MaskedHead
 from jaxsft.models.transformer import Transformer
@@ -43,8 +43,8 @@ def kind(about: dict[str, Any]) -> str | None:
     return "lm" if about["class"].endswith(("ForCausalLM", "LMHeadModel")) else None
 
 
-def one_text(length: int) -> Tokens:
-    return Tokens(jnp.ones((1, length), jnp.int32), jnp.arange(length, dtype=jnp.int32)[None])
+def one_text(length: int) -> TokenInfo:
+    return TokenInfo(jnp.ones((1, length), jnp.int32), jnp.arange(length, dtype=jnp.int32)[None])
 
 
 def write(

@@ -17,7 +17,7 @@ from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.hf import families
 from jaxsft.hf import read as pretrained
 from jaxsft.hf import write as exported
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.encoder_decoder import EncoderDecoder
 from jaxsft.models.heads import VocabHead
 from jaxsft.sharding.weights import flatten, specs
@@ -80,7 +80,7 @@ def rows(values, lengths):
         [np.pad(row, (0, width - len(row))) for row in (np.concatenate(a), *a)]
     ).astype(np.int32)
     texts = [value[:n] for value, n in zip(values, lengths, strict=True)]
-    return lay(texts), Tokens(
+    return lay(texts), TokenInfo(
         lay([np.full(n, i + 1) for i, n in enumerate(lengths)]),
         lay([np.arange(n) for n in lengths]),
     )

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from tests.hf.families import hf
 
 TOLERANCE = 1e-5
@@ -24,7 +24,7 @@ def outputs(model, params, kind, ids, where):
     return np.asarray(jax.jit(forward)(params, ids, where))
 
 
-def rows(arrays: dict) -> tuple[np.ndarray, Tokens]:
+def rows(arrays: dict) -> tuple[np.ndarray, TokenInfo]:
     """Ids and places of three rows: both texts packed into one, then each with padding."""
     lengths = arrays["lengths"].astype(int)
     width = lengths.sum()
@@ -40,7 +40,7 @@ def rows(arrays: dict) -> tuple[np.ndarray, Tokens]:
         np.array([[1], [2]]) * np.ones(width, int),
     )
     types = laid(arrays["types"]) if "types" in arrays else None
-    return laid(arrays["ids"]), Tokens(laid(segments), laid(places), types)
+    return laid(arrays["ids"]), TokenInfo(laid(segments), laid(places), types)
 
 
 @pytest.mark.parametrize("name", hf.CASES)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from tests.hf.families import hf
 
 pytestmark = pytest.mark.slow
@@ -215,7 +215,9 @@ def test_random_models_agree(name, seed, tmp_path, record_property):  # guards G
         out = theirs(input_ids=ids)
         wanted = (out.last_hidden_state if name in ENCODERS else out.logits).numpy()
     model, params = hf.load(tmp_path, None if name in ENCODERS else "lm")
-    where = Tokens(jnp.ones((2, 37), jnp.int32), jnp.tile(jnp.arange(37, dtype=jnp.int32), (2, 1)))
+    where = TokenInfo(
+        jnp.ones((2, 37), jnp.int32), jnp.tile(jnp.arange(37, dtype=jnp.int32), (2, 1))
+    )
     hidden = model.hidden(params, jnp.asarray(ids.numpy()), where)
     found = np.asarray(hidden if name in ENCODERS else model.logits(params, hidden))
     difference = float(np.abs(found - wanted).max() / max(1.0, np.abs(wanted).max()))

@@ -154,9 +154,13 @@ def test_a_prefix_in_generation(kind, target):  # guards E12
 def test_a_half_without_a_prefix_stays_where_it_is():  # guards B3
     """Learned positions begin at 0 in an encoder whose decoder alone has a prefix, as in PEFT."""
     model, _, _ = prefixed("BART", OWN)
-    assert (model.encoder.shift, model.decoder.shift, model.shift) == (0, 3, 3)
+    assert (
+        model.encoder.position_offset,
+        model.decoder.position_offset,
+        model.position_offset,
+    ) == (0, 3, 3)
     cross = prefixed("BART", ("decoder/layers/.*/cross",))[0]
-    assert (cross.encoder.shift, cross.decoder.shift) == (0, 0)
+    assert (cross.encoder.position_offset, cross.decoder.position_offset) == (0, 0)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
 from jaxsft.generation import decoding
 from jaxsft.models import adapters
-from jaxsft.models.attention import Tokens
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.layers import Norm
 from jaxsft.models.transformer import Transformer
 from jaxsft.sharding.weights import flatten
@@ -74,7 +74,7 @@ def learnt(b, steps=2):
 def hidden(b, params, k=0):
     batch = b.batches[k]
     return jax.jit(b.parts.model.hidden)(
-        params, batch.tokens, Tokens(batch.segment_ids, batch.positions)
+        params, batch.tokens, TokenInfo(batch.segment_ids, batch.positions)
     )
 
 
@@ -167,7 +167,9 @@ def test_a_prompt_of_an_encoder_sees_its_own_text_only():
     batch = b.batches[0]
     other = np.where(batch.segment_ids == 2, (batch.tokens + 1) % 50, batch.tokens)
     run = lambda tokens: np.asarray(
-        jax.jit(b.parts.model.hidden)(b.params, tokens, Tokens(batch.segment_ids, batch.positions))
+        jax.jit(b.parts.model.hidden)(
+            b.params, tokens, TokenInfo(batch.segment_ids, batch.positions)
+        )
     )
     moved = (run(batch.tokens) != run(other)).any(-1)
     assert moved[batch.segment_ids == 2].any() and not moved[batch.segment_ids != 2].any()
@@ -222,7 +224,7 @@ def test_a_prefix_is_what_was_read_before(positions, causal):  # guards B3
     assert jax.tree.structure(with_prefix) == jax.tree.structure(
         nn.meta.unbox(jax.eval_shape(model.init, jax.random.key(0)))
     )
-    where = lambda *lengths: Tokens(
+    where = lambda *lengths: TokenInfo(
         np.concatenate([np.full((1, n), i + 1) for i, n in enumerate(lengths)], 1),
         np.concatenate([np.arange(n)[None] for n in lengths], 1),
     )
@@ -428,14 +430,14 @@ def test_layers_are_unfrozen_from_the_top():  # guards G10
 )
 def test_the_cache_generates_what_the_whole_forward_pass_says(name, positions):
     b = made(name, model=(("positions", positions),))
-    params, model, p = learnt(b), b.parts.model, b.parts.model.places
+    params, model, p = learnt(b), b.parts.model, b.parts.model.prompt_length
     prompt = [9, 8, 7, 6, 5, 4]
     options_of = schema.GenerateConfig(batch_size=2)
     new = decoding.generate(
         model, params, [prompt, [5, 6, 7]], options_of, max_new_tokens=4, stop_ids=[]
     )[0].ids
     ids = np.array([[0] * p + prompt + new])
-    where = Tokens(np.ones_like(ids), np.arange(ids.shape[1])[None] - p)
+    where = TokenInfo(np.ones_like(ids), np.arange(ids.shape[1])[None] - p)
     logits = model.logits(params, jax.jit(model.hidden)(params, ids, where))[0]
     assert logits.argmax(-1)[p + 5 : p + 5 + len(new)].tolist() == new and len(new) == 4
 

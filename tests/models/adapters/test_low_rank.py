@@ -54,7 +54,7 @@ def leaves_of(name, config, learnt=True):
 
 def run(name, config, leaves, w, bias=None, noise=None):
     node = adapters.KINDS[config.name].node(leaves, config)
-    node = node.replace(noise=noise) if noise is not None else node
+    node = node.replace(dropout=noise) if noise is not None else node
     return node.linear(normal(9, X[name]), w, bias, LINEARS[name][0], PRODUCT), node
 
 

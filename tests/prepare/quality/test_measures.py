@@ -228,7 +228,7 @@ def test_heaps_finds_the_law_that_made_the_numbers():
 
 def test_the_sample_is_the_same_for_the_same_seed_and_holds_all_of_a_small_split():
     def drawn(size, seed, count=500):
-        sample = diversity.Sample(size, seed)
+        sample = diversity.RowSample(size, seed)
         for number in range(count):
             sample.add(f"text {number}")
         return [row[0] for row in sample.rows()]

@@ -1,0 +1,110 @@
+"""Docstrings begin with what their function does, and no name stands twice."""
+
+import ast
+import collections
+import pathlib
+
+import pytest
+
+PACKAGE = pathlib.Path(__file__).parents[2] / "jaxsft"
+# Rooms whose docstrings do not all begin with a verb yet.
+TO_DO = {
+    "api.py",
+    "commands/hydra_app.py",
+    "config",
+    "data/records",
+    "halves.py",
+    "inference.py",
+    "plugins.py",
+    "tasks",
+    "training",
+}
+# Words in -s that are no verb in the third person.
+NOUNS = frozenset(
+    """
+    Always Answers Arcs Arguments Arrays As Blocks Buckets Caches Characters Chips Chunks
+    Classes Coefficients Continuations Corpus Cosines Does Duplicates Edges Embeddings Errors
+    Findings Floats Has Hubs Ids Is Items Its Keys Labels Less Lines Logits Loss Metrics Minus
+    Names Neighbours Nodes Numbers Options Ours Outputs Parameters Parts Plus Positions
+    Probabilities Questions Rows Rules Scores Sentences Sizes Spans Strings Tabs Tags This Thus
+    Tokens Vectors Weights Windows Words
+    """.split()  # noqa: SIM905 - a list would take sixty lines
+)
+# Names that stand twice: of a task and its options, a layer and a schedule, a file and the origin
+# of a default.
+TWICE = {
+    "Linear": 2,
+    "MultiLabelTask": 2,
+    "PairTask": 2,
+    "Seq2SeqTask": 2,
+    "Source": 2,
+    "SpanTask": 2,
+    "TextTask": 2,
+}
+
+
+def sources() -> list[pathlib.Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room_to_do(path: pathlib.Path) -> str | None:
+    """Returns the entry of `TO_DO` that a file belongs to; None where it is done."""
+    name = path.relative_to(PACKAGE).as_posix()
+    return next((room for room in TO_DO if name == room or name.startswith(f"{room}/")), None)
+
+
+def begins_with_verb(docstring: str) -> bool:
+    """Returns whether the first word is a capitalised verb in the third person."""
+    word = docstring.split()[0].rstrip(".,:;")
+    return word.isalpha() and word[0].isupper() and word.endswith("s") and word not in NOUNS
+
+
+def without_verb(path: pathlib.Path) -> list[str]:
+    """Returns the functions of a file whose docstring begins otherwise, as `file:line name`."""
+    return [
+        f"{path.relative_to(PACKAGE.parent)}:{node.lineno} {node.name}: {docstring.splitlines()[0]}"
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (docstring := ast.get_docstring(node)) is not None
+        and not begins_with_verb(docstring)
+    ]
+
+
+def test_docstrings_begin_with_a_verb():
+    found = [line for path in sources() if room_to_do(path) is None for line in without_verb(path)]
+    assert not found, "\n".join(found)
+
+
+def test_a_room_that_is_done_leaves_the_list():
+    left = {room_to_do(path) for path in sources() if without_verb(path)}
+    assert left >= TO_DO, f"take {sorted(TO_DO - left)} out of TO_DO"
+
+
+def test_no_class_name_stands_twice():
+    counts = collections.Counter(
+        node.name
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name: n for name, n in counts.items() if n > 1} == TWICE
+
+
+def test_no_file_name_stands_twice():
+    counts = collections.Counter(path.name for path in sources() if path.name != "__init__.py")
+    assert [name for name, n in counts.items() if n > 1] == ["facts.py"]  # of a config, of a run
+
+
+@pytest.mark.parametrize(
+    "docstring, good",
+    [
+        ("Returns an empty K/V cache for each layer.", True),
+        ("Raises ConfigError where it is none.", True),
+        ("Of every layer.", False),
+        ("Return the manifest.", False),
+        ("Logits of every word.", False),
+        ("`[B, S]`: the labels.", False),
+    ],
+)
+def test_what_counts_as_a_verb(docstring, good):
+    assert begins_with_verb(docstring) is good
