@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxsft.data.chat.provenance import Tracked, plain
-from jaxsft.data.chat.symbolic_values import Session, reader
+from jaxsft.data.chat.symbolic_values import SymbolicRun, reader
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 
 
@@ -95,7 +95,7 @@ class Rendered:
         return weights
 
 
-def plan_of(layout: Layout, session: Session | None, tokenizer: Tokenizer) -> Plan:
+def plan_of(layout: Layout, session: SymbolicRun | None, tokenizer: Tokenizer) -> Plan:
     """Builds the plan of a layout.
 
     Neighbouring parts of constant ids are merged, but not across the border of a region.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from jaxsft.data.chat.chat_plan import Layout
 from jaxsft.data.chat.provenance import UNKNOWN, Tracked, plain, sources
-from jaxsft.data.chat.symbolic_values import Looked, Session, bases, holes_in, stripped
+from jaxsft.data.chat.symbolic_values import Looked, SymbolicRun, bases, holes_in, stripped
 from jaxsft.data.chat.turns import Draft
 from jaxsft.data.records import Chat, Message
 from jaxsft.data.records.messages import MEANINGLESS, THOUGHTS
@@ -121,7 +121,7 @@ class Losses:
             raise self._unwritten("the tools", where)
 
     def check_all_placed(
-        self, chat: Chat, text: Tracked, layouts: Sequence[Layout], session: Session
+        self, chat: Chat, text: Tracked, layouts: Sequence[Layout], session: SymbolicRun
     ) -> None:
         """Raises Looked unless something of each message that is not blank, of its calls and of the
         tools is in the text, and of the thought of each trained turn in that where it is trained.

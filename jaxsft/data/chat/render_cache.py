@@ -51,7 +51,7 @@ from jaxsft.data.chat.symbolic_values import (
     Output,
     Parts,
     Sealed,
-    Session,
+    SymbolicRun,
     Text,
 )
 from jaxsft.data.records import Chat, Message
@@ -277,7 +277,7 @@ def kind_of(chat: Chat, sealed: bool) -> tuple[tuple, list[Any]]:
     return (turns, extra, _taken(chat.tools, data, sealed, sealed)), data
 
 
-def _holes(shape: Any, session: Session, numbers: Iterator[int]) -> Any:
+def _holes(shape: Any, session: SymbolicRun, numbers: Iterator[int]) -> Any:
     """Builds nested data of a shape, with symbolic values."""
     if shape == "string":
         return Hole(session, ("data", next(numbers)))
@@ -295,7 +295,7 @@ def _holes(shape: Any, session: Session, numbers: Iterator[int]) -> Any:
     return {track(key): _holes(part, session, numbers) for key, part in inner}
 
 
-def on_holes(chat: Chat, kind: tuple, session: Session) -> Chat:
+def on_holes(chat: Chat, kind: tuple, session: SymbolicRun) -> Chat:
     """Returns the conversation with a symbolic value for each string of its data."""
     numbers = iter(range(len(session.data)))
     contents = [Hole(session, ("data", next(numbers))) for _ in chat.messages]
@@ -327,7 +327,7 @@ class Layouts:
         self,
         special: Any,
         source: str,
-        learn: Callable[[Chat, Session], Any],
+        learn: Callable[[Chat, SymbolicRun], Any],
         given: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Compiles the template for symbolic values.
@@ -362,7 +362,7 @@ class Layouts:
         return (node, data) if node else None
 
     def _learnt(self, chat: Chat, kind: tuple, data: list[Any]) -> Any:
-        session = self.environment.state.session = Session(data)
+        session = self.environment.state.session = SymbolicRun(data)
         try:
             layout = self._learn(on_holes(chat, kind, session), session)
         except Opened:

@@ -126,7 +126,7 @@ class Hole(Opaque):
 
     __slots__ = ("expression", "session")
 
-    def __init__(self, session: Session, expression: Expression) -> None:
+    def __init__(self, session: SymbolicRun, expression: Expression) -> None:
         self.session, self.expression = session, expression
 
     def __bool__(self) -> bool:
@@ -173,7 +173,7 @@ class Parts(Opaque):
 
     __slots__ = ("expression", "session")
 
-    def __init__(self, session: Session, expression: Expression) -> None:
+    def __init__(self, session: SymbolicRun, expression: Expression) -> None:
         self.session, self.expression = session, expression
 
     def __len__(self) -> int:
@@ -196,7 +196,7 @@ class Sealed(Opaque):
 
     __slots__ = ("expression", "kind", "session")
 
-    def __init__(self, session: Session, expression: Expression, kind: int) -> None:
+    def __init__(self, session: SymbolicRun, expression: Expression, kind: int) -> None:
         self.session, self.expression, self.kind = session, expression, kind
 
     def _open(self, *args: Any) -> Any:
@@ -216,7 +216,7 @@ class Text(Opaque):
 
     __slots__ = ("parts", "session")
 
-    def __init__(self, session: Session, parts: list[tuple[Any, int]]) -> None:
+    def __init__(self, session: SymbolicRun, parts: list[tuple[Any, int]]) -> None:
         self.session, self.parts = session, parts
 
     def __bool__(self) -> bool:
@@ -364,7 +364,7 @@ def holes_in(value: Any) -> set[int]:
     return bases(frozen(value))
 
 
-class Session:
+class SymbolicRun:
     """One run on symbolic values.
 
     Attributes:

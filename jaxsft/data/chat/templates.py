@@ -34,7 +34,7 @@ from jaxsft.data.chat.left_out import Losses
 from jaxsft.data.chat.named_templates import NAMED, OURS
 from jaxsft.data.chat.provenance import UNKNOWN, Environment, Tracked, plain, sources
 from jaxsft.data.chat.render_cache import Layouts
-from jaxsft.data.chat.symbolic_values import Looked, Session
+from jaxsft.data.chat.symbolic_values import Looked, SymbolicRun
 from jaxsft.data.chat.template_variables import CLOCK, DATE, check, clock, literal
 from jaxsft.data.chat.turns import Draft, NoPrefix, Turns, clean_cut, may_be_unclean
 from jaxsft.data.records import Chat, Message
@@ -353,7 +353,7 @@ class Template:
         }
         return [next(found[inside]) for _, inside in texts]
 
-    def _learnt(self, chat: Chat, session: Session) -> tuple[Plan, ...]:
+    def _learnt(self, chat: Chat, session: SymbolicRun) -> tuple[Plan, ...]:
         """Returns the plans of a symbolic conversation.
 
         Raises Looked or DataError where such conversations must be rendered one by one.

@@ -22,7 +22,7 @@ from jaxsft.data.chat.provenance import (
     template_runs,
     trained_runs,
 )
-from jaxsft.data.chat.symbolic_values import Session
+from jaxsft.data.chat.symbolic_values import SymbolicRun
 from jaxsft.data.records import Message
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import DataError
@@ -64,7 +64,7 @@ class Turns:
     # --- texts
     # ----------------------------------------------------------------------------------------------
     def layouts(
-        self, messages: Sequence[Message], draft: Draft, where: str, session: Session | None
+        self, messages: Sequence[Message], draft: Draft, where: str, session: SymbolicRun | None
     ) -> list[Layout]:
         """Returns the layouts that train each weighted turn as generation would ask for it.
 
@@ -91,7 +91,7 @@ class Turns:
         wanted: Sequence[int],
         draft: Draft,
         where: str,
-        session: Session | None,
+        session: SymbolicRun | None,
     ) -> tuple[Layout, list[int]]:
         """Returns the layout of the messages with its trained turns of `wanted`, and the others."""
         text = draft(messages, False)
@@ -126,7 +126,7 @@ class Turns:
         matches: list[Match],
         draft: Draft,
         where: str,
-        session: Session | None,
+        session: SymbolicRun | None,
     ) -> tuple[int, int] | None:
         """Returns (end of the prompt, end of the turn) of a message.
 

@@ -4,7 +4,7 @@ from jaxsft.data.chat import symbolic_values
 
 
 def hole(text="abc"):
-    return symbolic_values.Hole(symbolic_values.Session([text]), ("data", 0))
+    return symbolic_values.Hole(symbolic_values.SymbolicRun([text]), ("data", 0))
 
 
 def test_nothing_looks_into_a_hole():
@@ -53,7 +53,7 @@ def test_what_is_derived_and_asked_is_that_of_the_string():
 
 
 def test_ends_of_a_text_are_stripped_through_its_holes():
-    session = symbolic_values.Session(["  ", " b\n"])
+    session = symbolic_values.SymbolicRun(["  ", " b\n"])
     first, second = (symbolic_values.Hole(session, ("data", i)) for i in (0, 1))
     text = symbolic_values.Text(session, [(" \n", 0), (first, 0), (second, 0), ("  ", 0)]).called(
         "strip", (), {}
