@@ -150,6 +150,7 @@ def _choices() -> str:
     """Lists the tasks and the groups of options, without importing Hydra."""
     from pathlib import Path
 
+    from jaxsft.commands import options_help
     from jaxsft.config.tasks import TASKS
 
     theirs = {"optim": "optimizers", "schedule": "schedules"}
@@ -174,7 +175,10 @@ Tasks, as task=NAME:
 Groups of options, as group=NAME:
 {listed}
 
-Every option, as key=value, is in docs/config.md;
+The options that are used first, as key=value; [what runs where no preset says another value]:
+{options_help.text()}
+
+Every option is in docs/config.md;
 jaxsft train --cfg job task=NAME prints them as they would run.
 Options of your own in DIR/experiment/NAME.yaml (first line: # @package _global_):
 jaxsft train --config-dir DIR experiment=NAME"""

@@ -21,6 +21,7 @@ import numpy as np
 
 from jaxsft import halves, plugins, remote, rundir
 from jaxsft.config import compose as composing
+from jaxsft.config import resolve as resolving
 from jaxsft.config import validate
 from jaxsft.config.durations import Clock
 from jaxsft.config.schema import (
@@ -127,14 +128,14 @@ def _refuse_fixed(run: str | os.PathLike | Result, overrides: Sequence[str]) -> 
 def _changed(overrides: Sequence[str], config: Config) -> Config:
     """Returns the config of a run with these options, on the devices that are here."""
     config = composing.override(config, overrides)
-    validate.validate_values(composing.flat(composing.to_dict(config)))
+    validate.of_run(config)
     setup.check_columns(config)
     given = any(text.startswith("mesh.") for text in overrides)
     config = dataclasses.replace(
         config, mesh=meshes.resolve(config.mesh) if given else _mesh_here(config.mesh)
     )
     validate.evaluation_batches(config)
-    return config if config.precision != "auto" else dataclasses.replace(config, precision="bf16")
+    return resolving.with_precision(config, platforms.facts())
 
 
 def _of_untrained(run: str | os.PathLike | Result, key: str) -> bool:
@@ -313,7 +314,7 @@ class Model:
                 if value is not None
             ],
         )
-        validate.validate_values(composing.flat(composing.to_dict(config)))
+        validate.of_run(config)
         return config
 
     def _limits(self, config: Config) -> dict[str, Any]:

@@ -87,7 +87,8 @@ _used: list[Plugin] = []  # in the order of their use
 # --- tables
 # --------------------------------------------------------------------------------------------------
 class Registry(Mapping[str, Any]):
-    """A table of jaxsft that plug-ins of one kind extend: its own entries, then theirs.
+    """A table of jaxsft that plug-ins of one kind extend: its own entries, then theirs. One of its
+    own may be a text `module:NAME`, which is imported when it is asked for.
 
     Asking whether a name is there, or for all names, imports no plug-in.
     """
@@ -104,7 +105,7 @@ class Registry(Mapping[str, Any]):
         cannot be used."""
         theirs = _of_name(self.kind, name)
         if name in self._own and not theirs:
-            return self._own[name]
+            return self._of_own(self._own[name])
         if not theirs:
             raise KeyError(name)
         if name in self._own:
@@ -113,6 +114,12 @@ class Registry(Mapping[str, Any]):
                 " or take it away"
             )
         return self._read(part(theirs[0]))
+
+    def _of_own(self, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        value = _object(value)
+        return self._read(value) if isinstance(value, _object(KINDS[self.kind][2])) else value
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys([*self._own, *names(self.kind)]))
@@ -125,8 +132,12 @@ class Registry(Mapping[str, Any]):
 
     @property
     def own(self) -> Mapping[str, Any]:
-        """Returns the entries of jaxsft alone."""
+        """Returns the entries of jaxsft alone, as they were given."""
         return self._own
+
+    def own_items(self) -> Iterator[tuple[str, Any]]:
+        """Yields the names and entries of jaxsft alone."""
+        return ((name, self._of_own(value)) for name, value in self._own.items())
 
     def take(self, name: str) -> Any:
         """Returns an entry that a run is going to use, and notes it where it is a plug-in."""
@@ -142,10 +153,10 @@ class OfTable(Mapping[str, Any]):
     def __init__(self, kind: str, field: str):
         self.kind, self.field = kind, field
 
-    @property
-    def own(self) -> Mapping[str, Any]:
-        """Returns the field of the entries of jaxsft alone."""
-        return {name: getattr(value, self.field) for name, value in table(self.kind).own.items()}
+    def own_items(self) -> Iterator[tuple[str, Any]]:
+        """Yields the names and the field of the entries of jaxsft alone."""
+        of_own = table(self.kind).own_items()
+        return ((name, getattr(value, self.field)) for name, value in of_own)
 
     def __getitem__(self, name: str) -> Any:
         return getattr(table(self.kind)[name], self.field)

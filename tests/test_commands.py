@@ -67,6 +67,19 @@ def test_the_shell_calls_a_command_that_is_there():
     assert done.stdout.strip() == "muon"  # bash completes what stands behind the sign
 
 
+def test_help_shows_the_options_that_are_used_first():
+    """By heading, each once, with its default; they say so themselves."""
+    from jaxsft.commands import options_help
+
+    named = [key for options in options_help.common().values() for key, _ in options]
+    assert 15 <= len(named) <= 25 and len(named) == len(set(named))
+    text = options_help.text()
+    assert all(f"  {key}=" in text for key in named)
+    assert "[0.001]" in text and "[false]" in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert text.index("Data:") < text.index("Training:") < text.index("The run:")
+
+
 def test_help_lists_every_task_and_group():
     out = tiny.jaxsft("train", "--help")[1]
     assert (

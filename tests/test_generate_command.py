@@ -320,10 +320,16 @@ def test_a_real_conversation(folder, model, monkeypatch, capsys):
         (["prompt=a", "output=b"], "output= is read with input= only"),
         (
             ["prompt=a", "generate.top_k=3"],
-            "generate.top_k=3: has no effect with generate.temperature=0",
+            "generate.top_k=3: is read with generate.temperature above 0 only",
         ),
-        (["prompt=a", "generate.top_p=0.5"], "generate.top_p=0.5: has no effect"),
-        (["prompt=a", "generate.min_p=0.5"], "generate.min_p=0.5: has no effect"),
+        (
+            ["prompt=a", "generate.top_p=0.5"],
+            "generate.top_p=0.5: is read with generate.temperature",
+        ),
+        (
+            ["prompt=a", "generate.min_p=0.5"],
+            "generate.min_p=0.5: is read with generate.temperature",
+        ),
         (
             ["prompt=a", "generate.temperature=1", "generate.top_p=1.5"],
             "generate.top_p=1.5: expected more than 0 and at most 1",
@@ -339,7 +345,7 @@ def test_a_real_conversation(folder, model, monkeypatch, capsys):
         (["prompt=a", "generate.num_beams=0"], "generate.num_beams=0: expected at least 1"),
         (
             ["prompt=a", "generate.num_beams=2", "generate.temperature=1"],
-            "generate.temperature=1.0: beams are not sampled",
+            "generate.temperature=1.0: is read with generate.num_beams=1 only",
         ),
         (["prompt=a", "generate.num_beams=99"], "generate.num_beams=99: beams are rows of a batch"),
         (

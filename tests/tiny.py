@@ -107,7 +107,7 @@ def config(folder: Path, run_dir: Path, /, task: str = "chat", **groups: dict) -
     plain = {k: v for k, v in groups.items() if k not in types}
     base = {
         "optim": AdamW(learning_rate=1e-2),
-        "schedule": schema.Cosine(),
+        "schedule": schema.Cosine(warmup="0steps"),
         "precision": "fp32",
         "mesh": schema.MeshConfig(data=1),
         "run_dir": str(run_dir),

@@ -294,7 +294,8 @@ def one_change(
         return ("both refuse", "") if refusal else ("transformers gives no number", "")
     if refusal is not None:
         read = key in names_read(family) or key in ALIASES.get(family, {})
-        slip = nearest(key, names_read(family)) is not None
+        # a needed key is missing where it is misspelt, however short it is
+        slip = nearest(key, names_read(family)) is not None or key[:-1] in names_read(family)
         return ("refused", "") if read or slip else ("refused without reason", refusal)
     if model == base[1]:
         far = difference(wanted, base[2])

@@ -7,8 +7,9 @@ installed transformers.
 
 A key is read where the modeling files of a family, or what every model shares, look at an attribute
 of a config (`config.name`, `getattr(config, "name")`), where a config class looks at its own, takes
-it from its keyword arguments, or declares it as a field. Other names of a key (`attribute_map`) are
-read as the key is. Needs transformers; it imports config classes only, no torch.
+it from its keyword arguments, declares it as a field, or has a setter for it. Other names of a key
+(`attribute_map`) are read as the key is. Needs transformers; it imports config classes only, no
+torch.
 """
 
 from __future__ import annotations
@@ -113,6 +114,21 @@ def config_class(model_type: str) -> Any:
     return CONFIG_MAPPING[model_type]
 
 
+def setters(cls: type) -> set[str]:
+    """Returns the names that a config class gives a setter of its own: a key of that name changes
+    another one (`sliding_window` of ModernBERT, which is half of `local_attention`). Those of the
+    base class are in SHARED and ROTARY.
+    """
+    base = importlib.import_module("transformers").PretrainedConfig
+    classes = [one for one in cls.__mro__ if issubclass(one, base) and one is not base]
+    return {
+        name
+        for one in classes
+        for name, value in vars(one).items()
+        if isinstance(value, property) and value.fset is not None
+    }
+
+
 def keys_of(model_type: str) -> tuple[set[str], dict[str, str]]:
     """(what the classes of a family read, each `key` or `key=default`, other names of keys)."""
     cls = config_class(model_type)
@@ -122,9 +138,13 @@ def keys_of(model_type: str) -> tuple[set[str], dict[str, str]]:
     own = set().union(*(of_file(path, False) for path in models)) | of_file(
         source, True, cls.__name__
     )
-    code = {name for name in own - fields if hasattr(cls, name)}  # methods and properties
+    set_by_code = setters(cls)
+    # methods, and properties that no key of a file can set
+    code = {name for name in own - fields - set_by_code if hasattr(cls, name)}
     own = {
-        name for name in (own - code) | fields if not name.startswith("_") and name == name.lower()
+        name
+        for name in (own - code) | fields | set_by_code
+        if not name.startswith("_") and name == name.lower()
     } - OF_IMAGES
     shared = f"{SHARED} {ROTARY if 'rope_parameters' in fields else ''} "
     shared += (

@@ -96,8 +96,9 @@ ADAPTER |= {
     "base_model_name_or_path": "a",
     "task_type": "CAUSAL_LM",
     "init_lora_weights": True,
-    "rank_pattern": {},
-    "alpha_pattern": {},
+    "rank_pattern": {"q_proj": 2},
+    "alpha_pattern": {"layers.1.*": 3.5},
+    "modules_to_save": ["score", "norm"],
 }
 ADAPTER |= {"use_rslora": False, "fan_in_fan_out": False}
 

@@ -16,7 +16,7 @@ from jaxsft.check.label_findings import count_labels, tag_schemes, targets
 from jaxsft.check.load import Part, load
 from jaxsft.check.overlap import find_overlap
 from jaxsft.check.text_findings import languages, suspicious
-from jaxsft.config import compose, validate
+from jaxsft.config import validate
 from jaxsft.config.schema import Config
 from jaxsft.data import formats
 from jaxsft.data.ledger import length_summary
@@ -31,7 +31,7 @@ def check(config: Config) -> Result:
       ConfigError: an option is wrong, or there is no data. What is wrong with the data is a
         finding.
     """
-    validate.validate_values(compose.flat(compose.to_dict(config)))
+    validate.of_run(config)
     spec, config = config.task.spec, setup.with_template_tokens(config)[0]
     kind = spec.records
     setup.check_columns(config)

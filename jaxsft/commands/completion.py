@@ -107,12 +107,12 @@ def _next_parts(keys: Iterable[str], word: str) -> list[str]:
 
 
 def _of_run(command: str) -> tuple[list[str], dict[str, Iterable[str]]]:
-    from jaxsft.config import compose, schema, validate
+    from jaxsft.config import compose, schema
 
     parts = PARTS_OF_RUN.get(command, ())
     options = compose.flat(compose.to_dict(schema.Config())) if parts else {}
     of_config = [key for key in options if key.startswith(tuple(f"{part}." for part in parts))]
-    return [*OF_RUN[command], *of_config], {**validate.CHOICES, **VALUES}
+    return [*OF_RUN[command], *of_config], {**compose.choices(), **VALUES}
 
 
 def _of_config(command: str) -> tuple[list[str], dict[str, Iterable[str]]]:
@@ -121,7 +121,7 @@ def _of_config(command: str) -> tuple[list[str], dict[str, Iterable[str]]]:
     """
     if command not in ROOTS:
         return [], {}
-    from jaxsft.config import compose, overrides, validate
+    from jaxsft.config import compose, overrides
 
     root = overrides.ROOTS[ROOTS[command]]
     if root is not overrides.Config:
@@ -140,4 +140,4 @@ def _of_config(command: str) -> tuple[list[str], dict[str, Iterable[str]]]:
         for key in keys
         if not key.endswith((".name", ".kind")) or key in ("trackers.name", "model.kind")
     }
-    return sorted(keys | set(groups)), {**validate.CHOICES, **groups}
+    return sorted(keys | set(groups)), {**compose.choices(), **groups}

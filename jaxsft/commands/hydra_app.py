@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -67,12 +68,45 @@ def _check_presets(arguments: Sequence[str]) -> None:
         for argument in arguments
         if argument.startswith(("-cd=", "--config-dir="))
     ]
+    for argument in arguments:
+        if argument.lstrip("+").startswith("hydra.searchpath="):
+            listed = argument.partition("=")[2].replace("file://", "")
+            folders += [one for one in re.split(r"[\[\],'\"\s]+", listed) if one]
     for folder, argument in itertools.product(folders, arguments):
         group, _, names = argument.lstrip("+").partition("=")
-        for name in names.split(",") if re.fullmatch(r"[\w/]+", group) else ():
-            file = Path(folder, group, f"{name.strip().removesuffix('.yaml')}.yaml")
-            if name.strip() and os.path.isfile(file):
-                documents.read_yaml(file, ConfigError)
+        if re.fullmatch(r"[\w/]+(?:@[\w.]+)?", group):
+            for name in names.split(","):
+                _read_preset(folder, group.partition("@")[0], name, set())
+
+
+def _read_preset(folder: str, group: str, name: str, seen: set[str]) -> None:
+    """Reads a preset and those that it names in `defaults`, where they lie in this folder."""
+    name = name.strip().removesuffix(".yaml")
+    file = os.path.normpath(os.path.join(folder, group.strip("/"), f"{name}.yaml"))
+    if not name or file in seen or not os.path.isfile(file):
+        return
+    seen.add(file)
+    found = documents.read_yaml(file, ConfigError)
+    defaults = found.get("defaults") if isinstance(found, dict) else None
+    here = os.path.dirname(os.path.join(group, name))
+    for entry in defaults if isinstance(defaults, list) else ():
+        for key, value in entry.items() if isinstance(entry, dict) else [("", entry)]:
+            path = str(key).split(" ")[-1].partition("@")[0]
+            inner = path if path.startswith("/") else os.path.join(here, path)
+            for one in value if isinstance(value, list) else [value]:
+                for preset in _presets(folder, inner, str(one)):
+                    _read_preset(folder, inner, preset, seen)
+
+
+def _presets(folder: str, group: str, name: str) -> list[str]:
+    """The presets that a name in `defaults` may stand for: all of the group where it is taken from
+    the config.
+    """
+    if "${" not in name:
+        return [name.partition("@")[0]]
+    with contextlib.suppress(OSError):
+        return sorted(n for n in os.listdir(Path(folder, group.strip("/"))) if n.endswith(".yaml"))
+    return []
 
 
 @dataclasses.dataclass

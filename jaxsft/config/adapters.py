@@ -31,17 +31,23 @@ class NoAdapter(AdapterConfig):
 @dataclass(frozen=True)
 class LowRank(AdapterConfig):
     rank: int = option(
-        8, "columns of a and rows of b: the size of the adapter (`r`, `lora_r` elsewhere)"
+        8,
+        "columns of a and rows of b: the size of the adapter (`r`, `lora_r` elsewhere)",
+        at_least=1,
+        common="Model",
     )
-    alpha: float = option(16.0, "what scale is made of, beside the rank")
+    alpha: float = option(16.0, "what scale is made of, beside the rank", above=0)
     scaling: str = option(
         "rank",
         "rank: alpha / rank | sqrt: alpha / sqrt(rank), which is stable for large ranks (rsLoRA,"
         " arXiv:2312.03732)",
+        choices=("rank", "sqrt"),
     )
-    dropout: float = option(0.0, "of the adapter's input")
+    dropout: float = option(0.0, "of the adapter's input", at_least=0, below=1)
     lr_ratio: float = option(
-        1.0, "the learning rate of b over that of a (LoRA+, arXiv:2402.12354, which advises 16)"
+        1.0,
+        "the learning rate of b over that of a (LoRA+, arXiv:2402.12354, which advises 16)",
+        above=0,
     )
     target: list[str] = option(
         (BLOCK_LINEAR,),
@@ -59,7 +65,9 @@ class LoRA(LowRank):
 
     name: str = "lora"
     init: str = option(
-        "zero", "zero: b is 0 | pissa: the principal part of w is trained (arXiv:2404.02948)"
+        "zero",
+        "zero: b is 0 | pissa: the principal part of w is trained (arXiv:2404.02948)",
+        choices=("zero", "pissa"),
     )
 
 
@@ -94,7 +102,7 @@ class Prefix(AdapterConfig):
     """
 
     name: str = "prefix"
-    tokens: int = option(20, "learned keys and values before each text")
+    tokens: int = option(20, "learned keys and values before each text", at_least=1)
     target: list[str] = option(
         (".*layers/.*/attention",), "patterns of the attention modules that get them"
     )
@@ -111,7 +119,7 @@ class Prompt(AdapterConfig):
     """
 
     name: str = "prompt"
-    tokens: int = option(20, "learned vectors before each text")
+    tokens: int = option(20, "learned vectors before each text", at_least=1)
     train: list[str] = option((), "patterns of further parameters that are trained")
     start_from: Optional[str] = option(
         None, "a folder of the library PEFT: its weights are those that the adapter starts from"

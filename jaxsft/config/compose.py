@@ -23,7 +23,7 @@ import yaml
 from omegaconf import MISSING, ListConfig, OmegaConf, errors
 
 from jaxsft import documents, plugins
-from jaxsft.config import adapters, foreign, optim, schema
+from jaxsft.config import adapters, foreign, optim, option, schema
 from jaxsft.errors import ConfigError
 from jaxsft.other_models import what_is
 
@@ -49,6 +49,20 @@ OF_PLUGINS = {"task": "tasks", "optim": "optimizers", "schedule": "schedules"}
 def option_fields(cls: Any) -> list[dataclasses.Field]:
     """The fields of a class of `schema.py`, or of an object of it, that are options."""
     return [f for f in dataclasses.fields(cls) if f.metadata.get("option", True)]
+
+
+@functools.cache
+def choices() -> dict[str, tuple[str, ...]]:
+    """Returns what each option of training may be, by its whole name, where words say all of it:
+    of options that several classes have, what any of them may be.
+    """
+    classes = [("", schema.Config), *((f"{g}.", c) for g in GROUPS for c in GROUPS[g].values())]
+    found: dict[str, tuple[str, ...]] = {}
+    for prefix, cls in classes:
+        for key, declaration in option.names(cls, prefix):
+            if words := declaration.accepts.choices:
+                found[key] = tuple(dict.fromkeys((*found.get(key, ()), *words)))
+    return found
 
 
 @functools.cache
@@ -91,9 +105,9 @@ def register() -> None:
     store.store(name="quality_schema", node=plain(schema.QualityConfig))
     for group, options in GROUPS.items():
         kind = OF_PLUGINS.get(group)
-        own = getattr(options, "own", options)
-        for name in own:
-            store.store(group=f"schema/{group}", name=name, node=plain(own[name]))
+        own = options.own_items() if kind else options.items()
+        for name, cls in own:
+            store.store(group=f"schema/{group}", name=name, node=plain(cls))
         for name, part in plugins.working(kind) if kind else ():
             store.store(group=f"schema/{group}", name=name, node=plain(part.options))
             _store_preset(store, group, name, part.preset)
@@ -434,7 +448,7 @@ def _unknown(name: str, text: str, root: type) -> str:
     """
     group = name.partition(".")[0]
     chosen = re.search(r"object_type=(?:\w+\.)*(\w+)", text)
-    for option, cls in GROUPS.get(group, {}).items():
+    for choice, cls in GROUPS.get(group, {}).items():
         if chosen and cls.__name__ == chosen[1]:
             known = [
                 f"{group}.{f.name}"
@@ -443,9 +457,9 @@ def _unknown(name: str, text: str, root: type) -> str:
             ]
             near = (
                 _suggest(name, known, 0.8)
-                or f"; it has {', '.join(known) or 'none'}{_elsewhere(name, group, option)}"
+                or f"; it has {', '.join(known) or 'none'}{_elsewhere(name, group, choice)}"
             )
-            return f"{name}: unknown option of {group}={option}{near}"
+            return f"{name}: unknown option of {group}={choice}{near}"
     known = flat(OmegaConf.to_container(OmegaConf.structured(plain(root))))
     return f"{name}: unknown option{_suggest(name, list(known))}"
 

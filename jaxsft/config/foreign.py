@@ -68,7 +68,7 @@ MEMORY = (
     Foreign(
         "bf16 dtype torch_dtype mixed_precision amp",
         "precision=bf16",
-        "bf16 is the default; precision=fp32 is the other",
+        "precision=auto is bf16 where the device multiplies it; precision=fp32 is the other",
     ),
     Foreign("fp16 tf32", "precision=bf16", "there is no fp16"),
     Foreign(

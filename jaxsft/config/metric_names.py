@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from jaxsft.config.validate import COUNTS
+from jaxsft.config.rules import COUNTS
 from jaxsft.rundir import number
 
 # What a reader asks for first where a run says nothing else; of a run of any task at least one is

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from jaxsft import plugins
 from jaxsft.config import compose
-from jaxsft.config.schema import Config, PrepareConfig, QualityConfig
+from jaxsft.config.schema import Config, ModelConfig, PrepareConfig, QualityConfig
 from jaxsft.errors import ConfigError
 
 OVERRIDE = r"~|\+{0,2}[\w.@/:]+="  # what an override begins with
@@ -45,6 +45,7 @@ def config_folder() -> Path:
 
 # parts of which it is noted what the user asked for
 NOTED = ("model", "tokenizer", "task", "loss", "optim", "train")
+SIZES = ("layers", "embed", "heads", "kv_heads", "head_dim", "mlp")
 # the files of conf/ that whole configs are composed from
 ROOTS = {"config": Config, "prepare": PrepareConfig, "quality": QualityConfig}
 
@@ -114,9 +115,11 @@ def _of_preset(group: str, name: str, folders: Sequence[Path]) -> dict[str, Any]
     path = next((p for folder in folders if (p := folder / group / f"{name}.yaml").is_file()), None)
     values = {} if path is None else yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     if group == "model":
-        return compose.flat(
-            {"model": {key: value for key, value in values.items() if key != "defaults"}}
-        )
+        # our own say the size of a model, with the defaults of its class
+        ours = path is not None and path.parents[1] == config_folder()
+        sizes = {name: getattr(ModelConfig(), name) for name in SIZES} if ours else {}
+        given = {key: value for key, value in values.items() if key != "defaults"}
+        return compose.flat({"model": sizes | given})
     out = (
         {"tokenizer": ...}
         if group == "tokenizer"

@@ -10,10 +10,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-from jaxsft.config import validate_backbone
-from jaxsft.config.schema import Config
+from jaxsft.config.facts import Source
+from jaxsft.config.schema import FROZEN, Config
 
 # Peak rates of Adam and AdamW. Whole models: BERT, appendix A.3 (arXiv:1810.04805: 2e-5 to 5e-5),
 # and Llama 2, section 3.1 (arXiv:2307.09288: 2e-5). Adapters: QLoRA, table 9 (arXiv:2305.14314:
@@ -41,16 +41,6 @@ DROPOUTS = (
     "dropout_rate",
     "dropout",
 )
-
-
-class Source(NamedTuple):
-    """What the defaults depend on: the kind (a key of `RATES`), `embed`, and the regularisation
-    that the source was trained with."""
-
-    kind: str
-    embed: int
-    dropout: float
-    label_smoothing: float = 0.0
 
 
 def dropout_of(values: Mapping[str, Any]) -> float:
@@ -86,7 +76,7 @@ def _defaults(config: Config, source: Source) -> dict[str, tuple[Any, str]]:
             (0.0, "a cached backbone") if cached else (source.dropout, "as the source")
         ),
     }
-    if not cached and validate_backbone.FROZEN not in config.train.freeze:
+    if not cached and FROZEN not in config.train.freeze:
         out["train.duration"] = ("3epochs", "a pretrained model")
         rows, cuts = min(config.train.batch_size, ROWS), config.train.accumulate
         if source.kind == "encoder" and rows % cuts == 0:

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from jaxsft import plugins
+from jaxsft.config.model import ACTIVATIONS
 from jaxsft.config.option import option
+
+NUMBERS = ("mse", "mae", "huber")  # losses between numbers
+APART = ("cosine_embedding", "contrastive")  # they compare the vectors of two texts
+_TWO = ("task.encoder=bi", "it compares the vectors of two texts")
+SCORES = ("exact_match", "bleu", "chrf", "rouge_l")  # of answers
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,11 @@ class ChatTask(TaskConfig):
     variables: dict[str, Any] = option(
         {}, "further names that the template reads, such as enable_thinking; date: of strftime_now"
     )
-    train_turns: str = option("all", "last: of each conversation the last turn alone is trained")
+    train_turns: str = option(
+        "all",
+        "last: of each conversation the last turn alone is trained",
+        choices=("all", "last"),
+    )
     allow_unwritten: bool = option(
         False, "a message or tools that the template leaves out are no error"
     )
@@ -51,12 +61,18 @@ class MLMTask(TaskConfig):
     """Some tokens of a text are hidden, and guessed."""
 
     name: str = "mlm"
-    share: float = option(0.15, "of the tokens of a text that are guessed; one at least")
-    random: float = option(0.1, "of these, replaced by a random token")
-    kept: float = option(0.1, "of these, left as they are; the others become the mask token")
+    share: float = option(
+        0.15, "of the tokens of a text that are guessed; one at least", above=0, below=1
+    )
+    random: float = option(0.1, "of these, replaced by a random token", at_least=0, at_most=1)
+    kept: float = option(
+        0.1, "of these, left as they are; the others become the mask token", at_least=0, at_most=1
+    )
     whole_word: bool = option(False, "all pieces of a word are hidden together")
     mask_token: Optional[str] = option(None, "null: that of the tokenizer")
-    activation: str = option("gelu", "of the head: what model.activation may be")
+    activation: str = option(
+        "gelu", "of the head: what model.activation may be", choices=ACTIVATIONS
+    )
 
 
 @dataclass(frozen=True)
@@ -64,15 +80,27 @@ class TextTask(TaskConfig):
     """What the tasks on whole texts share: how a text becomes one vector, and what reads it."""
 
     pool: str = option(
-        "mean", "mean | max | first | last | attention: a mean by the product with a learnt query"
+        "mean",
+        "mean | max | first | last | attention: a mean by the product with a learnt query",
+        choices=("mean", "max", "first", "last", "attention"),
     )
     head: str = option(
         "linear",
         "linear | dense: a layer and an activation before it, as BERT and RoBERTa have | normed:"
         " and a norm too, as ModernBERT has",
+        choices=("linear", "dense", "normed"),
     )
-    activation: str = option("tanh", "of head=dense or normed: what model.activation may be")
-    bias: bool = option(True, "of the layers of the head")
+    activation: str = option(
+        "tanh",
+        "of head=dense or normed: what model.activation may be",
+        choices=ACTIVATIONS,
+        read_if="task.head=dense|normed",
+    )
+    bias: bool = option(
+        True,
+        "of the layers of the head",
+        read_if="task.head=dense|normed or task.loss!=cosine_embedding|contrastive",
+    )
 
 
 @dataclass(frozen=True)
@@ -80,10 +108,17 @@ class FeaturesTask(TextTask):
     """A text, and columns beside it (`data.columns.features`)."""
 
     features: str = option(
-        "tokens", "how they are given: tokens, a learnt vector each, in front of the text; or text"
+        "tokens",
+        "how they are given: tokens, a learnt vector each, in front of the text; or text",
+        choices=("tokens", "text"),
+        read_if="data.columns.features",
     )
     feature_template: str = option(
-        "{name}: {value}\n", "of features=text: how each is written in front of the text"
+        "{name}: {value}\n",
+        "of features=text: how each is written in front of the text",
+        matches=r"(?s).*\{value\}.*",
+        what="{value} in it, where the value of a column stands",
+        read_if="task.features=text",
     )
 
 
@@ -94,9 +129,14 @@ class ClassifyTask(FeaturesTask):
     name: str = "classify"
     labels: Optional[list[str]] = option(None, "null: inferred from the training split")
     loss: str = option(
-        "cross_entropy", "cross_entropy | log_loss | binary_cross_entropy | mse | mae | huber"
+        "cross_entropy",
+        "what is minimised; mse, mae and huber are between probability and label",
+        choices=("cross_entropy", "log_loss", "binary_cross_entropy", *NUMBERS),
+        plugins="losses",
     )
-    huber_delta: float = option(1.0, "read by loss=huber")
+    huber_delta: float = option(
+        1.0, "where the loss turns from square to straight", above=0, read_if="task.loss=huber"
+    )
 
 
 @dataclass(frozen=True)
@@ -106,18 +146,32 @@ class MultiLabelTask(FeaturesTask):
     name: str = "multilabel"
     labels: Optional[list[str]] = option(None, "null: inferred from the training split")
     loss: str = option(
-        "binary_cross_entropy", "or between probability and label: mse | mae | huber"
+        "binary_cross_entropy",
+        "or between probability and label: mse | mae | huber",
+        choices=("binary_cross_entropy", *NUMBERS),
+        plugins="losses",
     )
-    huber_delta: float = option(1.0, "read by loss=huber")
+    huber_delta: float = option(
+        1.0, "where the loss turns from square to straight", above=0, read_if="task.loss=huber"
+    )
     positive_weight: Any = option(
         "none",
         "multiplies the loss of the labels that a text has: none | balanced (rows without / rows"
         " with it) | a number",
+        words=("none", "balanced"),
+        what="a finite number",
+        above=0,
+        whole=False,
     )
     threshold: Any = option(
         0.5,
         "the probability from which a label is given; tuned: one for each label, the best F1 on the"
         " validation split",
+        words=("tuned",),
+        what="a probability",
+        above=0,
+        below=1,
+        whole=False,
     )
 
 
@@ -126,9 +180,14 @@ class RegressTask(FeaturesTask):
     """One or several numbers for a text."""
 
     name: str = "regress"
-    loss: str = option("mse", "mse | mae | huber")
+    loss: str = option(
+        "mse", "what is minimised, between prediction and number", choices=NUMBERS, plugins="losses"
+    )
     huber_delta: float = option(
-        1.0, "read by loss=huber; in standard deviations where standardize=true"
+        1.0,
+        "where the loss turns from square to straight; in deviations where standardize=true",
+        above=0,
+        read_if="task.loss=huber",
     )
     standardize: bool = option(
         True,
@@ -147,14 +206,33 @@ class TagTask(TaskConfig):
         "first",
         "first | mean | all: which tokens stand for a word: its first, the mean of them, or each is"
         " trained and the first predicts",
+        choices=("first", "mean", "all"),
     )
     head: str = option(
         "linear",
         "linear | dense: a layer and an activation before it | normed: and a norm too, as"
         " ModernBERT has",
+        choices=("linear", "dense", "normed"),
     )
-    activation: str = option("tanh", "of head=dense or normed: what model.activation may be")
-    crf: bool = option(False, "a linear chain scores neighbouring tags together")
+    activation: str = option(
+        "tanh",
+        "of head=dense or normed: what model.activation may be",
+        choices=ACTIVATIONS,
+        read_if="task.head=dense|normed",
+    )
+    crf: bool = option(
+        False,
+        "a linear chain scores neighbouring tags together",
+        needs={
+            "true": (
+                (
+                    "task.align!=all",
+                    "a chain runs over words, and all trains tokens; set first or mean",
+                ),
+                ("task.untagged=null", "a chain is of the tags of all words"),
+            )
+        },
+    )
     valid: bool = option(
         False, "predictions are tags that their scheme allows, the best such sequence"
     )
@@ -173,8 +251,14 @@ class JointTask(TagTask):
     intents: Optional[list[str]] = option(
         None, "the labels of texts; null: inferred from the training split"
     )
-    pool: str = option("mean", "mean | max | first | last: what of a text its label is told from")
-    tags: float = option(1.0, "weight of the loss of tags, beside that of the label, which is 1")
+    pool: str = option(
+        "mean",
+        "mean | max | first | last: what of a text its label is told from",
+        choices=("mean", "max", "first", "last", "attention"),
+    )
+    tags: float = option(
+        1.0, "weight of the loss of tags, beside that of the label, which is 1", at_least=0
+    )
 
 
 @dataclass(frozen=True)
@@ -185,16 +269,18 @@ class ParseTask(TaskConfig):
     labels: Optional[list[str]] = option(
         None, "the relations; null: inferred from the training split"
     )
-    arc: int = option(256, "size of the views of a word that score arcs")
-    label: int = option(64, "size of those that score relations")
+    arc: int = option(256, "size of the views of a word that score arcs", at_least=1)
+    label: int = option(64, "size of those that score relations", at_least=1)
     decode: str = option(
         "mst",
         "mst | greedy: the best tree, or the best head of each word, which need not be a tree",
+        choices=("mst", "greedy"),
     )
     upos: float = option(
         0.0,
         "weight of the loss of parts of speech (column upos), which are learnt beside the tree; 0:"
         " they are not",
+        at_least=0,
     )
 
 
@@ -203,13 +289,18 @@ class SpanCorruptionTask(TaskConfig):
     """Spans of a text are taken out, and written by the decoder of an encoder-decoder model."""
 
     name: str = "span_corruption"
-    share: float = option(0.15, "of the tokens of a text that are taken out")
-    mean_length: float = option(3.0, "of a span, in tokens")
+    share: float = option(0.15, "of the tokens of a text that are taken out", above=0, below=1)
+    mean_length: float = option(3.0, "of a span, in tokens", at_least=1)
     sentinel: str = option(
-        "<extra_id_{i}>", "what stands in the place of span i, from 0: added tokens"
+        "<extra_id_{i}>",
+        "what stands in the place of span i, from 0: added tokens",
+        matches=r"(?s).*\{i\}.*",
+        what="{i} in it, for the number of a span",
     )
     start: Optional[list[str]] = option(
-        None, "the special tokens that a decoder starts from; null: bos, else pad"
+        None,
+        "the special tokens that a decoder starts from; null: bos, else pad",
+        read_if="model.decoder_layers>0",
     )
 
 
@@ -222,21 +313,27 @@ class Seq2SeqTask(TaskConfig):
         "auto",
         "what is made of a source, with {source} in its place; auto: the source, and a new line"
         " after it for a decoder-only model",
+        matches=r"(?s)auto|(?!.*\{source\}.*\{source\}).*\{source\}.*",
+        what="{source} in it once, where the source stands",
     )
     start: Optional[list[str]] = option(
         None,
         "of an encoder-decoder model: the special tokens that a decoder starts from; null: bos,"
         " else pad",
+        read_if="model.decoder_layers>0",
     )
     scores: Optional[list[str]] = option(
         None,
         "of generated answers: exact_match | bleu | chrf | rouge_l; null: those whose library is"
         " installed",
+        choices=SCORES,
     )
     score_tokens: str = option(
         "auto",
         "what BLEU and ROUGE-L count: auto (by the script of the targets) | 13a | intl | zh | char"
         " | none, as in sacrebleu",
+        choices=("auto", "13a", "intl", "zh", "char", "none"),
+        read_if="task.scores=null|bleu|rouge_l",
     )
 
 
@@ -248,24 +345,60 @@ class PairTask(TextTask):
     encoder: str = option(
         "cross",
         "cross: both texts in one sequence; bi: each read apart, and compared by their vectors",
+        choices=("cross", "bi"),
     )
     loss: str = option(
         "cross_entropy",
         "of labels: cross_entropy | cosine_embedding (bi); of scores: mse | mae | huber; of"
         " neither: contrastive (bi)",
+        choices=("cross_entropy", *APART, *NUMBERS),
+        plugins="losses",
+        needs={
+            "cosine_embedding": (
+                _TWO,
+                ("task.positive", "the label of texts that belong together"),
+            ),
+            "contrastive": (
+                _TWO,
+                (
+                    "train.accumulate=1",
+                    "it compares all pairs of a batch; its sum over micro-batches is another loss",
+                ),
+            ),
+        },
     )
-    labels: Optional[list[str]] = option(None, "null: inferred from the training split")
+    labels: Optional[list[str]] = option(
+        None,
+        "null: inferred from the training split",
+        read_if="task.loss=cross_entropy|cosine_embedding",
+    )
     positive: Optional[str] = option(
-        None, "of cosine_embedding: the label of texts that belong together"
+        None,
+        "of cosine_embedding: the label of texts that belong together",
+        read_if="task.loss=cosine_embedding",
     )
     margin: float = option(
-        0.0, "of cosine_embedding: the cosine from which others are pushed apart"
+        0.0,
+        "of cosine_embedding: the cosine from which others are pushed apart",
+        what="a cosine",
+        at_least=-1,
+        below=1,
+        read_if="task.loss=cosine_embedding",
     )
     threshold: float = option(
-        0.5, "of cosine_embedding: the cosine from which two texts belong together"
+        0.5,
+        "of cosine_embedding: the cosine from which two texts belong together",
+        what="a cosine",
+        at_least=-1,
+        at_most=1,
+        read_if="task.loss=cosine_embedding",
     )
-    temperature: float = option(0.05, "of contrastive: cosines are divided by it")
-    huber_delta: float = option(1.0, "read by loss=huber")
+    temperature: float = option(
+        0.05, "of contrastive: cosines are divided by it", above=0, read_if="task.loss=contrastive"
+    )
+    huber_delta: float = option(
+        1.0, "where the loss turns from square to straight", above=0, read_if="task.loss=huber"
+    )
 
 
 @dataclass(frozen=True)
@@ -273,13 +406,19 @@ class SpanTask(TaskConfig):
     """The answer to a question, as a stretch of a context."""
 
     name: str = "span"
-    max_answer: int = option(30, "tokens of an answer")
+    max_answer: int = option(30, "tokens of an answer", at_least=1)
     head: str = option(
         "linear",
         "linear | dense: a layer and an activation before it | normed: and a norm too, as"
         " ModernBERT has",
+        choices=("linear", "dense", "normed"),
     )
-    activation: str = option("tanh", "of head=dense or normed: what model.activation may be")
+    activation: str = option(
+        "tanh",
+        "of head=dense or normed: what model.activation may be",
+        choices=ACTIVATIONS,
+        read_if="task.head=dense|normed",
+    )
 
 
 TASKS = plugins.OfTable("tasks", "options")  # the class of options of each task, by its name

@@ -26,7 +26,7 @@ class BytesTokenizer(TokenizerConfig):
 @dataclass(frozen=True)
 class BpeTokenizer(TokenizerConfig):
     kind: str = "bpe"
-    vocab_size: int = option(4096, "tokens at most, special ones included")
+    vocab_size: int = option(4096, "tokens at most, special ones included", at_least=1)
     lowercase: bool = option(False, "text is lowercased before it is read")
 
 
@@ -35,7 +35,7 @@ class CharTokenizer(TokenizerConfig):
     """A token per character of the training split."""
 
     kind: str = "char"
-    min_count: int = option(1, "a character that is rarer is unknown")
+    min_count: int = option(1, "a character that is rarer is unknown", at_least=1)
     lowercase: bool = option(False, "text is lowercased before it is read")
 
 
@@ -44,10 +44,14 @@ class WordTokenizer(TokenizerConfig):
     """A token per word of the training split."""
 
     kind: str = "word"
-    min_count: int = option(2, "a word that is rarer is unknown")
-    vocab_size: Optional[int] = option(None, "the most frequent words only")
+    min_count: int = option(2, "a word that is rarer is unknown", at_least=1)
+    vocab_size: Optional[int] = option(None, "the most frequent words only", at_least=1)
     lowercase: bool = option(True, "text is lowercased before it is read")
-    segment: str = option("spaces", "spaces | jieba (Chinese; needs jaxsft[text])")
+    segment: str = option(
+        "spaces",
+        "spaces | jieba (Chinese; needs jaxsft[text])",
+        choices=("spaces", "jieba"),
+    )
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class WordPieceTokenizer(TokenizerConfig):
     """Pieces of words with BERT's cleaning, special tokens and frame."""
 
     kind: str = "wordpiece"
-    vocab_size: int = option(8192, "tokens at most, special ones included")
+    vocab_size: int = option(8192, "tokens at most, special ones included", at_least=1)
     lowercase: bool = option(True, "text is lowercased before it is read")
 
 
@@ -64,7 +68,7 @@ class UnigramTokenizer(TokenizerConfig):
     """Pieces by SentencePiece; needs jaxsft[sentencepiece]."""
 
     kind: str = "unigram"
-    vocab_size: int = option(8192, "tokens at most, special ones included")
+    vocab_size: int = option(8192, "tokens at most, special ones included", at_least=1)
     lowercase: bool = option(False, "text is lowercased before it is read")
 
 
@@ -74,4 +78,5 @@ class PretrainedTokenizer(TokenizerConfig):
     path: str = option(
         "???",
         "a folder with a vocabulary, that file itself, a run directory, or hub:owner/name@revision",
+        hub="folder",
     )

@@ -196,21 +196,7 @@ def _doubtless(rows: Sequence[Row], name: str, split: str) -> Sequence[Row]:
 
     Raises DataError where the column may say whether they are to be used.
     """
-    kind = re.sub(r"[^a-z]", "", name.lower())
-    kind = "status" if kind.endswith("status") else kind
-    kind = next(
-        (
-            k
-            for k in (
-                kind,
-                kind.removeprefix("is"),
-                kind.removeprefix("was"),
-                kind.removeprefix("has"),
-            )
-            if k in _KNOWN
-        ),
-        kind,
-    )
+    kind = _kind(name)
     if kind not in _KNOWN:
         return rows
     found = [(row, row.fields[name]) for row in rows if row.fields.get(name) not in (None, "")]
@@ -244,6 +230,18 @@ def _doubtless(rows: Sequence[Row], name: str, split: str) -> Sequence[Row]:
         "verdict",
         f"{_option('', name, '<value>')}, or {ANY}",
     )
+
+
+def may_speak(name: str) -> bool:
+    """Returns whether a column of this name may say something about the use of rows."""
+    return name == ANSWER or name in SKIPPED or _kind(name) in _KNOWN
+
+
+def _kind(name: str) -> str:
+    kind = re.sub(r"[^a-z]", "", name.lower())
+    kind = "status" if kind.endswith("status") else kind
+    bare = (kind.removeprefix(prefix) for prefix in ("is", "was", "has"))
+    return next((k for k in (kind, *bare) if k in _KNOWN), kind)
 
 
 _KNOWN = OUT | IN | GOLD | VERDICTS | SPLIT | FOLD

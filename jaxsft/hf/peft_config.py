@@ -19,7 +19,7 @@ _USED = (
     "peft_type r lora_alpha rank_pattern alpha_pattern use_rslora use_dora init_lora_weights bias"
     " num_virtual_tokens prefix_projection"
 )
-_USED += " num_transformer_submodules"
+_USED += " num_transformer_submodules modules_to_save"
 # Names, what only training reads, and what the names and the shapes of the tensors say again.
 _INERT = """
 task_type auto_mapping peft_version base_model_name_or_path revision inference_mode runtime_config
@@ -33,7 +33,7 @@ prompt_tuning_init prompt_tuning_init_text tokenizer_name_or_path tokenizer_kwar
 # Further weights, or another computation. Of a key that is not known here nobody can say that it is
 # neither; off, it asks for nothing.
 _REFUSED = """
-modules_to_save layer_replication alora_invocation_tokens use_qalora megatron_config
+layer_replication alora_invocation_tokens use_qalora megatron_config
 trainable_token_indices target_parameters lora_bias
 velora_config monteclora_config use_bdlora arrow_config kasa_config
 """
@@ -63,7 +63,10 @@ def check(config: Path, values: Mapping[str, Any], options: AdapterConfig) -> No
         )
     there, here = {"adapter": names[kind]}, {"adapter": options.name}
     if isinstance(options, LowRank):
-        there |= {"adapter.rank": values.get("r"), "adapter.alpha": values.get("lora_alpha")}
+        most = max([values.get("r") or 0, *(values.get("rank_pattern") or {}).values()])
+        # smaller ones are filled up by zeros
+        rank = most if options.rank == most else values.get("r")
+        there |= {"adapter.rank": rank, "adapter.alpha": values.get("lora_alpha")}
         there["adapter.scaling"] = "sqrt" if values.get("use_rslora") else "rank"
         here |= {
             "adapter.rank": options.rank,
@@ -97,7 +100,7 @@ def check(config: Path, values: Mapping[str, Any], options: AdapterConfig) -> No
         )
         raise ConfigError(f"{config}: {key}={value!r:.60}: {why}")
     if values.get("bias", "none") not in ("none", None):
-        raise ConfigError(f"{config}: bias={values['bias']}: is not read; expected none")
+        raise ConfigError(f"{config}: bias={values['bias']:.40}: is not read; expected none")
 
 
 TYPES: Mapping[str, tuple[type, ...]] = {
@@ -111,6 +114,11 @@ TYPES: Mapping[str, tuple[type, ...]] = {
 
 def _check_types(config: Path, values: Mapping[str, Any]) -> None:
     """Raises ConfigError where what is computed with is of another type."""
+    names = values.get("modules_to_save") or []
+    if not isinstance(names, list) or not all(isinstance(x, str) and x for x in names):
+        raise ConfigError(
+            f"{config}: modules_to_save={names!r:.40}: expected a list of names of modules"
+        )
     for key, types in TYPES.items():
         value = values.get(key)
         if value is not None and (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,10 +19,11 @@ from jaxsft import documents
 from jaxsft.config.adapters import IA3, AdapterConfig, LowRank, Prefix, Prompt
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import CheckpointError, ConfigError
-from jaxsft.hf import peft_config
-from jaxsft.hf.families.family import Family, Head
+from jaxsft.hf import peft_config, peft_saved
+from jaxsft.hf.families.family import Family, Head, Move
 from jaxsft.hf.peft_write import (
     CONFIG,
+    LABELS,
     ROOT,
     WEIGHTS,
     Module,
@@ -36,6 +37,7 @@ from jaxsft.hf.peft_write import (
 )
 from jaxsft.sharding.weights import Flat, WeightSpec
 
+OfHead = Callable[..., tuple[Sequence[Move], Collection[str]]]
 Puts = Callable[[np.ndarray], Iterable[tuple[str, str, np.ndarray]]]
 Wanted = dict[str, tuple[tuple[int, ...], Puts]]
 # the leaves of the parts of a module that have an adapter, by path
@@ -70,14 +72,22 @@ def read(
     model: ModelConfig,
     family: Family,
     head: Head | None = None,
+    frozen: Mapping[str, Any] | None = None,
+    of_head: OfHead | None = None,
 ) -> Flat:
-    """Reads the weights of `adapters/` of a model from a folder of PEFT.
+    """Reads the weights of a model from a folder of PEFT: those of `adapters/`, and whole ones
+    (`modules_to_save`).
+
 
     Args:
       options: which must be those that the folder was trained with.
       weights: of the model, flat; those of the adapter that are made from the base stay.
+      frozen: which weights are not trained, as of `peft_saved.saved`; None: none.
+      of_head: as `peft_saved.head_of`, but for its first two arguments and with what the folder
+        says of labels in the third; None: no head of a task is taken.
 
-    Returns: the leaves of `adapters/` that the folder holds, as numpy arrays by their paths.
+    Returns: the leaves of `adapters/` and what else the folder holds, as numpy arrays by their
+      paths.
 
     Raises:
       ConfigError: the options are others than the folder's, or what it computes has no place in
@@ -96,6 +106,7 @@ def read(
             options,
             weights,
             tied(model, head),
+            family,
         )
     for full, (shape, puts) in wanted.items():
         if full not in source.tensors:
@@ -110,9 +121,45 @@ def read(
             )
         for path, leaf, value in puts(source.tensors[full]):
             _put(out, path, leaf, value)
-    if left := sorted(set(source.tensors) - set(wanted)):
+    whole = {
+        name.removeprefix(ROOT): tensor
+        for name, tensor in source.tensors.items()
+        if name.startswith(ROOT) and name not in wanted
+    }
+    taken, over = peft_saved.saved(
+        source.values,
+        whole,
+        peft_saved.of_base(family, head, specs) if family else [],
+        tied(model, head) if model else None,
+        frozen,
+        family,
+    )
+    heads, more = _of_head(source, whole, of_head) if of_head and whole else ((), ())
+    for move in (*taken, *heads):
+        if move.theirs not in whole or whole[move.theirs].shape != move.shape:
+            has = whole[move.theirs].shape if move.theirs in whole else None
+            raise CheckpointError(
+                f"{folder}: has {'no' if has is None else list(has)} {ROOT}{move.theirs}, expected"
+                f" {list(move.shape)}, a whole weight (modules_to_save)"
+            )
+        peft_saved.put(out, weights, move, whole[move.theirs])
+    known = {*wanted, *(ROOT + name for name in (*over, *more))}
+    known |= {ROOT + move.theirs for move in (*taken, *heads)}
+    if left := sorted(set(source.tensors) - known):
         raise CheckpointError(f"{folder}: has {left[0]}, for which this model has no place")
     return out
+
+
+def _of_head(
+    source: Source, whole: Mapping[str, np.ndarray], of_head: OfHead
+) -> tuple[Sequence[Move], Collection[str]]:
+    """Returns what `peft_saved.head_of` does, with what the folder says of its labels."""
+    file = source.folder / LABELS
+    labels = documents.read_json(file, CheckpointError, dict, 1 << 24) if file.is_file() else {}
+    try:
+        return of_head(whole, source.values.get("modules_to_save") or [], labels)
+    except ConfigError as error:
+        raise ConfigError(f"{source.folder}: {error}") from None
 
 
 def _opened(folder: Path) -> Source:
@@ -188,6 +235,7 @@ def _modules(
     options: AdapterConfig,
     weights: Flat,
     output: str | None,
+    family: Family,
 ) -> Wanted:
     """Returns for each tensor its shape and a function to (path, leaf, array) of our weights."""
     out: Wanted = {}
@@ -201,6 +249,8 @@ def _modules(
             theirs,
             plain=len(module.parts) == 1 and bool(module.spec.inputs),
         )
+        if not module.spec.inputs:
+            peft_saved.check_copies(theirs, family, peft_saved.MERGE)
         out |= _low_rank(source, module, parts, options, *_rank(source, module, parts, options))
         if any("magnitude" in leaves for leaves in parts.values()):
             size = sum(math.prod(spec.shape) for spec in _outputs(module))
@@ -217,7 +267,7 @@ def _modules(
             if not any(peft_config.matches(key, theirs) for theirs in found)
         ]:
             raise ConfigError(
-                f"{source.folder / CONFIG}: {pattern} has {bad[0]}, which is no module of this"
+                f"{source.folder / CONFIG}: {pattern} has {bad[0]:.60}, which is no module of this"
                 " adapter; check adapter.target"
             )
     return out
@@ -236,11 +286,15 @@ def _rank(source: Source, module: Module, parts: Parts, options: LowRank) -> tup
     fits = sorted(
         {options.rank, options.rank * len(parts)} if len(module.parts) > 1 else {options.rank}
     )
-    if rank not in fits:
+    is_less = (
+        type(rank) is int and rank < options.rank and getattr(options, "init", "zero") == "zero"
+    )
+    if rank not in fits and not is_less:
         of = f" for {len(parts)} parts of one layer" if len(parts) > 1 else ""
         raise ConfigError(
             f"{source.folder / CONFIG}: {module.theirs} has rank {rank}, expected"
             f" {' or '.join(map(str, fits))}{of}, as adapter.rank={options.rank}"
+            + (f"; set adapter.rank={rank}" if rank > options.rank else "")
         )
     grow = math.sqrt if options.scaling == "sqrt" else float
     there, here = alpha / grow(rank), options.alpha / grow(options.rank)
@@ -277,7 +331,7 @@ def _low_rank(
         rows = {
             path: (
                 slice(i * options.rank, (i + 1) * options.rank)
-                if rank != options.rank
+                if rank > options.rank
                 else slice(None)
             )
             for i, path in enumerate(order)
@@ -287,9 +341,17 @@ def _low_rank(
         ]
         second = functools.partial(_slices, source, module, parts, rows)
     scaled = second if scale == 1 else lambda x: second(x * np.float32(scale))
+    # columns of zeros beside rows of zeros: they change no number, and have no gradient
+    more = max(options.rank - rank, 0)
     return {
-        f"{ROOT}{module.theirs}.{a}": ((rank, inputs), first),
-        f"{ROOT}{module.theirs}.{b}": ((outputs, rank), scaled),
+        f"{ROOT}{module.theirs}.{a}": (
+            (rank, inputs),
+            lambda x: first(np.pad(x, ((0, more), (0, 0)))),
+        ),
+        f"{ROOT}{module.theirs}.{b}": (
+            (outputs, rank),
+            lambda x: scaled(np.pad(x, ((0, 0), (0, more)))),
+        ),
     }
 
 

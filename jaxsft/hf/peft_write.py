@@ -17,13 +17,15 @@ from jaxsft import rundir
 from jaxsft.config.adapters import IA3, AdapterConfig, LowRank, Prefix, Prompt
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
+from jaxsft.hf import peft_saved
 from jaxsft.hf.families.family import Family, Head, Slot, moves
 from jaxsft.hf.families.transforms import Transform
+from jaxsft.hf.peft_saved import MERGED
 from jaxsft.sharding.weights import Flat, WeightSpec
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+LABELS = "labels.json"  # beside them: id2label, label2id and problem_type
 ROOT = "base_model.model."
-MERGED = "export the merged weights"
 PAIRS = "SEQ_2_SEQ_LM"  # of an encoder-decoder model
 # by kind of head
 TYPES = {"lm": "CAUSAL_LM", "text": "SEQ_CLS", "tag": "TOKEN_CLS", "span": "QUESTION_ANS"}
@@ -91,21 +93,23 @@ def write(
     head: Head | None = None,
     kind: str | None = None,
     base: str | None = None,
+    frozen: Mapping[str, Any] | None = None,
 ) -> int:
     """Writes the two files; the number of tensors comes back.
 
     Args:
-      weights, specs: of the whole model, flat; only `adapters/` and the head of the task are
-        written.
+      weights, specs: of the whole model, flat; what is written are `adapters/`, the head of the
+        task, and modules of the base that were trained themselves.
       family, head, kind: as of the base: which names its weights have.
       base: the name or folder of the base, as `base_model_name_or_path`.
+      frozen: which weights were not trained, as of `peft_saved.written`; None: all of the base.
 
     Raises:
       ConfigError: PEFT has no adapter that computes this.
     """
     known = modules(family, head, specs)
     if isinstance(options, LowRank):
-        values, tensors = _low_rank(options, weights, known, model, head)
+        values, tensors = _low_rank(options, weights, known, tied(model, head), family)
     elif isinstance(options, IA3):
         values, tensors = _ia3(weights, known)
     elif isinstance(options, Prefix | Prompt):
@@ -119,7 +123,15 @@ def write(
         "inference_mode": True,
         "task_type": PAIRS if model.decoder_layers else TYPES.get(kind or ""),
     }
-    if saved := _heads(head, weights, specs, kind):
+    saved = _heads(head, weights, specs, kind) | peft_saved.written(
+        peft_saved.of_base(family, head, specs),
+        weights,
+        frozen or {},
+        values.get("target_modules", ()),
+        tied(model, head),
+        family,
+    )
+    if saved:
         common["modules_to_save"] = sorted({name.rsplit(".", 1)[0] for name in saved})
         tensors |= {ROOT + name: value for name, value in saved.items()}
     folder = Path(folder)
@@ -218,8 +230,8 @@ def _low_rank(
     options: LowRank,
     weights: Flat,
     known: Mapping[str, Module],
-    model: ModelConfig,
-    head: Head | None,
+    output: str | None,
+    family: Family,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Returns config and tensors of low-rank adapters.
 
@@ -241,8 +253,9 @@ def _low_rank(
             conv.add(not module.how.turned)
             tensors |= {f"{name}.lora_A.weight": a.T, f"{name}.lora_B.weight": b.T}
         else:
+            peft_saved.check_copies(theirs, family, MERGED)
             tensors |= {f"{name}.lora_embedding_A": a.T, f"{name}.lora_embedding_B": b.T}
-            if output := tied(model, head):  # the same product, the other way round
+            if output:  # the same product, the other way round
                 if any("magnitude" in leaves for leaves in parts.values()):
                     raise tied_lengths(theirs, output)
                 tensors |= {f"{ROOT}{output}.lora_A.weight": b, f"{ROOT}{output}.lora_B.weight": a}

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from jaxsft.config.tasks import SCORES
 from jaxsft.errors import ConfigError
 
-SCORES = ("exact_match", "bleu", "chrf", "rouge_l")
 # of sacrebleu; those that download a model are left out
 TOKENIZERS = ("13a", "intl", "zh", "char", "none")
 

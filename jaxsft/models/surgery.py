@@ -37,8 +37,13 @@ FIELDS = (
 NONE = {f.name: f.default for f in dataclasses.fields(ModelConfig) if f.name in FIELDS}
 
 
+def changes(model: ModelConfig, name: str) -> bool:
+    """Whether the option of this name is set."""
+    return getattr(model, name) != NONE[name]
+
+
 def asked(model: ModelConfig) -> bool:
-    return any(getattr(model, name) != value for name, value in NONE.items())
+    return any(changes(model, name) for name in NONE)
 
 
 def without(model: ModelConfig) -> ModelConfig:

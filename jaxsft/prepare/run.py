@@ -17,12 +17,13 @@ from typing import Any
 
 import jaxsft
 from jaxsft import plugins, rundir
-from jaxsft.config import compose, validate
+from jaxsft.config import validate
 from jaxsft.config.schema import Columns, DataFiles, PrepareConfig
 from jaxsft.data import formats, prepared
 from jaxsft.data.formats import Bad, Row, tfds
+from jaxsft.data.ledger import Aside
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.prepare import stage_runner, stages
+from jaxsft.prepare import left_rows, stage_runner, stages
 from jaxsft.prepare.spool import Spool
 from jaxsft.prepare.stage import Context, Report, Stage
 from jaxsft.prepare.stage_runner import Entry
@@ -55,7 +56,7 @@ def prepare(
         the wrong kind.
     """
     plugins.begin()
-    validate.validate_each(compose.flat(compose.to_dict(config)))
+    validate.each(config)
     if config.output.format not in WRITTEN:
         raise ConfigError(
             f"output.format={config.output.format}: expected one of {', '.join(WRITTEN)}"
@@ -85,7 +86,15 @@ def prepare(
         if forced:
             for stale in (path for path in work.iterdir() if path.is_dir()):
                 shutil.rmtree(stale)
-        rows = {name: _read(config.data, path, name) for name, path in _paths(config.data).items()}
+        rows = {
+            name: left_rows.marked(
+                functools.partial(_read, config.data, path, name),
+                config.data,
+                "" if config.data.path else name,
+                [e.options for e in entries],
+            )
+            for name, path in _paths(config.data).items()
+        }
         sets = stage_runner.run([reading, *entries], rows, work, key, config.workers)
         _not_too_many(reading, config.data.max_dropped)
         _some_rows([reading, *entries], sets)
@@ -169,9 +178,12 @@ def _as_written(data: DataFiles, found: Mapping[str, Any]) -> DataFiles:
 
 
 class Read(Stage):
-    """The rows of a reader, and what stands for those that cannot be read."""
+    """The rows of a reader, and what stands for those that cannot be read or are not to be used."""
 
-    def row(self, row: Row | Bad, state: Any, report: Report) -> Row | None:
+    def row(self, row: Row | Bad | Aside, state: Any, report: Report) -> Row | None:
+        if isinstance(row, Aside):
+            report.dropped.append((f"{row.file}:{row.line}", row.reason))
+            return None
         if isinstance(row, Bad):
             report.dropped.append((row.where, f"{UNREADABLE}: {row.reason}"))
             return None
@@ -257,10 +269,11 @@ def _read(data: DataFiles, path: str, split: str) -> Iterator[Row | Bad]:
 
 def _not_too_many(reading: Entry, most: float) -> None:
     for split, report in reading.reports.items():
-        if len(report.dropped) > most * reading.read[split]:
-            where, reason = next(iter(report.dropped))
+        bad = [one for one in report.dropped if one[1].startswith(UNREADABLE)]
+        if len(bad) > most * reading.read[split]:
+            where, reason = bad[0]
             raise DataError(
-                f"{len(report.dropped)} of {reading.read[split]} rows of {split} cannot be read,"
+                f"{len(bad)} of {reading.read[split]} rows of {split} cannot be read,"
                 f" more than data.max_dropped={most:g}; the first is {where}:"
                 f" {reason.partition(': ')[2]}"
             )

@@ -7,6 +7,7 @@ beside it, in percent, and keeps its size. That is why a chart is readable on a 
 script.
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -54,6 +55,7 @@ class Chart:
     y_ticks: list[tuple[float, str]]
     broken: int = 0
     note: str = ""
+    other: "Chart | None" = None  # the same on the other scale, where all values are above 0
 
 
 def charts(rows: Sequence[dict[str, Any]], first: str = "") -> list[Chart]:
@@ -113,10 +115,15 @@ def _loss(rows: Sequence[dict[str, Any]]) -> Chart:
     if len(checks):
         found.append(("validation", checked, checks, "check dotted"))
     both = np.concatenate([values, checks])
+    finite = both[np.isfinite(both)]
+    scales = {
+        False: chart("Loss", found, zero=curves.from_zero(both)),
+        True: chart("Loss", found, log=True, note="log scale")
+        if len(finite) and finite.min() > 0
+        else None,
+    }
     log = curves.needs_log_scale(both)
-    return chart(
-        "Loss", found, log=log, zero=curves.from_zero(both), note="log scale" if log else ""
-    )
+    return dataclasses.replace(scales[log], other=scales[not log])
 
 
 def chart(
@@ -234,6 +241,7 @@ def _axis(finite: np.ndarray, zero: bool) -> tuple[float, float, list[float]]:
 def _log_axis(finite: np.ndarray) -> tuple[float, float, list[float]]:
     """Returns the ends of an axis in powers of ten, and a tick for each power."""
     low, high = math.floor(math.log10(finite.min())), math.ceil(math.log10(finite.max()))
+    high = max(high, low + 1)
     every = max(1, round((high - low) / 6))
     return low, high, [10.0**power for power in range(low, high + 1, every)]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxsft.config.metric_names import repeated
-from jaxsft.config.validate import COUNTS
+from jaxsft.config.rules import COUNTS
 from jaxsft.rundir import number
 
 # What is told of the training itself beside the loss, by its title.

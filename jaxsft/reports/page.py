@@ -2,7 +2,8 @@
 
 The page is `templates/page.html.jinja` with `page.css` inside it; everything that a run holds goes
 through Jinja's escaping. It works without a script: the few lines of `page.js` only open the
-examples of a cell of a confusion matrix when the cell is clicked.
+examples of a cell of a confusion matrix when the cell is clicked, and draw the loss on the other
+scale.
 """
 
 import base64

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
@@ -11,11 +10,13 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxsft.compat import auto_axes
+from jaxsft.config import resolve as resolving
 from jaxsft.config.schema import MeshConfig
 from jaxsft.errors import ConfigError
+from jaxsft.sharding import platforms
 from jaxsft.sharding.weights import WeightSpec, flatten
 
-AXES = ("data", "fsdp", "tensor")
+AXES = resolving.AXES
 # Of activations `[rows, sequence, ...]`. A `context` mesh axis, which spreads long rows, is to be
 # the sequence's, once attention can work on parts.
 ACTIVATIONS: dict[str, tuple[str, ...] | None] = {"rows": ("data", "fsdp"), "sequence": None}
@@ -48,21 +49,7 @@ def resolve(config: MeshConfig, rows: int | None = None) -> MeshConfig:
     Raises:
       ConfigError: the other axes do not divide the devices.
     """
-    given = {axis: getattr(config, axis) for axis in AXES}
-    if "auto" not in given.values():
-        return config
-    (free,) = (axis for axis, n in given.items() if n == "auto")
-    others = math.prod(n for n in given.values() if n != "auto")
-    if jax.device_count() % others:
-        wanted = " ".join(f"mesh.{axis}={n}" for axis, n in given.items())
-        raise ConfigError(
-            f"{wanted}: {others} does not divide the {jax.device_count()} devices; give"
-            f" mesh.{free}= as a number"
-        )
-    left = jax.device_count() // others
-    if free == "data" and rows and jax.process_count() == 1:
-        left = math.gcd(left, max(rows // config.fsdp, 1))
-    return dataclasses.replace(config, **{free: left})
+    return resolving.mesh(config, platforms.facts(), rows)
 
 
 def make_mesh(config: MeshConfig) -> Mesh:

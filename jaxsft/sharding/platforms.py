@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 
+from jaxsft.config.facts import Device
 from jaxsft.errors import ConfigError
 
+BF16_FLAGS = {"amx_bf16", "avx512_bf16"}
 INSTALL = {
     "cuda": "jaxsft[cuda] and a driver of NVIDIA",
     "gpu": "jaxsft[cuda] and a driver of NVIDIA",
@@ -38,6 +42,25 @@ def devices() -> list[Any]:
             " JAX_PLATFORMS=cpu runs without it"
             + (f" ({why[:200]})" if why and names and not needs else "")
         ) from error
+
+
+def facts() -> Device:
+    """Return what the config must know of the devices of all processes."""
+    kind = {"cuda": "gpu", "rocm": "gpu"}.get(jax.default_backend(), jax.default_backend())
+    return Device(kind, jax.device_count(), jax.process_count(), kind == "cpu" and has_bf16())
+
+
+@functools.cache
+def has_bf16(cpuinfo: str = "/proc/cpuinfo") -> bool:
+    """Return whether this CPU has instructions for products of bfloat16; False where Linux does not
+    tell.
+    """
+    try:
+        text = Path(cpuinfo).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return not BF16_FLAGS.isdisjoint(flags.split())
 
 
 def unused_gpu(found: Sequence[Any]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from jaxsft import plugins
 from jaxsft.config import tasks as options
+from jaxsft.config.option import declarations
 from jaxsft.data import records
 from jaxsft.data.records import Kind
 from jaxsft.errors import ConfigError
@@ -22,7 +23,6 @@ OF_TOKENS = ("loss", "perplexity", "token_accuracy", "tokens")
 ANSWERS = ("stopped", "generated_rows")
 TRUNCATED = ("error", "drop", "truncate_left", "truncate_right")
 ANY = (*TRUNCATED, "window", "head_tail", "sentence")
-OF_NUMBERS = ("mse", "mae", "huber")  # losses between numbers
 
 
 def _given(spec: TaskSpec, config: Any) -> tuple[str, ...]:
@@ -53,7 +53,6 @@ class TaskSpec:
       metric: the one that chooses the checkpoint under `evaluation.metric=auto`; None: it hangs on
         the data.
       lower_is_better: those of which less is better.
-      losses: what `task.loss` may be, where the task has it.
       causal: what the model's attention must be; None where both work.
       decoder: whether the decoder of an encoder-decoder model writes: no | may | must.
       generates: answers are generated from `prompt` and scored against `reference`.
@@ -79,7 +78,6 @@ class TaskSpec:
     names_of: Callable[[TaskSpec, Any], tuple[str, ...]] = _given
     metric: str | None = "loss"
     lower_is_better: tuple[str, ...] = ("loss", "perplexity")
-    losses: tuple[str, ...] = ()
     causal: bool | None = None
     decoder: str = "no"
     generates: bool = False
@@ -108,6 +106,17 @@ class TaskSpec:
     @property
     def over_vocabulary(self) -> bool:
         return self.about == "tokens"
+
+    @property
+    def has_lm_head(self) -> bool:
+        """Whether its head is the output matrix of a language model."""
+        return self.head == "lm"
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """What `task.loss` may be, plug-ins left out; none where the task has no such option."""
+        loss = declarations(self.options).get("loss")
+        return loss.accepts.choices if loss else ()
 
     def metric_names(self, config: Any) -> tuple[str, ...]:
         """Returns the names that evaluation gives with this config, those of `evaluation.metrics`
@@ -209,7 +218,6 @@ CLASSIFY = TaskSpec(
     output="label",
     metric="accuracy",
     metrics=("loss", "accuracy", "rows", *names.LABEL[1:]),
-    losses=("cross_entropy", "log_loss", "binary_cross_entropy", *OF_NUMBERS),
     head="text",
     problems=("single_label_classification",),
     pipeline="text-classification",
@@ -224,7 +232,6 @@ MULTILABEL = TaskSpec(
     metric="f1_micro",
     metrics=("loss", *names.LABEL_SETS),
     lower_is_better=("loss", "hamming_loss"),
-    losses=("binary_cross_entropy", *OF_NUMBERS),
     head="text",
     problems=("multi_label_classification",),
     pipeline="text-classification",
@@ -240,7 +247,6 @@ REGRESS = TaskSpec(
     metrics=("loss", *names.NUMBERS, "rows"),
     names_of=_of_targets,
     lower_is_better=("loss", *names.ERRORS),
-    losses=OF_NUMBERS,
     head="text",
     problems=("regression",),
     pipeline="text-classification",
@@ -314,7 +320,7 @@ SEQ2SEQ = TaskSpec(
     about="tokens",
     output="target",
     metrics=(*OF_TOKENS, *text_overlap.SCORES, *ANSWERS),
-    causal=None,  # true of a decoder-only model, false of an encoder; see config/validate.py
+    causal=None,  # true of a decoder-only model, false of an encoder; see config/rules.py
     decoder="may",
     generates=True,
     can_generate=True,
@@ -333,7 +339,6 @@ PAIR = TaskSpec(
     metrics=("loss", *names.LABEL, *names.NUMBERS, *retrieval.NAMES, "rows"),
     names_of=_of_pair,
     lower_is_better=("loss", *names.ERRORS),
-    losses=("cross_entropy", "cosine_embedding", "contrastive", *OF_NUMBERS),
     head="text",
     problems=("single_label_classification", "regression"),
     pipeline="sentence-similarity",

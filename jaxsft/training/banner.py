@@ -133,8 +133,10 @@ def banner(config: Config, run_dir: str | Path, said: dict[str, Any]) -> str:
     peak = (
         "peak unknown" if said["peak"] is None else f"peak {said['peak'] / 1e12:,.0f} TFLOP/s each"
     )
+    why = dict(config.origins).get("precision")
+    precision = f"{config.precision} ({why})" if why else config.precision
     lines.append(
-        f"device     {said['devices']} ({peak}), {config.precision}, {said['memory']},"
+        f"device     {said['devices']} ({peak}), {precision}, {said['memory']},"
         f" {flops_text(said['flops'])} of the model"
     )
     return "\n".join(lines + [f"note       {note}" for note in said["notes"]])

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsft import rundir
+from jaxsft import patterns, rundir
 from jaxsft.data.chat.template_variables import pinned
 from jaxsft.data.template_files import FURTHER
 from jaxsft.data.tokenizers.special_tokens import A, B, Frames
@@ -24,7 +24,7 @@ from jaxsft.hf import families, peft_write, read
 from jaxsft.hf import write as exported
 from jaxsft.hf.families import decoders
 from jaxsft.hf.families.family import Family, Head
-from jaxsft.models import adapters
+from jaxsft.models import adapters, surgery
 from jaxsft.sharding.weights import Flat, WeightSpec, flatten
 from jaxsft.tasks.base import Task
 from jaxsft.training import open_folder, partition
@@ -36,7 +36,6 @@ UNSAID = (
     "a tokenizer.json cannot say how such words are found; train on texts with blanks between"
     " words, and tokenizer.segment=spaces"
 )
-LABELS = "labels.json"  # beside an adapter for PEFT: id2label, label2id and problem_type
 SHARD = 4 * 10**9  # bytes of a file
 OF_LABELS = ("id2label", "label2id", "num_labels", "problem_type")
 
@@ -241,8 +240,14 @@ def _peft(
             " cannot say; leave the option out"
         )
     base = config.model.pretrained or config.train.init_from
+    frozen = flatten(partition.frozen_mask(run.parts.specs, config.train.freeze, config.adapter))
+    _check_base(run, frozen)
     with rundir.atomic_folder(to) as folder:
-        about = {"kind": kind, "base": None if base is None else str(base)}
+        about = {
+            "kind": kind,
+            "base": None if base is None else str(base),
+            "frozen": frozen,
+        }
         weights, specs = _head(
             run.parts.task, head, flatten(partition.join(run.params)), flatten(run.parts.specs)
         )
@@ -251,12 +256,36 @@ def _peft(
         )
         if labels := _about_task(run.parts.task):
             # for from_pretrained of the base, whose config.json has those of another task
-            rundir.write_json(folder / LABELS, labels)
+            rundir.write_json(folder / peft_write.LABELS, labels)
     return {
         "class": f"PEFT {config.adapter.name} of {family.architecture + head.suffix}",
         "tensors": count,
         "dtypes": {"F32": count},
     }
+
+
+def _check_base(run: Run, frozen: Mapping[str, Any]) -> None:
+    """Raises ConfigError where an adapter stands beside frozen weights that its base, as others
+    open it, does not have.
+    """
+    config = run.parts.config
+    what = next((name for name in surgery.NONE if surgery.changes(config.model, name)), None)
+    if what is not None:
+        raise ConfigError(
+            f"export.adapter=peft: model.{what} made another model of"
+            f" {config.model.pretrained}, which PEFT would open as it was; leave the option out"
+        )
+    for pattern in hf.resets(config):
+        for path, spec in flatten(run.parts.specs).items():
+            hits = [patterns.full(pattern, p, "init") for p in patterns.paths_of(path, spec)]
+            if not path.startswith(("head/", "adapters/")) and np.any(
+                np.logical_and(hits, frozen[path])
+            ):
+                raise ConfigError(
+                    f"export.adapter=peft: {path} started anew (train.init_fresh or model.init) and"
+                    " was not trained, so that the base which PEFT opens has other values; leave"
+                    " the option out"
+                )
 
 
 def _config(

@@ -45,13 +45,13 @@ def train(config: Config, write_more: Callable[[Path], Any] = lambda run_dir: No
     platforms.devices()
     device.keep_programs(config.compilation_cache)
     device.keep_memory()
-    config = setup.resolve(config)
+    asked, config = config, setup.resolve(config)
     with hosts.collective_errors(), stages.ended():
         options = compose.flat(compose.to_dict(config)).items()
         own = ("hosts.", "run_dir")
         # before arrays are placed: another mesh would hang
         hosts.check_same({f"option {k}": v for k, v in options if not k.startswith(own)})
-        with recorder.opened(config) as records:
+        with recorder.opened(config, asked) as (records, config):
             result = _train_one(config, records)
             if result.stopped_by is None and hosts.first():
                 write_more(result.run_dir)

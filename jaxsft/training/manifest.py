@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import importlib.metadata
 import math
@@ -127,6 +128,20 @@ def check_config(run_dir: Path, config: Config) -> None:
             f"run_dir={run_dir} holds a run with {k}={before.get(k)}, this one has"
             f" {k}={now.get(k)}; choose another run_dir="
         )
+
+
+def kept(run_dir: Path, asked: Config, config: Config) -> Config:
+    """The config of a run that goes on: what `precision=auto` came to where it began stays,
+    whatever this machine would choose.
+    """
+    path = run_dir / "config.yaml"
+    if asked.precision != "auto" or not path.exists():
+        return config
+    before = compose.read(path).precision
+    if before in ("auto", config.precision):
+        return config
+    origins = (*config.origins, ("precision", "as the run began"))
+    return dataclasses.replace(config, precision=before, origins=origins)
 
 
 def check_unchanged(run_dir: Path, place: str | Path, facts: dict[str, Any]) -> None:

@@ -38,7 +38,7 @@ def partition(
     Raises:
       ConfigError: a pattern matches nothing, or everything is frozen.
     """
-    frozen = _frozen(specs, freeze, adapter)
+    frozen = frozen_mask(specs, freeze, adapter)
     edges: dict[tuple[str, ...], set[int]] = {}
     _find_edges(params, frozen, (), edges)
     cut_params, cut_frozen = _cut(params, frozen, (), edges)
@@ -53,8 +53,8 @@ def partition(
     return trainable, _select(cut_params, cut_frozen, 1.0)
 
 
-def _frozen(specs: Tree, freeze: Sequence[str], adapter: AdapterConfig) -> Tree:
-    """1 where a parameter is frozen, 0 where it is trained; `[n]` of a stack whose layers
+def frozen_mask(specs: Tree, freeze: Sequence[str], adapter: AdapterConfig) -> Tree:
+    """Returns 1 where a parameter is frozen, 0 where it is trained; `[n]` of a stack whose layers
     differ."""
     rules = [(p, 1.0) for p in freeze]
     if adapter.name == NoAdapter.name:

@@ -17,6 +17,7 @@ import numpy as np
 from flax import linen as nn
 
 from jaxsft import halves, patterns, remote, rundir
+from jaxsft.config.model import Computation, StartingPoint
 from jaxsft.config.schema import Config, ModelConfig, PretrainedTokenizer
 from jaxsft.data import hub
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
@@ -24,7 +25,6 @@ from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.hf import read as pretrained
 from jaxsft.hf import trained_heads, write
 from jaxsft.hf.families.family import Head
-from jaxsft.models import surgery
 from jaxsft.models.transformer import Params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding.weights import Flat, flatten
@@ -33,18 +33,7 @@ from jaxsft.training.components import Components
 MODULES = "modules.json"  # in a folder of sentence-transformers
 NAME = "pretrained.json"  # in a run directory: what it started from
 # stay the user's
-USERS = (
-    "dropout",
-    "attention",
-    "remat",
-    "unroll",
-    "pretrained",
-    "init",
-    "part",
-    "vectors",
-    "train_rows",
-    *surgery.FIELDS,
-)
+USERS = tuple(f.name for part in (Computation, StartingPoint) for f in dataclasses.fields(part))
 # read where logits over the vocabulary are made
 OF_VOCABULARY = ("tied", "head_bias", "logit_softcap")
 
@@ -278,7 +267,7 @@ def starting(
     rounds = narrow(parts, source, todo) if rounded else set()
     large = sum(math.prod(specs[path].shape) for path in rounds) >= halves.LARGE
     # one that only reads texts has many states a product, whose speed is worth more
-    writes = parts.config.task.spec.head == "lm"
+    writes = parts.config.task.spec.has_lm_head
     bits = rounds if large and writes and parts.mesh.size == 1 else ()
     weights = initial(parts, {*todo.fresh, *keep}, bits)
     weights = pretrained.load(source, todo, weights, keep, rounds)
@@ -290,7 +279,7 @@ def narrow(parts: Components, source: pretrained.Source, todo: pretrained.Plan) 
     products round, and those over the vocabulary that lie in the files so.
     """
     vocabulary = {"embed/tokens/w"}
-    if parts.config.task.spec.head == "lm":
+    if parts.config.task.spec.has_lm_head:
         vocabulary.add("head/w")
     return pretrained.read_by_products(flatten(parts.specs)) | {
         slot.path
@@ -304,19 +293,27 @@ def plan(parts: Components, source: pretrained.Source) -> pretrained.Plan:
     """What becomes of every tensor. A head that is to start anew has none. Raises ConfigError and
     CheckpointError, as `pretrained.plan`.
     """
-    kind, state, specs = (
-        parts.config.task.spec.head,
-        parts.task.state,
-        flatten(parts.specs),
-    )
+    specs, wanted = flatten(parts.specs), asked(parts)
+    if resets_head(parts):
+        return pretrained.plan(source, specs, None)
+    return pretrained.plan(source, specs, wanted.kind, wanted)
+
+
+def asked(parts: Components) -> trained_heads.Asked:
+    """Returns what the task wants of a trained head."""
+    state = parts.task.state
     names = state.get("labels") or state.get("targets")
-    given, head = resets(parts.config), [path for path in specs if path.startswith("head/")]
-    if head and (
+    return trained_heads.Asked(parts.config.task.spec.head, parts.config.task, names)
+
+
+def resets_head(parts: Components) -> bool:
+    """Returns whether the head of the task starts anew, whatever the files have."""
+    given = resets(parts.config)
+    head = [path for path in flatten(parts.specs) if path.startswith("head/")]
+    return bool(head) and (
         parts.config.model.init == "scratch"
         or all(any(patterns.full(one, path, "train.init_fresh") for one in given) for path in head)
-    ):
-        return pretrained.plan(source, specs, None)
-    return pretrained.plan(source, specs, kind, trained_heads.Asked(kind, parts.config.task, names))
+    )
 
 
 def resets(config: Config) -> list[str]:

@@ -54,9 +54,10 @@ def exit_code(result: Result) -> int:
 
 
 @contextlib.contextmanager
-def opened(config: Config) -> Iterator[Recorder]:
-    """Makes the run directory of a config, or takes the one that is there, and holds its lock. What
-    is refused before anything was written leaves no directory.
+def opened(config: Config, asked: Config) -> Iterator[tuple[Recorder, Config]]:
+    """Makes the run directory of a config, or takes the one that is there, and holds its lock;
+    yields its recorder, and the config with the precision that the run began with where `asked`
+    leaves it open. What is refused before anything was written leaves no directory.
 
     Raises:
       ConfigError: another process does not see the directory, or it is of another config.
@@ -78,8 +79,9 @@ def opened(config: Config) -> Iterator[Recorder]:
             if hosts.first():
                 rundir.sweep(run_dir)
             mirror = remote.Mirror(home, run_dir)
+            config = manifest.kept(run_dir, asked, config)
             manifest.check_config(run_dir, config)
-            yield Recorder(run_dir, mirror)
+            yield Recorder(run_dir, mirror), config
         except JaxsftError:
             # refused before anything was written
             if mine and [p.name for p in run_dir.iterdir()] == [rundir.RunLock.NAME]:

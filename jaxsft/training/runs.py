@@ -23,7 +23,7 @@ from jaxsft.data import hub
 from jaxsft.data.chosen_tokenizer import tokenizer_at
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
-from jaxsft.hf import peft_read, write
+from jaxsft.hf import peft_read, peft_saved, write
 from jaxsft.hf import read as pretrained
 from jaxsft.models import adapters, encoder_decoder, surgery
 from jaxsft.models.transformer import Params
@@ -343,17 +343,33 @@ def _from_peft(parts: Components, params: Params) -> Params:
     """With the adapter of `adapter.start_from`. Raises ConfigError or CheckpointError where it is
     not one of this model.
     """
-    config, flat = parts.config, flatten(params)
+    config, flat, specs = parts.config, flatten(params), flatten(parts.specs)
     folder = hf.folder_of(config)
-    family = (
-        write.fitting(config.model, parts.model.vocab, None)[0]
-        if folder is None
-        else pretrained.open_source(folder, config.model.part).family
-    )
-    head = family.heads.get(config.task.spec.head)
+    if folder is None:
+        family, values = write.fitting(config.model, parts.model.vocab, None)
+    else:
+        opened = pretrained.open_source(folder, config.model.part)
+        family, values = opened.family, opened.values
     source = remote.opened(str(config.adapter.start_from))
+    of_head = functools.partial(
+        peft_saved.head_of,
+        family=family,
+        values=values,
+        specs={path: spec for path, spec in specs.items() if path.startswith("head/")},
+        asked=hf.asked(parts),
+        reset=hf.resets_head(parts),
+    )
+    frozen = partition.frozen_mask(parts.specs, config.train.freeze, config.adapter)
     found = peft_read.read(
-        source, config.adapter, flat, flatten(parts.specs), config.model, family, head
+        source,
+        config.adapter,
+        flat,
+        specs,
+        config.model,
+        family,
+        family.heads.get(hf.asked(parts).kind),
+        flatten(frozen),
+        of_head,
     )
     leaves = [
         jax.device_put(found[path], like.sharding) if path in found else like

@@ -7,16 +7,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from jaxsft import remote, tasks
-from jaxsft.config import compose, pretrained_defaults, validate_backbone
-from jaxsft.config.optim import Group, OptimConfig
+from jaxsft import remote
+from jaxsft.config import compose, pretrained_defaults, validate
+from jaxsft.config import resolve as resolving
+from jaxsft.config.facts import Facts, Source
 from jaxsft.config.schema import (
     Config,
     ModelConfig,
     PretrainedTokenizer,
-    TrainConfig,
 )
-from jaxsft.config.validate import validate, validate_values
 from jaxsft.data import formats, hub, prepared
 from jaxsft.data import records as typed
 from jaxsft.data.chat import named_templates
@@ -27,61 +26,28 @@ from jaxsft.hf import read as pretrained
 from jaxsft.metrics import text_overlap as text_scores
 from jaxsft.models import surgery
 from jaxsft.models.encoder_decoder import encoder_of
-from jaxsft.sharding import mesh as meshes
+from jaxsft.sharding import platforms
 from jaxsft.training import pretrained as hf
 from jaxsft.training import pretrained_conflicts
 
 
 def resolve(config: Config) -> Config:
-    """The config that runs: checked, and every `auto` that does not depend on the data replaced by
-    what it stands for. Raises ConfigError.
+    """The config that runs (`config/resolve.py`), with the architecture and tokenizer of
+    `model.pretrained`, and the splits of a prepared set. Raises ConfigError.
     """
     config, brought = with_template_tokens(config)
     if config.model.pretrained:
         config = like_pretrained(config)
     if brought and hasattr(config.adapter, "train"):
         config = _with_trained_rows(config)
-    if getattr(config.task, "scores", ()) is None:
-        config = dataclasses.replace(
-            config, task=dataclasses.replace(config.task, scores=text_scores.installed())
-        )
-    task = tasks.get(config.task.name)
     check_columns(config)
-    config = of_prepared(config, typed.columns_read(task.spec.records))
-    validate_values(compose.flat(compose.to_dict(config)))
+    config = of_prepared(config, typed.columns_read(config.task.spec.records))
+    validate.each(config)
     config = config if config.model.pretrained else hf.with_head_of_family(config)
     if config.data.format != "auto":
         formats.named(config.data.format)
-    config = dataclasses.replace(
-        config, mesh=meshes.resolve(config.mesh, config.train.batch_size // config.train.accumulate)
-    )
-    validate(
-        config,
-        metrics=task.metric_names(config),
-        causal=task.causal,
-        generates=task.generates,
-        can_generate=task.can_generate,
-    )
-    metric = (
-        config.evaluation.metric
-        if config.evaluation.metric != "auto" or task.metric is None
-        else f"validation/{task.metric}"
-    )
-    return dataclasses.replace(
-        config,
-        precision="bf16" if config.precision == "auto" else config.precision,
-        evaluation=dataclasses.replace(
-            config.evaluation,
-            metric=metric,
-            batch_size=config.evaluation.batch_size or config.train.batch_size,
-        ),
-        optim=_with_ratio(config),
-        train=_with_frozen(config.train),
-        seeds=dataclasses.replace(
-            config.seeds,
-            **{k: config.seed for k, v in dataclasses.asdict(config.seeds).items() if v is None},
-        ),
-    )
+    facts = Facts(platforms.facts(), scores=text_scores.installed())
+    return resolving.resolve(config, facts)
 
 
 def with_template_tokens(config: Config) -> tuple[Config, bool]:
@@ -123,28 +89,6 @@ def _with_trained_rows(config: Config) -> Config:
     )
 
 
-def _with_ratio(config: Config) -> OptimConfig:
-    """The optimizer with the group that `adapter.lr_ratio` stands for; groups that were given come
-    first.
-    """
-    ratio, groups = getattr(config.adapter, "lr_ratio", 1.0), tuple(config.optim.lr_groups)
-    group = Group("adapters/.*/b", ratio)
-    return (
-        config.optim
-        if ratio == 1 or group in groups
-        else dataclasses.replace(config.optim, lr_groups=(*groups, group))
-    )
-
-
-def _with_frozen(train: TrainConfig) -> TrainConfig:
-    """A cached backbone is a frozen one, to all that opens the run later."""
-    return (
-        train
-        if train.backbone == "trained"
-        else dataclasses.replace(train, freeze=validate_backbone.frozen(train.freeze))
-    )
-
-
 def like_pretrained(config: Config) -> Config:
     """The architecture, changed as `models/surgery.py` says, and the tokenizer of what
     `model.pretrained` names; `hf.USERS` stay the user's. Raises ConfigError where others were given
@@ -158,16 +102,16 @@ def like_pretrained(config: Config) -> Config:
     return dataclasses.replace(found, unasked=())
 
 
-def _trained_with(config: Config) -> pretrained_defaults.Source:
+def _trained_with(config: Config) -> Source:
     """Returns the kind and width of the started model, and how `model.pretrained` was
     regularised."""
     m = config.model
     kind = "encoder-decoder" if m.decoder_layers else "decoder" if m.causal else "encoder"
     if (folder := hf.folder_of(config)) is not None:
         values = pretrained.open_source(folder, m.part).values
-        return pretrained_defaults.Source(kind, m.embed, pretrained_defaults.dropout_of(values))
+        return Source(kind, m.embed, pretrained_defaults.dropout_of(values))
     run = compose.read(remote.opened(str(hub.run_dir(m.pretrained))) / "config.yaml")
-    return pretrained_defaults.Source(kind, m.embed, run.model.dropout, run.loss.label_smoothing)
+    return Source(kind, m.embed, run.model.dropout, run.loss.label_smoothing)
 
 
 def of_source(config: Config) -> tuple[Config, ModelConfig]:

@@ -10,7 +10,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from jaxsft.config import compose, optim, overrides, schema
+from jaxsft.config import compose, model, optim, overrides, schema
 from jaxsft.errors import ConfigError
 
 _parser = OverridesParser.create()
@@ -218,3 +218,24 @@ def test_any_name_of_a_file_is_the_value_of_a_text_option(name):
     for option in ("data.path", "run_dir"):
         (override,) = _parser.parse_overrides([overrides.quote(f"{option}={name}", False)])
         assert override.key_or_group == option and override.value() == name
+
+
+def test_the_parts_of_a_model_are_one_group():
+    """Architecture, computation and starting point share no option, and stand in that order."""
+    parts = (model.Architecture, model.Computation, model.StartingPoint)
+    names = [f.name for part in parts for f in dataclasses.fields(part)]
+    assert names == [f.name for f in dataclasses.fields(model.ModelConfig)]
+    assert len(names) == len(set(names))
+
+
+def test_the_config_of_an_older_run_still_opens(tmp_path):
+    """In whatever order its options stand, and without those that came later."""
+    values = compose.to_dict(schema.Config(task=schema.LMTask()))
+    expected = compose.typed(values)
+    older = {
+        name: dict(sorted(part.items(), reverse=True)) if isinstance(part, dict) else part
+        for name, part in sorted(values.items(), reverse=True)
+    }
+    del older["model"]["part"], older["model"]["unroll"], older["adapter"], older["trackers"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(older, sort_keys=False))
+    assert compose.read(tmp_path / "config.yaml") == expected

@@ -24,15 +24,7 @@ def check(name="chat", /, **groups):
             else values
         )
         config = dataclasses.replace(config, **{group: value})
-    causal = {"chat": True, "lm": True, "classify": None}[name]
-    metrics = ("loss", "accuracy", "exact_match", "generated_rows")
-    validate.validate(
-        config,
-        metrics=metrics,
-        causal=causal,
-        generates=name == "chat",
-        can_generate=name != "classify",
-    )
+    validate.validate(config)
 
 
 def test_the_defaults_are_good():

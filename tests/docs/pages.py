@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -21,3 +23,14 @@ def blocks(page: str) -> dict[str, str]:
             r'^```\w+ title="([^"]+)"\n(.*?)^```$', text(page), re.MULTILINE | re.DOTALL
         )
     }
+
+
+def load(name: str, source: str, folder: Path, monkeypatch):
+    """A block of a page as a module of this name."""
+    path = folder / f"{name.rsplit('.', 1)[-1]}.py"
+    path.write_text(source, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)
+    spec.loader.exec_module(module)
+    return module

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from jaxsft import check
 from jaxsft.check import encoding as tokens
 from jaxsft.check import text_findings
 from tests import tiny
@@ -18,7 +17,7 @@ def test_the_example_prints_what_the_page_shows(tmp_path, monkeypatch, which, co
     blocks = pages.blocks("check.md")
     monkeypatch.chdir(tmp_path)
     # the library may be there or not
-    monkeypatch.setattr(check, "languages", lambda *arguments: {})
+    monkeypatch.setattr(text_findings, "languages", lambda *arguments: {})
     for name in ("train.jsonl", "test.jsonl", "chat.jsonl"):
         Path(name).write_text(blocks[name], encoding="utf-8")
     found, text, err = tiny.jaxsft(*shlex.split(blocks[f"command{which}"])[1:])
@@ -27,7 +26,8 @@ def test_the_example_prints_what_the_page_shows(tmp_path, monkeypatch, which, co
 
 def test_the_page_has_every_finding():
     sources = "".join(
-        path.read_text(encoding="utf-8") for path in Path(check.__file__).parent.glob("*.py")
+        path.read_text(encoding="utf-8")
+        for path in Path(text_findings.__file__).parent.glob("*.py")
     )
     names = set(re.findall(r'findings\.add\(\s*"(\w+)"', sources)) | {
         *text_findings.RULES,

@@ -16,7 +16,7 @@ from jaxsft import tasks
 from jaxsft.config import optim as optims
 from jaxsft.config import schema
 from jaxsft.config.adapters import LoRA
-from jaxsft.config.validate_backbone import FROZEN
+from jaxsft.config.schema import FROZEN
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.rundir import read_json, read_jsonl

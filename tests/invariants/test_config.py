@@ -279,6 +279,7 @@ ELSEWHERE = {
     ),
     "tests/training/test_device.py": ("profile", "compilation_cache"),
     "tests/sharding/test_mesh.py": ("mesh.show", "mesh.allow_replicated"),
+    "tests/test_plugins.py": ("plugins", "evaluation.metrics"),
     "tests/training/test_trackers.py": ("trackers.use", "trackers.project", "trackers.name"),
     "tests/models/test_encoder_decoder.py": (
         "model.decoder_layers",

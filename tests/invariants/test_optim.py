@@ -116,7 +116,9 @@ def test_zero_factor_is_frozen_to_the_bit(options):  # guards G10
     assert np.any(after["embedding"]["w"] != params["embedding"]["w"])
 
 
-@pytest.mark.parametrize("options", [config.AdamW(), config.Muon()], ids=lambda o: o.name)
+@pytest.mark.parametrize(
+    "options", [config.AdamW(learning_rate=3e-4), config.Muon()], ids=lambda o: o.name
+)
 def test_a_zero_rate_and_no_decay_change_nothing(options):  # guards G10
     params = values(0)
     jax.tree.map(np.testing.assert_array_equal, runner(options, rate=0.0)(params), params)
@@ -235,7 +237,7 @@ def test_the_rate_depends_on_the_optimizer_step_alone():  # guards H1
     """The optimizer keeps no rate and no schedule: the same state and hyper give the same update,
     however often the program ran before.
     """
-    options, params = config.AdamW(), values(0)
+    options, params = config.AdamW(learning_rate=3e-4), values(0)
     lr, decay = optimizers.factors(options, SPECS)
     state = optimizers.init_state(options, SPECS, params)
 

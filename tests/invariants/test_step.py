@@ -41,7 +41,7 @@ def chat(
     return bench(
         "chat",
         loss=LOSS | {"chunk": chunk, "penalties": penalties},
-        schedule=schema.InverseSqrt(),
+        schedule=schema.InverseSqrt(warmup="0steps"),
         data={"packing": packing},
         train={"accumulate": accumulate, "batch_size": batch_size, "freeze": freeze},
         mesh=dict(mesh),
@@ -282,7 +282,7 @@ def averaged():
         "chat",
         loss=LOSS | {"penalties": (schema.Penalty("l2", "embed/.*", 0.1),)},
         train={"batch_size": 8, "ema": 0.9},
-        optim=optim.AdamW(),
+        optim=optim.AdamW(learning_rate=3e-4),
     )
 
 
@@ -559,7 +559,7 @@ def test_frozen_weights_have_no_state():  # guards G10
     b = bench(
         "chat",
         train={"freeze": ("layers/.*", "embed/.*"), "ema": 0.9},
-        optim=optim.AdamW(weight_decay=0.5),
+        optim=optim.AdamW(learning_rate=3e-4, weight_decay=0.5),
         model={"tied": False},
     )
     state = jax.eval_shape(b.state)

@@ -249,6 +249,6 @@ def test_what_cannot_be_changed():
         surgery.resized(dataclasses.replace(TWO, keep_decoder_layers=(2,)))
     with pytest.raises(
         ConfigError,
-        match=r"model.keep_layers=\[0\]: is read with the weights of model.pretrained only",
+        match=r"model.keep_layers=\[0\]: is read with model.pretrained only",
     ):
         conftest.make_config("lm", model={"keep_layers": [0]})

@@ -48,7 +48,7 @@ DECAYING = MUON | {"embedding.w", "head.w"}
 OPTIONS = {
     "sgd": [config.SGD(), config.SGD(nesterov=True), config.SGD(momentum=0.0)],
     "adam": [config.Adam()],
-    "adamw": [config.AdamW(b2=0.95)],
+    "adamw": [config.AdamW(learning_rate=3e-4, b2=0.95)],
     "adagrad": [config.Adagrad()],
     "adafactor": [
         config.Adafactor(min_size_to_factor=4),

@@ -337,7 +337,9 @@ def test_losses_that_are_not_finite_are_marked_and_interrupt_the_line(tmp_path):
     run = make(tmp_path, broken=(7, 8, 300))
     text, tree = written(run)
     assert "not finite at 3 logged steps, first at step 7" in text and "× not finite (3)" in text
-    assert [tag for tag, attrs in tree.tags if attrs.get("class") == "bad"] == ["i"] * 3
+    assert [tag for tag, attrs in tree.tags if attrs.get("class") == "bad"] == [
+        "i"
+    ] * 3 * 2  # on both scales
     rows = [{"step": k, "kind": "train", "loss": "NaN" if k == 3 else 1.0 / k} for k in range(1, 6)]
     line = charts.charts(rows)[0].lines[0]
     assert line.path.count("M") == 2 and line.path.count("L") == 2 and line.bad == [50.0]
@@ -373,6 +375,16 @@ def test_points_lie_where_their_ticks_say():
     np.testing.assert_allclose([at for at, _ in log.y_ticks], [100, 75, 50, 25, 0])
 
 
+def test_the_loss_is_there_on_the_other_scale_too():
+    rows = [{"step": k, "kind": "train", "loss": 3.0 - k / 10} for k in range(5)]
+    loss = charts.charts(rows)[0]
+    assert loss.note == "" and loss.other.note == "log scale" and loss.other.other is None
+    assert [text for _, text in loss.other.y_ticks] == ["1", "10"]
+    assert charts.charts([*rows, {"step": 9, "kind": "train", "loss": 0.0}])[0].other is None
+    rows = [{"step": k, "kind": "train", "loss": 10.0 ** (1 - k)} for k in range(5)]
+    assert charts.charts(rows)[0].other.note == ""
+
+
 def test_a_long_curve_keeps_its_spikes_and_stays_small():
     rows = [{"step": k, "kind": "train", "loss": 9.0 if k == 7777 else 1.0} for k in range(20_000)]
     raw = charts.charts(rows)[0].lines[0]
@@ -393,7 +405,7 @@ def test_an_unfinished_run_says_so(tmp_path):
     )
     readme = card.write_card(run).read_text("utf-8")
     assert "This run is unfinished" in readme and "model-index" not in readme
-    assert "unfinished" in outputs.report.write_report(run).read_text("utf-8")
+    assert "unfinished" in outputs.markdown_report.write_report(run).read_text("utf-8")
 
 
 def test_missing_and_damaged_files_cost_their_section_only(tmp_path):

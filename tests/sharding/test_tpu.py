@@ -67,7 +67,11 @@ def compiled(data: int, fsdp: int, tensor: int):
         axis_types=auto_axes(3),
     )
     config = conftest.make_config(
-        "chat", precision="bf16", optim=AdamW(), model=MODEL, train={"batch_size": ROWS}
+        "chat",
+        precision="bf16",
+        optim=AdamW(learning_rate=3e-4),
+        model=MODEL,
+        train={"batch_size": ROWS},
     )
     records = conftest.make_records("chat", 64, longest=480)
     tokenizer = Tokenizer.train((m.content for r in records[0] for m in r.messages), VOCAB, False)

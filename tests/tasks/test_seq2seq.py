@@ -147,7 +147,10 @@ def test_tokens_of_scores_are_learnt_or_those_of_what_is_scored():  # guards E14
         ({"model": {"causal": False}}, "set model.causal=True"),
         ({"start": ["<|bos|>"]}, "task.start=.*is read with model.decoder_layers"),
         ({"data": {"max_source_length": 9}}, "data.max_source_length=9: is read with"),
-        ({"scores": ["chrf"], "score_tokens": "zh"}, "is read by bleu and rouge_l"),
+        (
+            {"scores": ["chrf"], "score_tokens": "zh"},
+            "is read with task.scores=null or bleu or rouge_l only",
+        ),
     ],
 )
 def test_what_cannot_work_is_refused(options, message):

@@ -45,7 +45,7 @@ def configured(folder, name, **groups):
     groups = {
         "checkpoint": {"every": "1steps"},
         "evaluation": {"generate": "never", "every": "1steps"},
-        "schedule": schema.Constant(),
+        "schedule": schema.Constant(warmup="0steps"),
     } | groups
     return tiny.config(folder, folder / name, task="classify", model=MODEL, **groups)
 
@@ -123,7 +123,12 @@ def test_a_run_is_exported_merged_or_as_an_adapter_which_another_starts_from(pla
     """Beside the base that it was trained on, in float32; an adapter that is read has the bits that
     were written.
     """
-    lora = options.LoRA(rank=2, alpha=3.0, target=("layers/.*/(q|down)",))
+    lora = options.LoRA(
+        rank=2,
+        alpha=3.0,
+        target=("layers/.*/(q|down)",),
+        train=("norm/.*", "layers/.*/mlp_norm/.*"),
+    )
     shared = {
         "optim": optim.AdamW(learning_rate=0.05),
         "model": MODEL | {"causal": True},
@@ -148,6 +153,10 @@ def test_a_run_is_exported_merged_or_as_an_adapter_which_another_starts_from(pla
         found["model.layers.1.self_attn.q_proj.weight"], w.T, rtol=1e-5, atol=1e-6
     )
     assert not [name for name in found if "lora" in name]
+    saved = load_file(tmp_path / "peft" / "adapter_model.safetensors")
+    for name in ("model.norm.weight", "model.layers.1.post_attention_layernorm.weight"):
+        np.testing.assert_array_equal(saved[f"base_model.model.{name}"], found[name])
+    assert len([name for name in saved if "lora" not in name]) == 3
 
     still = {"optim": optim.AdamW(learning_rate=0.0, weight_decay=0.0)}
     other = dataclasses.replace(lora, start_from=str(tmp_path / "peft"))

@@ -96,7 +96,7 @@ def test_the_schedule_ends_with_the_packed_batches(files, tmp_path):  # guards B
             data=data,
             model=SMALL,
             train=train,
-            schedule=Linear(final=0.5),
+            schedule=Linear(warmup="0steps", final=0.5),
         )
     )
     packing = read_json(tmp_path / "run" / "ledger.json")["train"]["packing"]
@@ -405,7 +405,7 @@ def test_ten_examples_are_learnt_by_heart(tmp_path):  # guards C1, C3, C10, C15
         evaluation={"generate": "end", "every": "1000steps"},
         checkpoint={"every": "1000steps"},
         optim=AdamW(learning_rate=1e-2),
-        schedule=Constant(),
+        schedule=Constant(warmup="0steps"),
     )
     numbers = loop.train(config).numbers
     assert (

@@ -38,7 +38,7 @@ def trained_together(configs) -> list:
     """Trains the configs as trials of one session."""
     configs = [setup.resolve(one) for one in configs]
     with contextlib.ExitStack() as stack:
-        records = [stack.enter_context(recorder.opened(one)) for one in configs]
+        records = [stack.enter_context(recorder.opened(one, one))[0] for one in configs]
         session = Session(configs[0])
         trials = [session.trial()]
         for one in configs[1:]:

@@ -337,10 +337,7 @@ def test_a_tracker_that_is_not_there_is_one_line_before_any_data(tmp_path, monke
         ("[mlflow]", "trackers.use=[mlflow]: install jaxsft[mlflow]"),
         (
             "[comet]",
-            (
-                "trackers.use=[comet]: unknown; there are wandb, mlflow, trackio (TensorBoard is"
-                " always written)"
-            ),
+            ("trackers.use=[comet]: expected some of wandb, mlflow, trackio always written)"),
         ),
     ):
         code, out, err = jaxsft("train", "task=lm", "data.train=none.txt", f"trackers.use={use}")

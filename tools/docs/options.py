@@ -1,8 +1,8 @@
 """docs/config.md: every option with its type, default, what is accepted and its comment, from the
 code that reads it.
 
-Defaults are those of composed configs, so that presets count. What is accepted is asked of the
-validators: their refusal of an impossible value says what they expected.
+Defaults are those of composed configs, so that presets count. What is accepted and where an option
+is read stand in its declaration.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import math
 import re
 import typing
 from collections.abc import Mapping, Sequence
@@ -20,10 +19,10 @@ from typing import Any
 import yaml
 
 from jaxsft import tasks
-from jaxsft.config import compose, option, schema, validate
+from jaxsft.config import compose, condition, option, schema
 from jaxsft.config import optim as optim_options
-from jaxsft.errors import ConfigError
-from tools.docs.composed import FILE, GIVEN, composed, with_values
+from jaxsft.config.option import Declaration
+from tools.docs.composed import FILE, GIVEN, composed
 
 TASKS = tasks.NAMES
 TITLES = {
@@ -164,33 +163,20 @@ def _table(
     cls: type, prefix: str, for_tasks: tuple[str, ...], choice: str | None = None
 ) -> list[str]:
     rows = ["| option | type | default | accepted | |", "|---|---|---|---|---|"]
-    hints, comments = typing.get_type_hints(cls), option.docs(cls)
+    hints = typing.get_type_hints(cls)
     for f in compose.option_fields(cls):
         key = f"{prefix}.{f.name}" if prefix else f.name
         if f.name in NAMES or (not prefix and dataclasses.is_dataclass(hints[f.name])):
             continue
-        if dataclasses.is_dataclass(hints[f.name]):  # data.columns
-            about, notes = " ".join(hints[f.name].__doc__.split()), option.docs(hints[f.name])
-            for name, hint in typing.get_type_hints(hints[f.name]).items():
-                inner = f"{key}.{name}"
-                said = " ".join(filter(None, [about, notes.get(name, "")]))
-                rows.append(
-                    _row(
-                        inner,
-                        hint,
-                        _default(inner, for_tasks, choice),
-                        _accepted(inner, for_tasks[0], choice),
-                        said,
-                    )
-                )
-                about = ""
-            continue
-        accepted = _accepted(key, for_tasks[0], choice)
-        comment = comments.get(f.name, "")
-        if set(comment.split(" | ")) == set(validate.CHOICES.get(key, ())):
-            comment = ""  # it stands in the column before
-        notes = "; ".join(filter(None, [comment, *_read_only_where(key)]))
-        rows.append(_row(key, hints[f.name], _default(key, for_tasks, choice), accepted, notes))
+        inner = hints[f.name]
+        options, about = {key: option.declarations(cls)[f.name]}, ""
+        if dataclasses.is_dataclass(inner):  # data.columns
+            options = {f"{key}.{name}": one for name, one in option.declarations(inner).items()}
+            about = " ".join(inner.__doc__.split())
+        for name, one in options.items():
+            said, about = " ".join(filter(None, [about, _notes(one)])), ""
+            default = _default(name, for_tasks, choice)
+            rows.append(_row(name, one.hint, default, _accepted(one), said))
     return rows
 
 
@@ -271,61 +257,20 @@ def _plain(value: Any) -> str:
     )
 
 
-def _accepted(key: str, task: str, choice: str | None) -> str:
-    """What the validators say that they expect, where they refuse an impossible value."""
-    if key in validate.CHOICES:
-        return ", ".join(f"`{c}`" for c in validate.CHOICES[key])
-    if key in validate.DURATIONS:
-        return "a duration"
-    values = compose.flat(compose.to_dict(composed(task, *([choice] if choice else []))))
-    if not isinstance(values.get(key), int | float | str | None) or isinstance(
-        values.get(key), bool
-    ):
-        return ""
-    for impossible in (-1, math.inf, ""):
-        try:
-            validate.validate_values({**values, key: impossible})
-        except ConfigError as error:
-            if found := re.search(r": expected (.*)", str(error)):
-                return found[1]
-        except TypeError:  # not of this type
-            continue
-    return ""
+def _accepted(declaration: Declaration) -> str:
+    """Returns what an option may be, as its declaration says."""
+    if declaration.accepts.choices and declaration.nullable is False:
+        return ", ".join(f"`{c}`" for c in declaration.accepts.choices)
+    return option.expected(declaration)
 
 
-def _read_only_where(key: str) -> list[str]:
-    """What the validators say of an option that is changed where nothing reads it."""
-    out = {}
-    for task in TASKS:
-        for extra in ({}, {"model.positions": "learned"}):
-            config = composed(task)
-            values = compose.flat(compose.to_dict(config))
-            if key not in values or (other := _another(key, values[key])) is None:
-                continue
-            kind = tasks.get(task)
-            try:
-                changed = with_values(config, {"mesh.data": 1, **extra, key: other})
-                validate.validate(
-                    changed,
-                    metrics=kind.metrics,
-                    causal=kind.causal,
-                    generates=kind.generates,
-                    can_generate=kind.can_generate,
-                )
-            except ConfigError as error:
-                if found := re.search(r": (is read (?:with|by) .*)", str(error)):
-                    out[found[1]] = None
-    return list(out)
-
-
-def _another(key: str, value: Any) -> Any:
-    if isinstance(value, bool):
-        return not value
-    if isinstance(value, int | float):
-        return value + 1
-    if value == "auto" and key not in compose.string_keys():
-        return 7
-    return [0.8, 0.1, 0.1] if isinstance(value, tuple) and len(value) == 3 else None
+def _notes(declaration: Declaration) -> str:
+    """Returns what an option does, where it is read, and what it needs."""
+    comment, accepts = declaration.doc, declaration.accepts
+    if set(comment.split(" | ")) == set(accepts.choices):
+        comment = ""  # it stands in the column before
+    read = f"is read {condition.where(accepts.read_if)}" if accepts.read_if else ""
+    return "; ".join(filter(None, [comment, read]))
 
 
 # --- presets

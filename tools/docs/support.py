@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from jaxsft import tasks
-from jaxsft.config import compose, validate
+from jaxsft.config import compose
 from jaxsft.errors import ConfigError
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import setup
@@ -182,7 +182,7 @@ def _tables() -> list[Table]:
 def _choices(prefix: str) -> list[str]:
     return [
         f"{key}={choice}"
-        for key, choices in validate.CHOICES.items()
+        for key, choices in compose.choices().items()
         if key.startswith(prefix)
         for choice in choices
     ]
@@ -230,8 +230,9 @@ def _without_option(refused: str | None, row: str) -> str | None:
     """`optim.b1: unknown option of optim=sgd; ...` -> `unknown option of optim=sgd; ...` in the row
     of optim.b1.
     """
-    key = (refused or "").partition(":")[0].partition("=")[0]
-    return refused.partition(": ")[2] if key in parse(row) else refused
+    begins, _, rest = (refused or "").partition(": ")
+    alone = " " not in begins and begins.partition("=")[0] in parse(row)
+    return rest if alone else refused
 
 
 def parse(overrides: str) -> dict[str, Any]:

@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxsft.data.formats import Row, require_column
+from jaxsft.data.records import turn_weights
 from jaxsft.data.records.fields import show, text_of, without_none
+from jaxsft.data.records.media import MARK, without_marks, without_media
 from jaxsft.data.records.messages import (
-    MARKER,
+    SPEAKERS,
     Message,
     joined_calls,
     json_of,
     message_of,
     shared_message,
-    without_media,
 )
 from jaxsft.data.row_weights import Record
 from jaxsft.errors import DataError
@@ -142,8 +143,10 @@ def _conversation(row: Row, columns: Any, answered: bool) -> Chat:
     _, media = without_media(row.fields, f"{row.where}: the row", columns.allow)
     inside: tuple = ()
     if form in ("messages", "sharegpt"):
-        messages, inside = _with_tools(_listed(row, columns, form), row.where)
+        messages, inside = _with_tools(_listed(row, columns, form, answered), row.where)
     else:
+        if answered:
+            turn_weights.refuse(row, columns)
         messages = (
             _alpaca(row, columns, answered)
             if form == "alpaca"
@@ -162,10 +165,12 @@ def _conversation(row: Row, columns: Any, answered: bool) -> Chat:
                 " expected one; drop the column"
             )
         messages = ((Message("system", said),) if said else ()) + messages
-    if media:
-        messages = tuple(
-            dataclasses.replace(m, content=MARKER.sub("", m.content)) for m in messages
+    messages = tuple(
+        dataclasses.replace(
+            m, content=_without_marks(m, f"{row.where}: message {i}", media, columns)
         )
+        for i, m in enumerate(messages, start=1)
+    )
     if asked := row.fields.get("chat_template_kwargs"):
         raise DataError(
             f"{row.where}: column 'chat_template_kwargs' holds {show(asked)}, but what a template"
@@ -190,6 +195,12 @@ def _conversation(row: Row, columns: Any, answered: bool) -> Chat:
     return Chat(messages, tools or inside)
 
 
+def _without_marks(message: Message, where: str, media: bool, columns: Any) -> str:
+    if media:
+        return MARK.sub("", message.content)
+    return without_marks(message.content, message.role, where, columns.allow)
+
+
 def _no_preference(row: Row, columns: Any) -> None:
     """Raises DataError for a row of preferences, whose answers are not all to be learnt, unless its
     answer is named on purpose.
@@ -197,16 +208,14 @@ def _no_preference(row: Row, columns: Any) -> None:
     if columns.messages is not None or columns.completion is not None:
         return
     fields, out = row.fields, "preference data, which jaxsft does not train on as such"
+    chosen = fields.get("chosen")
     if there := [
         name
         for name, value in fields.items()
         if REJECTED.fullmatch(name) and value and isinstance(value, str | list | dict)
     ]:
-        field = (
-            "messages"
-            if isinstance(fields.get("chosen"), list) and "prompt" not in fields
-            else "completion"
-        )
+        alone = isinstance(chosen, list) and "prompt" not in fields
+        field = "messages" if alone or _has_prompt(chosen) else "completion"
         chosen = "chosen" if "chosen" in fields else "<column>"
         raise DataError(
             f"{row.where}: column {there[0]!r} holds an answer that was rejected: {out}; set"
@@ -219,6 +228,15 @@ def _no_preference(row: Row, columns: Any) -> None:
             " name that of the answers by data.columns.completion or data.columns.messages to"
             " learn them all"
         )
+
+
+def _has_prompt(answer: Any) -> bool:
+    """Whether an answer is a whole conversation: messages, of which one asks."""
+    return isinstance(answer, list) and any(
+        isinstance(turn, dict)
+        and SPEAKERS.get(str(turn.get("role", turn.get("from")))) in ("user", "system")
+        for turn in answer
+    )
 
 
 def _judges(name: str, value: Any) -> bool:
@@ -257,7 +275,7 @@ def _open_form(row: Row, columns: Any) -> str:
 
 # --- forms
 # --------------------------------------------------------------------------------------------------
-def _listed(row: Row, columns: Any, form: str) -> tuple[Message, ...]:
+def _listed(row: Row, columns: Any, form: str, answered: bool) -> tuple[Message, ...]:
     name = columns.messages or next(
         (n for n in LISTS if n in row.fields and _sharegpt(row.fields[n]) == (form == "sharegpt")),
         LISTS[0],
@@ -275,7 +293,7 @@ def _listed(row: Row, columns: Any, form: str) -> tuple[Message, ...]:
             f"{row.where}: column {name!r} holds {show(found)}, expected a list of messages with"
             " role and content"
         )
-    turns = enumerate(found, start=1)
+    turns = enumerate(turn_weights.spread(row, columns, found) if answered else found, start=1)
     if form == "messages":
         return tuple(
             message_of(turn, f"{row.where}: message {number}", columns.allow)

@@ -24,6 +24,9 @@ from jaxsft.errors import DataError
 Value = str | None  # a cell as text; None: missing
 Learnt = Sequence[Mapping[str, Any]]
 OPTION = "data.columns.features"
+# cells of this share of the rows (or one) must not leave the deviation of the others below that
+# share of all
+FEW, FLAT = 0.01, 1e-4
 
 
 def values_of(row: Row, columns: Any) -> tuple[Value, ...]:
@@ -97,8 +100,28 @@ def learn(
                 f"{file}: column {name!r} holds {cells[0]} in every row of training, so it tells"
                 f" nothing; leave it out of {OPTION}"
             )
+        _refuse_flat(name, numbers, deviation, there)
         out.append({"name": name, "mean": mean, "deviation": deviation})
     return out
+
+
+def _refuse_flat(
+    name: str, numbers: Sequence[float], deviation: float, there: Sequence[tuple[str, str]]
+) -> None:
+    """Raises DataError where so few cells are so far off that, standardised, the others are all
+    alike.
+    """
+    apart = np.abs(np.asarray(numbers, np.float64) - np.median(numbers))
+    order = np.argsort(apart, kind="stable")
+    most = order[: len(order) - max(1, int(len(order) * FEW))]
+    spread = float(np.std(np.asarray(numbers)[most])) if len(most) else 0.0
+    if 0 < spread < FLAT * deviation:
+        cell, place = there[int(order[-1])]
+        raise DataError(
+            f"{place}: column {name!r} holds {show(cell)}, so far from the others (median"
+            f" {np.median(numbers):g}, deviation {spread:g} without the farthest) that these would"
+            f" all be alike; mend it, or leave the row or the column out of {OPTION}"
+        )
 
 
 def _refuse_mixed(

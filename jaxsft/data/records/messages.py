@@ -8,12 +8,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jaxsft import documents
 from jaxsft.data.records.fields import show, without_none
+from jaxsft.data.records.media import MARK, is_media, without_media
 from jaxsft.errors import DataError
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -47,13 +47,6 @@ FLAGS = {
     "masked": False,
 }
 THOUGHTS = ("reasoning_content", "thinking", "reasoning")
-# beside the text, of a row or of a turn
-MEDIA = ("images", "image", "videos", "video", "audios", "audio")
-_media = re.compile(
-    rf"(?:{'|'.join(MEDIA)}|pictures?|photos?)(?:_?(?:urls?|paths?|files?|file_?names?|bytes|base64))?",
-    re.IGNORECASE,
-)
-MARKER = re.compile(r"<(?:image|video|audio)>\n?")
 # Fields of a turn that say nothing to a model, unless its template reads them.
 MEANINGLESS = frozenset(
     (
@@ -112,7 +105,7 @@ def message_of(found: Any, where: str, allow: Sequence[str] = ()) -> Message:
     content = _content(
         fields.pop("content", "" if fields.get("tool_calls") else None), where, allow
     )
-    content = MARKER.sub("", content) if media else content
+    content = MARK.sub("", content) if media else content
     weight = _weight(
         fields.pop("weight", None),
         {name: fields.pop(name) for name in FLAGS if name in fields},
@@ -177,7 +170,7 @@ def _content(found: Any, where: str, allow: Sequence[str]) -> str:
         texts = [part for part in found if part.get("type") in _TEXTS]
         if others := [part for part in found if part.get("type") not in _TEXTS]:
             what = f"{where} has a part of the type {show(others[0].get('type'))}"
-            if not _is_media(others[0]):
+            if not is_media(others[0]):
                 raise DataError(
                     f"{what}, expected parts of the type text; write its content as a string"
                 )
@@ -186,7 +179,7 @@ def _content(found: Any, where: str, allow: Sequence[str]) -> str:
                     f"{what}, which a model of texts cannot see; set data.columns.allow=[media] to"
                     " leave such parts out"
                 )
-            if wrong := [part for part in others if not _is_media(part)]:
+            if wrong := [part for part in others if not is_media(part)]:
                 raise DataError(
                     f"{where} has a part of the type {show(wrong[0].get('type'))}, expected parts"
                     " of the type text"
@@ -200,28 +193,6 @@ def _content(found: Any, where: str, allow: Sequence[str]) -> str:
             " tool_calls)"
         )
     return found
-
-
-def _is_media(part: Mapping[str, Any]) -> bool:
-    kind = str(part.get("type"))
-    return any(kind == name or kind == f"{name}_url" or kind == f"input_{name}" for name in MEDIA)
-
-
-def without_media(
-    fields: Mapping[str, Any], where: str, allow: Sequence[str]
-) -> tuple[dict[str, Any], bool]:
-    """The fields without pictures, sounds and films, and whether there were some. Raises DataError
-    where `allow` does not leave them out.
-    """
-    media = [name for name in fields if _media.fullmatch(name)]
-    there = [name for name in media if fields[name] not in (None, "", [], {})]
-    if there and "media" not in allow:
-        raise DataError(
-            f"{where} has {there[0]} ({show(fields[there[0]])}), which a model of texts cannot see;"
-            " set data.columns.allow=[media] to leave them out, and their marks in the texts with"
-            " them"
-        )
-    return {name: value for name, value in fields.items() if name not in media}, bool(there)
 
 
 def _thoughts(fields: dict[str, Any], where: str) -> dict[str, Any]:

@@ -193,8 +193,10 @@ def _without_special(document: dict[str, Any]) -> dict[str, Any]:
         model.get("vocab"),
         {token["content"] for token in document["added_tokens"] if token["special"]},
     )
+    # the pieces that a character without one of its own is made of
+    fallback = {f"<0x{byte:02X}>" for byte in range(256)} if model.get("byte_fallback") else set()
     if isinstance(vocabulary, dict):
-        needed = {model.get("unk_token")}
+        needed = {model.get("unk_token")} | (special & fallback)
         for merge in model.get("merges") or []:
             left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
             needed |= special & {left, right, left + right}
@@ -205,7 +207,7 @@ def _without_special(document: dict[str, Any]) -> dict[str, Any]:
         }
     elif isinstance(vocabulary, list):
         model["vocab"] = [
-            [f"\0{index}\0" if piece in special else piece, score]
+            [f"\0{index}\0" if piece in special - fallback else piece, score]
             for index, (piece, score) in enumerate(vocabulary)
         ]
     return document | {"model": model, "added_tokens": [], "post_processor": None}

@@ -51,7 +51,8 @@ def frames(document: dict[str, Any], bos: int | None, eos: int | None) -> Frames
     """Returns the frames of a tokenizer.json.
 
     Where its own do not close a text (or there are none), a text is framed as the documents of
-    pretraining are: `bos a eos`, and two texts `bos a eos b eos`.
+    pretraining are: `bos a eos`, and two texts `bos a eos b eos`; what its own put before a text
+    stands for bos.
 
     Raises:
       ConfigError: the post processor is of a kind that is not known, or what it names is not in the
@@ -60,6 +61,8 @@ def frames(document: dict[str, Any], bos: int | None, eos: int | None) -> Frames
     found = own_frames(document)
     if found is None or found.single[-1][0] == A or found.pair[-1][0] == B:
         begin, end = ([] if token is None else [(token, 0)] for token in (bos, eos))
+        if found is not None and found.single[0][0] != A:
+            begin = found.single[: [part for part, _ in found.single].index(A)]
         found = Frames((*begin, (A, 0), *end), (*begin, (A, 0), *end, (B, 0), *end))
     if (
         bos is not None
@@ -111,12 +114,16 @@ def own_frames(document: dict[str, Any]) -> Frames | None:
     (step,) = steps
     try:
         if step["type"] == "TemplateProcessing":
-            return Frames(
+            found = Frames(
                 *(
                     tuple(_part(part, step["special_tokens"]) for part in step[name])
                     for name in ("single", "pair")
                 )
             )
+            texts = [[part for part, _ in frame if part in (A, B)] for frame in found]
+            if texts != [[A], [A, B]]:
+                raise ValueError("a text is missing, or there twice")
+            return found
         if step["type"] in ("BertProcessing", "RobertaProcessing"):
             begin, end, bert = step["cls"][1], step["sep"][1], step["type"] == "BertProcessing"
             between = ((end, 0),) if bert else ((end, 0), (end, 0))
@@ -129,8 +136,8 @@ def own_frames(document: dict[str, Any]) -> Frames | None:
             f"the post processor of the tokenizer is not as expected: {step!s:.200}"
         ) from None
     raise ConfigError(
-        f"the post processor of the tokenizer is a {step.get('type')}, expected TemplateProcessing,"
-        " BertProcessing or RobertaProcessing"
+        f"the post processor of the tokenizer is a {step.get('type')!s:.40}, expected"
+        " TemplateProcessing, BertProcessing or RobertaProcessing"
     )
 
 

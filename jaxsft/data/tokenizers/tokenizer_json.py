@@ -17,6 +17,7 @@ LISTS = ("additional_special_tokens", "extra_special_tokens")
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 # ids: an embedding of so many rows is larger than any that was published, by a factor of ten
 MOST = 1 << 24
+SHOWN = 300  # characters of an error of the library: it may quote the file
 _SWITCHES = (
     "add_prefix_space",
     "do_lower_case",
@@ -46,7 +47,9 @@ def library_errors(message: str) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise ConfigError(message.replace("{error}", " ".join(str(error).split()))) from None
+        why = " ".join(str(error).split())
+        why = why if len(why) <= SHOWN else f"{why[:SHOWN]}..."
+        raise ConfigError(message.replace("{error}", why)) from None
 
 
 def content(token: Any) -> str | None:
@@ -67,6 +70,8 @@ def checked(document: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(model, dict):
         _wrong("model", model, "an object with a vocab")
     ids = set(vocabulary(model).values())
+    if model.get("dropout"):
+        _wrong("model.dropout", model["dropout"], "null or 0, for ids that are the same every time")
     merges = model.get("merges")
     if merges is not None and not isinstance(merges, list):
         _wrong("model.merges", merges, "a list of pairs")

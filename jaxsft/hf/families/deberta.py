@@ -35,11 +35,19 @@ def read(keys: Keys) -> dict[str, Any]:
     for key, size in (("embedding_size", out["embed"]), ("attention_head_size", out["head_dim"])):
         if keys.get(key, size) != size:
             keys.refuse(key, f"only {size}, which follows from hidden_size, is known here")
+    buckets, longest = keys.need("position_buckets"), longest if longest > 0 else out["context"]
+    # buckets grow by the logarithm of distance from half of them to `longest - 1`
+    if longest <= buckets // 2 + 1:
+        keys.refuse(
+            "position_buckets",
+            f"expected less than {2 * (longest - 1)}, for the longest distance is {longest}"
+            " (max_relative_positions, or else max_position_embeddings)",
+        )
     return {
         **out,
         "positions": "disentangled",
-        "relative_buckets": keys.need("position_buckets"),
-        "relative_distance": longest if longest > 0 else out["context"],
+        "relative_buckets": buckets,
+        "relative_distance": longest,
         "query_scale": 1 / math.sqrt(3 * out["head_dim"]),
     }
 

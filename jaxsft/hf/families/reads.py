@@ -312,7 +312,8 @@ is_encoder_decoder=false layer_types=null local_attention=128 local_rope_theta
 max_position_embeddings=8192 mlp_bias=false mlp_dropout=0.0 norm_bias=false norm_eps=1e-05
 num_attention_heads=12 num_hidden_layers=22 original_max_position_embeddings pad_token_id=50283
 partial_rotary_factor rope_parameters=null rope_scaling rope_theta sep_token_id=50282
-sparse_pred_ignore_index=-100 sparse_prediction=false tie_word_embeddings=true vocab_size=50368
+sliding_window sparse_pred_ignore_index=-100 sparse_prediction=false tie_word_embeddings=true
+vocab_size=50368
 """
     ),
 }

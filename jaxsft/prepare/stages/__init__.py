@@ -6,7 +6,6 @@ A module is imported only when its stage is used: several need libraries that no
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,28 +15,27 @@ from jaxsft.errors import ConfigError
 from jaxsft.prepare.stage import Context, Stage
 
 _OWN = {
-    "collect": "collect.Collect",
-    "clean": "clean.Clean",
-    "pii": "pii.Pii",
-    "words": "word_lists.Words",
-    "missing": "missing.Missing",
-    "scale": "scale.Scale",
-    "smooth": "smooth.Smooth",
-    "outliers": "outliers.Outliers",
-    "dedup": "dedup.Dedup",
-    "language": "language.Language",
-    "heuristics": "heuristics.Heuristics",
-    "polarity": "polarity.Polarity",
-    "quality_score": "quality_score.QualityScore",
-    "label_noise": "label_noise.LabelNoise",
-    "split": "split_rows.SplitRows",
-    "balance": "balance.Balance",
-    "augment": "augment.Augment",
-    "translate": "translate.Translate",
-    "denoise": "denoise.Denoise",
-    "annotate": "first_annotation.Annotate",
+    "collect": "jaxsft.prepare.stages.collect:Collect",
+    "clean": "jaxsft.prepare.stages.clean:Clean",
+    "pii": "jaxsft.prepare.stages.pii:Pii",
+    "words": "jaxsft.prepare.stages.word_lists:Words",
+    "missing": "jaxsft.prepare.stages.missing:Missing",
+    "scale": "jaxsft.prepare.stages.scale:Scale",
+    "smooth": "jaxsft.prepare.stages.smooth:Smooth",
+    "outliers": "jaxsft.prepare.stages.outliers:Outliers",
+    "dedup": "jaxsft.prepare.stages.dedup:Dedup",
+    "language": "jaxsft.prepare.stages.language:Language",
+    "heuristics": "jaxsft.prepare.stages.heuristics:Heuristics",
+    "polarity": "jaxsft.prepare.stages.polarity:Polarity",
+    "quality_score": "jaxsft.prepare.stages.quality_score:QualityScore",
+    "label_noise": "jaxsft.prepare.stages.label_noise:LabelNoise",
+    "split": "jaxsft.prepare.stages.split_rows:SplitRows",
+    "balance": "jaxsft.prepare.stages.balance:Balance",
+    "augment": "jaxsft.prepare.stages.augment:Augment",
+    "translate": "jaxsft.prepare.stages.translate:Translate",
+    "denoise": "jaxsft.prepare.stages.denoise:Denoise",
+    "annotate": "jaxsft.prepare.stages.first_annotation:Annotate",
 }
-# of ours the module and the class, of a plug-in the class
 STAGES = plugins.Registry("stages", _OWN)
 
 
@@ -45,11 +43,7 @@ def get(name: str) -> type[Stage]:
     """Returns the class of a stage. Raises ConfigError where there is none of the name."""
     if name not in STAGES:
         raise ConfigError(f"stages: {name!r} is unknown; there are {', '.join(STAGES)}")
-    found = STAGES.take(name)
-    if isinstance(found, type):
-        return found
-    module, cls = found.split(".")
-    return getattr(importlib.import_module(f"jaxsft.prepare.stages.{module}"), cls)
+    return STAGES.take(name)
 
 
 def build(name: str, given: Mapping[str, Any], context: Context) -> Stage:

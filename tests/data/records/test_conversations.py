@@ -481,3 +481,18 @@ def test_a_schema_keeps_its_nulls():
         == chat(USER, BOT, tools=[schema]).tools
         == (schema,)
     )
+
+
+@pytest.mark.parametrize("prompt", [{}, {"prompt": "a"}])
+def test_preferences_of_whole_conversations_name_the_field(prompt):
+    """UltraFeedback, binarized, has the prompt again as the first message of each answer."""
+    rows = row(**prompt, chosen=[USER, BOT], rejected=[USER, BOT | {"content": "c"}])
+    with pytest.raises(DataError, match=r"rejected: preference data.*data.columns.messages=chosen"):
+        chat_record(rows, columns())
+    assert said(chat_record(rows, columns(messages="chosen"))) == [
+        ("user", "a"),
+        ("assistant", "b"),
+    ]
+    rows = row(prompt="a", chosen=[BOT], rejected=[BOT])
+    with pytest.raises(DataError, match=r"data.columns.completion=chosen"):
+        chat_record(rows, columns())

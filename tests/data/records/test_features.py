@@ -80,3 +80,14 @@ def test_cells_that_cannot_be_read_name_their_row():  # guards D9
     with pytest.raises(DataError, match=r"data\.columns\.missing=mask"):
         label_record(empty, Columns(features=("age",)))
     assert label_record(empty, Columns(features=("age",), missing="mask")).features == (None,)
+
+
+def test_a_cell_that_would_make_the_others_alike_is_an_error():
+    columns, where = Columns(features=["n"]), [f"a.csv:{i}" for i in range(2, 102)]
+    cells = [str(i % 7) for i in range(100)]
+    far = [*cells[:41], "1e20", *cells[42:]]
+    with pytest.raises(DataError, match=r"a.csv:43: column .n. holds .1e20., so far from"):
+        features.learn(columns, [(cell,) for cell in far], where)
+    prices = [*cells[:41], "9000", *cells[42:]]
+    for those in (cells, prices, ["0"] * 99 + ["1e20"]):
+        assert features.learn(columns, [(cell,) for cell in those], where)[0]["deviation"] > 0

@@ -3,7 +3,8 @@
 import pytest
 
 from jaxsft.data.formats.row import Struct
-from jaxsft.data.records.messages import FLAGS, MEDIA, THOUGHTS, Message, message_of, shared_message
+from jaxsft.data.records.media import MEDIA
+from jaxsft.data.records.messages import FLAGS, THOUGHTS, Message, message_of, shared_message
 from jaxsft.errors import DataError
 
 WHERE = "data.jsonl:1: message 2"

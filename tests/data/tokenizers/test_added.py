@@ -332,3 +332,16 @@ def test_saved_and_loaded_they_are_the_same(tmp_path):
         assert again.encode(text) == ours.encode(text) and again.encode(text, True) == ours.encode(
             text, True
         )
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_bytes_that_are_flagged_special_are_what_unknown_characters_fall_back_to(kind, tmp_path):
+    """A special token is spelled out in text, but a byte is what the model makes of a character;
+    these were unknown tokens once.
+    """
+    raw = tokenizers.Tokenizer(bpe(True) if kind == "bpe" else unigram(True))
+    raw.add_special_tokens([f"<0x{byte:02X}>" for byte in range(256)])
+    raw.save(str(tmp_path / "tokenizer.json"))
+    expected = raw.encode("語a", add_special_tokens=False).ids
+    assert len(expected) == 4
+    assert Tokenizer.load(tmp_path).encode("語a") == expected

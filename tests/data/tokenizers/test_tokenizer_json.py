@@ -118,6 +118,11 @@ def test_damaged_files_are_a_sentence_or_a_tokenizer(kind, tmp_path):
         ("tokenizer.json", {"model": []}, r"model is \[\], expected an object"),
         (
             "tokenizer.json",
+            {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [], "dropout": 0.1}},
+            r"model.dropout is 0.1, expected null or 0, for ids that are the same every time",
+        ),
+        (
+            "tokenizer.json",
             {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [1]}},
             r"model.merges\[0\] is 1, expected two pieces",
         ),
@@ -190,3 +195,36 @@ def test_tokens_of_an_old_file_of_their_own(tmp_path):
     (tmp_path / "added_tokens.json").write_text(json.dumps({"<x>": "4"}))
     with pytest.raises(ConfigError, match=r"added_tokens.json: '<x>' is '4', expected the id"):
         Tokenizer.load(tmp_path)
+
+
+def template(*parts, pair=("A", "B")):
+    """A post processor; `A` and `B` are the texts, others are special tokens."""
+    half = lambda names: [
+        {"Sequence" if name in ("A", "B") else "SpecialToken": {"id": name, "type_id": 0}}
+        for name in names
+    ]
+    special = {
+        name: {"id": name, "ids": [i], "tokens": [name]} for i, name in enumerate(["x", "y"])
+    }
+    return {
+        "type": "TemplateProcessing",
+        "single": half(parts),
+        "pair": half(pair),
+        "special_tokens": special,
+    }
+
+
+def test_what_a_template_puts_before_a_text_stays_where_nothing_closes_it(tmp_path):
+    """Without bos in the config too; it was lost once."""
+    document = {
+        "model": {"type": "WordLevel", "vocab": {"x": 0, "y": 1, "a": 2}, "unk_token": "a"},
+        "added_tokens": [],
+    }
+    write = lambda **more: (tmp_path / "tokenizer.json").write_text(json.dumps(document | more))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "y"}))
+    write(post_processor=template("x", "A"))
+    assert Tokenizer.load(tmp_path).wrap([2]).ids == [0, 2, 1]
+    for parts, pair in ((("x",), ("A", "B")), (("A", "A"), ("A", "B")), (("A",), ())):
+        write(post_processor=template(*parts, pair=pair))
+        with pytest.raises(ConfigError, match="the post processor of the tokenizer is not as"):
+            Tokenizer.load(tmp_path)

@@ -188,6 +188,13 @@ def test_a_slip_of_the_pen_is_an_error(key, meant):
             {"rope_scaling": {"rope_type": ["yarn"]}},
             r"the scaling \['yarn'\] is not known here",
         ),
+        # half of local_attention: a property of its config class with a setter
+        ("modernbert", {"sliding_window": 3}, "sliding_window=3: nothing here reads it, but"),
+        (
+            "deberta-v2",
+            {"max_relative_positions": 4},
+            "position_buckets=6: expected less than 6, for the longest distance is 4",
+        ),
         ("llama", {"head_dim": 3}, "3 of the 3 dimensions of a head would turn"),
         ("llama", {"num_attention_heads": 7}, "num_attention_heads=7: does not divide hidden_size"),
         (

@@ -1,0 +1,49 @@
+"""What must be known of the place where a run runs, and of what it starts from, to make its config:
+plain data, so that JAX is not imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Source(NamedTuple):
+    """What the defaults of a pretrained model depend on: its kind (decoder | encoder |
+    encoder-decoder), `embed`, and the regularisation that it was trained with."""
+
+    kind: str
+    embed: int
+    dropout: float
+    label_smoothing: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+    """The devices of all processes.
+
+    Attributes:
+      kind: cpu | gpu | tpu.
+      bf16: a CPU has instructions for products of bfloat16.
+    """
+
+    kind: str = "cpu"
+    count: int = 1
+    processes: int = 1
+    bf16: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What must be known of the place where a run runs, and of what it starts from.
+
+    Attributes:
+      pretrained: of `model.pretrained`; None: the run starts from nothing, or its defaults are in
+        the config already.
+      scores: of generated answers, those whose library is installed.
+    """
+
+    device: Device = Device()
+    pretrained: Source | None = None
+    scores: Sequence[str] = ("exact_match",)
