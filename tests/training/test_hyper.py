@@ -9,8 +9,9 @@ import pytest
 from jaxsft.config import adapters
 from jaxsft.config.optim import AdamW
 from jaxsft.config.schema import Linear
+from jaxsft.data.records import Pair
 from jaxsft.training import hyper
-from tests.conftest import bench
+from tests.conftest import bench, make_config, make_records
 
 BEFORE = {
     "chat": {
@@ -23,7 +24,9 @@ BEFORE = {
         "seeds": {"dropout": 1},
     },
     "regress": {"task": {"loss": "huber", "huber_delta": 1.0}},
-    "pair, margin": {"task": {"loss": "cosine_embedding", "margin": 0.5}},
+    "pair, margin": {
+        "task": {"loss": "cosine_embedding", "encoder": "bi", "positive": "good", "margin": 0.5}
+    },
     "pair, temperature": {"task": {"loss": "contrastive", "encoder": "bi", "temperature": 0.1}},
 }
 AFTER = {
@@ -37,7 +40,9 @@ AFTER = {
         "seeds": {"dropout": 2, "init": 3},
     },
     "regress": {"task": {"loss": "huber", "huber_delta": 2.0}},
-    "pair, margin": {"task": {"loss": "cosine_embedding", "margin": 0.4}},
+    "pair, margin": {
+        "task": {"loss": "cosine_embedding", "encoder": "bi", "positive": "good", "margin": 0.4}
+    },
     "pair, temperature": {"task": {"loss": "contrastive", "encoder": "bi", "temperature": 0.2}},
 }
 
@@ -47,10 +52,19 @@ def lowered(made) -> str:
     return jax.jit(made.program.step).lower(*args).as_text()
 
 
+def pairs(*labels):
+    return [Pair(f"text {i}", f"other {i}", labels[i % len(labels)]) for i in range(4)]
+
+
+RECORDS = {"pair, margin": pairs("bad", "good"), "pair, temperature": pairs(None)}
+
+
 def both(case: str):
     """The runs before and after."""
     task = case.partition(",")[0]
-    return (bench(task, 4, **groups[case]) for groups in (BEFORE, AFTER))
+    records, where = make_records(task, 4)
+    records = (RECORDS.get(case, records), where)
+    return (bench(task, records=records, **groups[case]) for groups in (BEFORE, AFTER))
 
 
 @pytest.mark.parametrize("case", BEFORE)
@@ -85,6 +99,4 @@ def test_every_traced_value_follows_its_option():
     ids=["dropout on", "another loss term", "micro-batches", "layers"],
 )
 def test_what_is_compiled_in_is_in_the_key(groups):
-    from tests.conftest import make_config
-
     assert hyper.program_key(make_config()) != hyper.program_key(make_config(**groups))
