@@ -54,6 +54,7 @@ def test_the_task_of_the_page(installed, tmp_path):
     checked = ok("check", "task=rate", *tiny.FAST, f"data.path={data}", COLUMN)
     assert "good to train: 0 errors" in checked
     options = [
+        "model=encoder",
         *tiny.FAST,
         "model.dropout=0.1",
         "train.duration=40steps",
