@@ -34,6 +34,7 @@ check: $(VENV)/.installed
 	$(BIN)/lint-imports
 	$(BIN)/ruff check -q
 	$(BIN)/ruff format -q --check
+	$(BIN)/python -m tools.core
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

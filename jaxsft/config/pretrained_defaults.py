@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from jaxsft.config.facts import Source
+from jaxsft.config.environment import Source
 from jaxsft.config.schema import FROZEN, Config
 
 # Peak rates of Adam and AdamW. Whole models: BERT, appendix A.3 (arXiv:1810.04805: 2e-5 to 5e-5),

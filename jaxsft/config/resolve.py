@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 from jaxsft.config import pretrained_defaults
-from jaxsft.config.facts import Device, Facts
+from jaxsft.config.environment import Device, Facts
 from jaxsft.config.optim import Group
 from jaxsft.config.schema import FROZEN, Config, MeshConfig
 from jaxsft.config.validate import of_run, validate

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from jaxsft.config.facts import Device
+from jaxsft.config.environment import Device
 from jaxsft.errors import ConfigError
 
 BF16_FLAGS = {"amx_bf16", "avx512_bf16"}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from jaxsft import remote
 from jaxsft.config import compose, pretrained_defaults, validate
 from jaxsft.config import resolve as resolving
-from jaxsft.config.facts import Facts, Source
+from jaxsft.config.environment import Facts, Source
 from jaxsft.config.schema import (
     Config,
     ModelConfig,

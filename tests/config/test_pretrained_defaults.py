@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 
 from jaxsft.config import overrides, pretrained_defaults
-from jaxsft.config.facts import Source
+from jaxsft.config.environment import Source
 from jaxsft.training.banner import recipe
 
 BERT, LLAMA = Source("encoder", 768, 0.1), Source("decoder", 4096, 0.0)

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from jaxsft.config import overrides
-from jaxsft.config.facts import Device, Facts, Source
+from jaxsft.config.environment import Device, Facts, Source
 from jaxsft.config.resolve import BF16_CPU, FP32_CPU, resolve
 from jaxsft.errors import ConfigError
 

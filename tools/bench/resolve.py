@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from jaxsft.config import compose, overrides
-from jaxsft.config.facts import Device, Facts
+from jaxsft.config.environment import Device, Facts
 from jaxsft.config.resolve import resolve
 from jaxsft.config.schema import Config
 
