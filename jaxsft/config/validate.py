@@ -16,6 +16,11 @@ from jaxsft.config.option import Declaration
 from jaxsft.config.schema import Config, DataFiles
 from jaxsft.errors import ConfigError
 
+# `generate.allow_cut` of a run stays where another `max_new_tokens` is asked for
+DRAWN = tuple(
+    f"generate.{name}" for name in ("temperature", "top_k", "top_p", "min_p", "length_penalty")
+)
+
 
 def validate(config: Config) -> None:
     """Raises ConfigError."""
@@ -43,13 +48,13 @@ def each(config: Any) -> None:
 
 
 def of_run(config: Config) -> None:
-    """What may be changed of a trained run: each option by itself, and those of generation
-    together. Raises ConfigError.
+    """What may be changed of a trained run: each option by itself, and together those that say how
+    an answer is drawn. Raises ConfigError.
     """
     each(config)
     _raise_first(rules.axes(config))
     _raise_first(rules.generation(config))
-    _unread(config, flat(config), "generate.")
+    _unread(config, flat(config), DRAWN)
 
 
 def data(config: Config) -> None:
@@ -101,12 +106,12 @@ def _is_default(declaration: Declaration, value: Any) -> bool:
     return plain(value) == plain(declaration.default)
 
 
-def _unread(config: Config, values: Mapping[str, Any], prefix: str = "") -> None:
+def _unread(config: Config, values: Mapping[str, Any], names: str | tuple[str, ...] = "") -> None:
     """An option that was changed where nothing reads it would look as if it had an effect."""
     for key, declaration, value in option.walk(config):
         text = declaration.accepts.read_if
         if (
-            key.startswith(prefix)
+            key.startswith(names)
             and not condition.holds(text, values)
             and not _is_default(declaration, value)
         ):
