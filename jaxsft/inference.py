@@ -45,7 +45,7 @@ from jaxsft.generation import stops
 from jaxsft.hf import read as pretrained
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import platforms
-from jaxsft.training import headless_export, runs, setup
+from jaxsft.training import open_folder, runs, setup
 from jaxsft.training.held import Held
 from jaxsft.training.hyper import make_hyper
 from jaxsft.training.recorder import Result
@@ -96,7 +96,7 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
             raise ConfigError(
                 f"checkpoint={asked}: {run} is no run directory, and has no steps; leave it out"
             )
-        return Model(headless_export.open_folder(folder, change))
+        return Model(open_folder.open_folder(folder, change))
     return Model(runs.open_run(run, change, checkpoint=asked))
 
 

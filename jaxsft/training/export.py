@@ -27,7 +27,7 @@ from jaxsft.hf.families.family import Family, Head
 from jaxsft.models import adapters, surgery
 from jaxsft.sharding.weights import Flat, WeightSpec, flatten
 from jaxsft.tasks.base import Task
-from jaxsft.training import open_folder, partition
+from jaxsft.training import headless_export, partition
 from jaxsft.training import pretrained as hf
 from jaxsft.training.components import Components
 from jaxsft.training.runs import Run
@@ -106,9 +106,11 @@ def export(
         _tokenizer(folder, parts.tokenizer, parts.task, kind, before is None)
         _generation(folder, before, parts.tokenizer, parts.task)
         if its is None:
-            open_folder.write_head(folder, parts.task, weights, specs)
-            if chosen.bare in open_folder.LOADED:
-                open_folder.write_vectors(folder, parts.task, weights, parts.config.model.context)
+            headless_export.write_head(folder, parts.task, weights, specs)
+            if chosen.bare in headless_export.LOADED:
+                headless_export.write_vectors(
+                    folder, parts.task, weights, parts.config.model.context
+                )
         _check(run, read.open_source(folder), specs, None if its is None else kind)
     return {"class": name, "tensors": len(found), "dtypes": dict(Counter(dtypes.values()))}
 

@@ -1,130 +1,218 @@
-"""What `jaxsft export` writes of a model whose head no class of transformers has: the body for
-`AutoModel`, the head beside it in a file of its own, and, where a text becomes one vector, the
-layout of sentence-transformers.
-
-    config.json  model.safetensors        the body
-    head.json  [head.safetensors]         task, options, what was learnt of the data, and the
-      weights of the head by our names
-    modules.json  sentence_bert_config.json  1_Pooling/  [2_Dense/]  [2_Normalize/ or 3_Normalize/]
+"""A folder in the layout of Hugging Face, opened as a run that was never trained: a model with a
+head for texts or tokens classifies them; of the others one with a chat template answers, an
+encoder-decoder model writes what becomes of a text, and the rest continue it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+import jax
 
-from jaxsft import rundir
-from jaxsft.hf import write
-from jaxsft.sharding.weights import Flat, WeightSpec
-from jaxsft.tasks.base import Task
-from jaxsft.tasks.whole_text import TextTask
-
-HEAD, WEIGHTS = "head.json", "head.safetensors"
-# of ours, in the words of sentence-transformers
-POOLS = {"mean": "mean_tokens", "max": "max_tokens", "first": "cls_token", "last": "lasttoken"}
-# the ends of the names of the classes that sentence-transformers makes of a config.json
-LOADED = ("Model", "TextModel", "EncoderModel")
-MODES = (
-    "cls_token",
-    "mean_tokens",
-    "max_tokens",
-    "mean_sqrt_len_tokens",
-    "weightedmean_tokens",
-    "lasttoken",
+from jaxsft import halves
+from jaxsft.config.schema import (
+    TASKS,
+    ChatTask,
+    Columns,
+    Config,
+    DataConfig,
+    LMTask,
+    MeshConfig,
+    ModelConfig,
+    PretrainedTokenizer,
+    Seeds,
+    Seq2SeqTask,
+    TaskConfig,
 )
-ACTIVATIONS = {
-    "tanh": "Tanh",
-    "gelu": "GELU",
-    "relu": "ReLU",
-    "silu": "SiLU",
-    "sigmoid": "Sigmoid",
-    "relu6": "ReLU6",
-    "leaky_relu": "LeakyReLU",
-}
-ACTIVATIONS |= {"mish": "Mish", "hardswish": "Hardswish"}
+from jaxsft.data import schemes
+from jaxsft.data.chat.templates import Template
+from jaxsft.data.chosen_tokenizer import tokenizer_at
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
+from jaxsft.errors import ConfigError
+from jaxsft.hf import generation_config, trained_heads
+from jaxsft.hf import read as pretrained
+from jaxsft.hf.families.family import Head
+from jaxsft.products import ROUNDED
+from jaxsft.sharding import hosts
+from jaxsft.tasks.seq2seq import Seq2SeqTask as Seq2Seq
+from jaxsft.tasks.specs import SPECS, of_problem
+from jaxsft.training import pretrained as hf
+from jaxsft.training import runs, setup
+from jaxsft.training.components import Components, build_components
+
+LONGEST = 120  # tokens of an answer, where no training says it
 
 
-def write_head(folder: Path, task: Task, weights: Flat, specs: Mapping[str, WeightSpec]) -> int:
-    """The head of the task, in float32; how many weights it has comes back. A weight is
-    `[inputs..., outputs...]`: `y = x @ w + b`.
+def open_folder(folder: Path, change: Callable[[Config], Config]) -> runs.Run:
+    """Components and weights.
+
+    Args:
+      change: what a command's overrides make of the config.
+
+    Raises:
+      ConfigError: a model of another kind, or a head, tokenizer or template that cannot be read.
+      CheckpointError: the weights are not those of its config.json.
     """
-    own = {
-        path.removeprefix("head/"): spec for path, spec in specs.items() if path.startswith("head/")
-    }
-    about = {
-        "task": task.name,
-        "options": dataclasses.asdict(task.config.task),
-        "learnt": dict(task.state),
-        "weights": {
-            name: {"shape": list(spec.shape), "inputs": spec.inputs} for name, spec in own.items()
-        },
-    }
-    rundir.write_json(folder / HEAD, about)
-    if own:
-        write.save(
-            {
-                name: np.ascontiguousarray(np.asarray(weights[f"head/{name}"], np.float32))
-                for name in own
-            },
-            folder / WEIGHTS,
+    tokenizer = tokenizer_at(str(folder))
+    source = pretrained.open_source(folder)
+    if (head := trained_heads.head_of(source.family, source.values)) is not None:
+        return _with_head(source, *head, tokenizer, change)
+    task = LMTask() if tokenizer.chat_template is None else ChatTask()
+    if two := bool(source.model().decoder_layers):
+        task = Seq2SeqTask(scores=["exact_match"])
+    config = _config(folder, task, change)
+    if not config.model.causal and not two:
+        raise ConfigError(
+            f"{folder}: reads texts in both directions, writes nothing and has no head of a task;"
+            " start from it by model.pretrained="
         )
-    return len(own)
-
-
-def write_vectors(folder: Path, task: Task, weights: Flat, context: int) -> bool:
-    """The layout of sentence-transformers, where the vector that the head reads can be said in it;
-    whether it can.
-    """
-    options = task.config.task
-    if (
-        not isinstance(task, TextTask)
-        or options.pool not in POOLS
-        or options.head == "normed"
-        or any(p.startswith("head/features") for p in weights)
+    variables = getattr(config.task, "variables", None)
+    learnt = (
+        state_of_pairs(config, folder, tokenizer) if two else state(folder, tokenizer, variables)
+    )
+    parts = build_components(config, tokenizer, learnt)
+    asked = generation_config.read(folder, source.values)
+    if hosts.first() and (
+        told := generation_config.note(asked, config.generate, parts.task.start_ids)
     ):
-        return False
-    if options.head == "dense" and options.activation not in ACTIVATIONS:
-        return False
-    size = task.config.model.embed
-    steps = ["Transformer", "Pooling"]
-    (folder / "1_Pooling").mkdir()
-    modes = {f"pooling_mode_{mode}": mode == POOLS[options.pool] for mode in MODES}
-    rundir.write_json(
-        folder / "1_Pooling" / "config.json", {"word_embedding_dimension": size, **modes}
+        print(f"note: {folder}: {told}", file=sys.stderr)
+    return _run(folder, parts)
+
+
+def _run(folder: Path, parts: Components) -> runs.Run:
+    """With its weights. On a CPU those of linear layers are rounded once where every product of
+    precision=bf16 would round them again; of a large one that writes they are held so,
+    which is told.
+    """
+    rounded = parts.config.precision == "bf16" and jax.default_backend() == "cpu"
+    weights = runs.starting_params(parts, rounded=rounded)
+    if hosts.first() and any(map(halves.are, jax.tree.leaves(weights))):
+        print(
+            f"note: {folder}: its weights are held in bfloat16, and widened part by part;"
+            " precision=fp32 holds them in float32",
+            file=sys.stderr,
+        )
+    parts = (
+        dataclasses.replace(parts, model=dataclasses.replace(parts.model, precision=ROUNDED))
+        if rounded
+        else parts
     )
-    if options.head == "dense":
-        steps.append("Dense")
-        _write_dense(folder / "2_Dense", weights, size, ACTIVATIONS[options.activation])
-    if task.apart and not task.width:  # what was trained are cosines
-        steps.append("Normalize")
-        (folder / f"{len(steps) - 1}_Normalize").mkdir()
-    paths = ["", *(f"{i}_{name}" for i, name in enumerate(steps) if i)]
-    kinds = [
-        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{steps[i]}"}
-        for i, path in enumerate(paths)
+    return runs.Run(folder, parts, weights, {}, 0)
+
+
+def _config(
+    folder: Path,
+    task: TaskConfig,
+    change: Callable[[Config], Config],
+    columns: Columns | None = None,
+) -> Config:
+    weights, texts = ModelConfig(pretrained=str(folder)), PretrainedTokenizer(path=str(folder))
+    config = Config(
+        task=task,
+        model=weights,
+        tokenizer=texts,
+        mesh=MeshConfig(data=1),
+        data=DataConfig(columns=columns or Columns()),
+    )
+    config = dataclasses.replace(
+        config,
+        evaluation=dataclasses.replace(config.evaluation, batch_size=config.train.batch_size),
+    )
+    config = change(setup.like_pretrained(config))
+    return dataclasses.replace(
+        config, seeds=Seeds(init=config.seed, data=config.seed, dropout=config.seed)
+    )
+
+
+def _with_head(
+    source: pretrained.PretrainedFolder,
+    kind: str,
+    head: Head,
+    tokenizer: Tokenizer,
+    change: Callable[[Config], Config],
+) -> runs.Run:
+    """A model of a class with a head. Raises ConfigError where it has not all of that head."""
+    name, names = _task_of(source, kind), trained_heads.names_of(source.values)
+    options = trained_heads.options_of(head, source.values, TASKS[name])
+    numbers = SPECS[name].output == "numbers"
+    if numbers:
+        options["standardize"] = False
+    columns = Columns(targets=tuple(names)) if numbers and len(names) > 1 else None
+    config = _config(source.folder, TASKS[name](**options), change, columns)
+    parts = build_components(config, tokenizer, state_of_head(name, names, config.data.columns))
+    todo = hf.plan(parts, source)
+    if todo.head is not None or any(not path.endswith("/b") for path in todo.fresh):
+        why = todo.head or f"{', '.join(todo.fresh)} is not in the files"
+        raise ConfigError(
+            f"{source.folder}: its head cannot be taken: {why}; start from it by model.pretrained="
+        )
+    return _run(source.folder, parts)
+
+
+def _task_of(source: pretrained.PretrainedFolder, kind: str) -> str:
+    """The task of a head, as transformers tells them apart. Raises ConfigError."""
+    if kind != "text":
+        return kind
+    problem = source.values.get("problem_type") or (
+        "regression"
+        if len(trained_heads.names_of(source.values)) == 1
+        else "single_label_classification"
+    )
+    names = of_problem()
+    if not isinstance(problem, str) or problem not in names:
+        raise ConfigError(
+            f"{source.folder / 'config.json'}: problem_type={problem!r} is unknown; expected one of"
+            f" {', '.join(names)}"
+        )
+    return names[problem]
+
+
+def state_of_head(name: str, names: Sequence[str], columns: Columns) -> dict[str, Any]:
+    """What a task would have learnt in training: its labels, in the order of the outputs."""
+    output = SPECS[name].output
+    if output == "numbers":
+        targets = (
+            list(names) if len(names) > 1 else list(columns.targets) or [columns.label or "label"]
+        )
+        return {"targets": targets, "mean": [0.0] * len(targets), "deviation": [1.0] * len(targets)}
+    if output == "stretch":
+        # nothing says whether it was trained on questions without an answer
+        return {"unanswered": False}
+    return {"labels": list(names)} | (
+        {"scheme": schemes.of_labels(names) or "none"} if output == "tags" else {}
+    )
+
+
+def state(
+    folder: Path, tokenizer: Tokenizer, variables: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What a task would have learnt in training: the template with its variables, and every token
+    that ends an answer.
+    """
+    stop = [
+        *generation_config.stop_ids(folder),
+        *([] if tokenizer.eos_id is None else [tokenizer.eos_id]),
     ]
-    rundir.write_json(folder / "modules.json", kinds)
-    rundir.write_json(
-        folder / "sentence_bert_config.json", {"max_seq_length": context, "do_lower_case": False}
-    )
-    return True
+    if tokenizer.chat_template is None:
+        return {"stop_ids": sorted(set(stop))}
+    template = Template.of(tokenizer, require_stop=False, variables=variables)
+    return {
+        "template": template.stored,
+        "stop_ids": sorted({*stop, *template.stop_ids}),
+        "longest_answer": LONGEST,
+    }
 
 
-def _write_dense(folder: Path, weights: Flat, size: int, activation: str) -> None:
-    folder.mkdir()
-    bias = "head/dense/b" in weights
-    about = {
-        "in_features": size,
-        "out_features": size,
-        "bias": bias,
-        "activation_function": f"torch.nn.modules.activation.{activation}",
+def state_of_pairs(config: Config, folder: Path, tokenizer: Tokenizer) -> dict[str, Any]:
+    """As `state`, of an encoder-decoder model: it reads a text as it is. Raises ConfigError where
+    nothing says what its decoder starts from.
+    """
+    found = Seq2Seq.fit(config, tokenizer, [], [])
+    return found | {
+        "stop_ids": sorted({*found["stop_ids"], *generation_config.stop_ids(folder)}),
+        "longest_answer": LONGEST,
     }
-    rundir.write_json(folder / "config.json", about)
-    tensors = {
-        "linear.weight": np.ascontiguousarray(np.asarray(weights["head/dense/w"], np.float32).T)
-    }
-    tensors |= {"linear.bias": np.asarray(weights["head/dense/b"], np.float32)} if bias else {}
-    write.save(tensors, folder / "model.safetensors")

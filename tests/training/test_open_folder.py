@@ -32,7 +32,7 @@ from tests.training.test_pretrained import FAST
 from tools.golden.families import weights
 from tools.golden.heads import TEXTS
 
-GOLDEN = Path(__file__).parents[1] / "models" / "families" / "golden_heads"
+GOLDEN = Path(__file__).parents[1] / "hf" / "families" / "golden_heads"
 BERT = ["task.pool=first", "task.head=dense"]
 LAST = ["task.pool=last"]  # the class has no bias; ours starts at zero
 
