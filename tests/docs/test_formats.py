@@ -32,7 +32,7 @@ def test_a_format_of_no_family_is_there_all_the_same(monkeypatch):
     new = dataclasses.replace(
         formats.FORMATS["txt"], name="verse", suffixes=(".verse",), rows="a stanza"
     )
-    monkeypatch.setitem(formats.FORMATS, "verse", new)
+    monkeypatch.setitem(formats.FORMATS.own, "verse", new)
     assert (
         "\n## Others\n\n### verse\n" in generator.page()
         and "| [verse](#verse) | `.verse` |" in generator.page()

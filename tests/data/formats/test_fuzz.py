@@ -81,7 +81,7 @@ def test_a_reason_is_one_line_and_no_book(tmp_path, monkeypatch):
         [Bad(1, "found " + "x\n" * 5000 + "; set data.options.x=y")]
     )
     monkeypatch.setitem(
-        formats.FORMATS, "txt", dataclasses.replace(formats.FORMATS["txt"], read=quotes)
+        formats.FORMATS.own, "txt", dataclasses.replace(formats.FORMATS["txt"], read=quotes)
     )
     (tmp_path / "a.txt").write_text("x")
     bad = []
@@ -113,7 +113,7 @@ def test_a_reader_that_breaks_its_promise_is_found(tmp_path, monkeypatch, kind, 
     format = formats.FORMATS[kind]
     name, content, options = fuzz.SEEDS[kind][0]
     broken = lambda source, encoding, given: iter(sabotage(format.read(source, encoding, given)))
-    monkeypatch.setitem(formats.FORMATS, kind, dataclasses.replace(format, read=broken))
+    monkeypatch.setitem(formats.FORMATS.own, kind, dataclasses.replace(format, read=broken))
     (tmp_path / name).write_text(content, encoding="utf-8")
     wrong = fuzz.check(tmp_path / name, content.encode(), kind, "utf-8", options)
     assert wrong and part in wrong
