@@ -183,7 +183,7 @@ def test_ctrl_c_ends_an_answer_and_then_the_conversation(monkeypatch, capsys):
 TERMINAL = """
 import fcntl, termios, time, types
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # so that keys become signals
-from jaxsft.commands import generate
+from jaxsft.commands import generate_text
 
 def stream(messages, seed):
     yield "gr\\u00fc\\u00dfe "
@@ -192,7 +192,7 @@ def stream(messages, seed):
     yield f"{len(messages)}"
 
 config = types.SimpleNamespace(seed=0, generate=types.SimpleNamespace(num_beams=1))
-raise SystemExit(generate.converse(types.SimpleNamespace(config=config, stream=stream)))
+raise SystemExit(generate_text.converse(types.SimpleNamespace(config=config, stream=stream)))
 """
 
 
@@ -340,7 +340,7 @@ def test_a_real_conversation(folder, model, monkeypatch, capsys):
         ),
         (
             ["prompt=a", "generate.repetition_penalty=0"],
-            "generate.repetition_penalty=0.0: expected more than 0",
+            "generate.repetition_penalty=0.0: expected a finite number of more than 0",
         ),
         (["prompt=a", "generate.num_beams=0"], "generate.num_beams=0: expected at least 1"),
         (

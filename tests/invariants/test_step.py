@@ -265,7 +265,7 @@ def test_jit_changes_nothing():  # guards H10
             params,
             b.batches[0],
             b.hyper,
-            b.program._noise(jnp.int32(0), 2, b.hyper),
+            b.program._dropout(jnp.int32(0), 2, b.hyper),
             columns=True,
         )
 
