@@ -1,4 +1,6 @@
 # `make demo` and `make test` do the whole set-up: a virtual environment in .venv, pinned by constraints.txt. PYTHON=python3.12 chooses another Python.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c  # a failure of pip is not hidden by what shows its progress
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -37,8 +39,10 @@ check: $(VENV)/.installed
 	$(BIN)/python -m tools.core
 
 $(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "sets up $(VENV): about 100 packages (JAX is the largest), one to three minutes, once"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off -c constraints.txt \
+	  -e ".[dev]" | awk '/^(Collecting|Building|Installing)/ {n += 1; if (n % 20 == 1) print "  " $$1, $$2, "..."}'
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.installed
