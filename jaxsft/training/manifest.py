@@ -86,8 +86,10 @@ def _plugins(config: Config) -> list[dict[str, Any]]:
 
 
 def named(run_dir: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """The manifest with what stays for the life of a run: the name that its steps carry, and the
-    ids under which trackers know it.
+    """Returns the manifest with what stays for the life of a run.
+
+    That is the name that its steps carry (`run`, new where the run is), and the ids under which
+    trackers know it (`trackers`).
     """
     path = run_dir / seal.MANIFEST
     if not path.exists() or not (run_dir / seal.CONFIG).exists():
@@ -131,8 +133,9 @@ def check_config(run_dir: Path, config: Config) -> None:
 
 
 def kept(run_dir: Path, asked: Config, config: Config) -> Config:
-    """The config of a run that goes on: what `precision=auto` came to where it began stays,
-    whatever this machine would choose.
+    """Returns the config of a run that goes on, with the precision that the run began with.
+
+    What `precision=auto` came to at the start stays, whatever this machine would choose.
     """
     path = run_dir / "config.yaml"
     if asked.precision != "auto" or not path.exists():
@@ -210,7 +213,7 @@ def _peak_of_process() -> int | None:
 
 
 def _peak_of_devices(mesh: Any) -> int | None:
-    """The most that one device held; None where devices do not count, as on CPU."""
+    """Returns the most bytes that one device held; None where devices do not count, as on CPU."""
     counted = [
         (device.memory_stats() or {}).get("peak_bytes_in_use") for device in mesh.local_devices
     ]
@@ -222,7 +225,10 @@ def _count(specs: Any) -> int:
 
 
 def config_hash(config: Config) -> str:
-    """Of everything that makes a run what it is; not of where it lies or how long it goes."""
+    """Returns the SHA-256 of the options that make a run what it is.
+
+    Where the run lies and how long it goes are left out (`compose.CHANGEABLE`).
+    """
     values = compose.flat(compose.to_dict(config))
     return rundir.sha256_json(
         {k: v for k, v in values.items() if not k.startswith(compose.CHANGEABLE)}
@@ -230,7 +236,10 @@ def config_hash(config: Config) -> str:
 
 
 def git_revision() -> str | None:
-    """Of the checkout that the code runs from, with `+` where it was changed; None outside one."""
+    """Returns the Git revision of this code, with `+` where it was changed.
+
+    It is None outside a checkout.
+    """
     here = Path(__file__).parent
     try:
         run = lambda *args: subprocess.run(

@@ -122,12 +122,12 @@ class Recorder:
     # ----------------------------------------------------------------------------------------------
     @property
     def config(self) -> Config:
-        """The config of the trial."""
+        """Returns the config of the trial."""
         return self.trial.config
 
     @functools.cached_property
     def components(self) -> Components:
-        """Those of the session, with the config of the trial."""
+        """Returns the components of the session, with the config of the trial."""
         shared = self.session.components
         same = self.config is shared.config
         return shared if same else dataclasses.replace(shared, config=self.config)

@@ -73,12 +73,12 @@ class Session:
 
     @property
     def mesh(self) -> jax.sharding.Mesh:
-        """The devices that all trials use."""
+        """Returns the mesh of devices that all trials use."""
         return self.components.mesh
 
     @property
     def total(self) -> int:
-        """The steps of the whole training."""
+        """Returns the number of steps of the whole training; 0 where it is not known."""
         return self.clock.total or 0
 
     def ends_at(self, step: int) -> bool:

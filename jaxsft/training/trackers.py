@@ -35,10 +35,10 @@ class Tracker(Protocol):
         """Begins a run, or goes on with the one of this id. Returns: its id."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers by name at a step; a resumed run may give a step again."""
+        """Writes numbers by name at a step; a resumed run may give a step again."""
 
     def finish(self, numbers: Mapping[str, float], ok: bool) -> None:
-        """The numbers of `result.json`; `ok` False: the run was stopped or failed."""
+        """Writes the numbers of `result.json`; `ok` False: the run was stopped or failed."""
 
 
 class Trackers:
@@ -85,7 +85,10 @@ class Trackers:
             return None
 
     def _note(self, name: str, **facts: str | None) -> None:
-        """None takes a fact away."""
+        """Notes facts of a tracker in the manifest, such as its id of the run.
+
+        Removes those that are None.
+        """
         content = rundir.read_json(self._manifest)
         known = content.setdefault("trackers", {}).get(name, {}) | facts
         content["trackers"][name] = {

@@ -48,7 +48,7 @@ class Trial:
 
     @property
     def step(self) -> int:
-        """The number of steps taken; waits for the device."""
+        """Returns the number of steps taken; waits for the device."""
         return int(self.state.step)
 
     # --- what a step reports
@@ -118,7 +118,7 @@ class Trial:
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether as many evaluations as `evaluation.patience` brought no improvement."""
+        """Returns whether as many evaluations as `evaluation.patience` brought no improvement."""
         patience = self.config.evaluation.patience
         return patience is not None and self.impatience >= patience
 
