@@ -100,14 +100,16 @@ class Task:
         return self.metric
 
     def sign(self, metric: str) -> int:
-        """-1 where less is better, otherwise 1."""
+        """Returns -1 for a metric of which less is better, otherwise 1."""
         further = [row_metrics.take(name, self.spec) for name in self.config.evaluation.metrics]
         low = {name for one in further for name in one.lower_is_better}
         return -1 if metric in self.lower_is_better or metric in low else 1
 
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
-        """`state` is what `fit` gave, from the training data of this run or from its
-        `task.json`."""
+        """Holds config, tokenizer and the state that the task has learnt.
+
+        `state` is what `fit` returned, from the training data of this run or from its `task.json`.
+        """
         self.config, self.tokenizer = config, tokenizer
         self.state = state if isinstance(state, Stored) else dict(state)
 
@@ -121,33 +123,35 @@ class Task:
     infer_columns: Callable[[Row, Any], Any]  # the columns of a file, from its first row
 
     def unlabelled(self, row: Row, columns: Any) -> Any:
-        """The record of a row without its answer, for prediction. Raises DataError."""
+        """Returns the record of a row without its answer, for prediction. Raises DataError."""
         return self.record(row, columns)
 
     @classmethod
     def fit(
         cls, config: Config, tokenizer: Tokenizer, records: Sequence[Any], where: Sequence[str]
     ) -> dict[str, Any]:
-        """What must be known of the training data to encode anything (a label vocabulary); plain
-        JSON.
+        """Returns what must be known of the training data to encode anything, as plain JSON.
+
+        A label vocabulary is an example; {} where the task learns nothing from the data.
         """
         return {}
 
     @property
     def digest(self) -> dict[str, Any]:
-        """Everything that `encode_all` depends on, for the cache's key."""
+        """Returns everything that `encode_all` depends on, for the key of the cache."""
         return {"task": self.name, "tokenizer": self.tokenizer.digest, "state": self.state}
 
     def encode_all(self, records: Sequence[Any], where: Sequence[str]) -> list[Encoded | str]:
-        """Per record its ids, or the reason why it cannot be trained on."""
+        """Encodes each record as ids, or returns the reason why it cannot be trained on."""
         raise NotImplementedError
 
     @classmethod
     def arrange(
         cls, records: Sequence[Any], where: Sequence[str], columns: Any, training: bool
     ) -> tuple[list[Any], list[str]]:
-        """The records of a split as the model meets them, where one of a file stands for several,
-        or several for one.
+        """Returns the records of a split as the model meets them, and where they come from.
+
+        By default they are unchanged; a task may make several records of one, or one of several.
         """
         return list(records), list(where)
 
@@ -175,8 +179,10 @@ class Task:
     def backbone(
         self, model: Transformer, params: Params, batch: Batch, noise: Dropout | None
     ) -> Array:
-        """What is below the head: states of tokens `[B, S, D]` or, where the task is `pooled`,
-        vectors of texts `[B, T, D]`, T a multiple of G.
+        """Computes the states below the head, without weights of the head.
+
+        They are states of tokens `[B, S, D]` or, where the task is `pooled`, vectors of texts `[B,
+        T, D]`, T a multiple of G, the packed texts of a row.
         """
         return model.hidden(
             params, batch.tokens, TokenInfo(batch.segment_ids, batch.positions, batch.types), noise
@@ -184,34 +190,36 @@ class Task:
 
     @property
     def pooled(self) -> bool:
-        """Whether texts are pooled below the head, without weights."""
+        """Returns whether texts are pooled below the head, by a function without weights."""
         return False
 
     def states(
         self, model: Transformer, params: Params, batch: Batch, noise: Dropout | None
     ) -> Array:
-        """What the head reads: of a cached backbone, which is not run again, what the batch brings
-        (`train.backbone`).
+        """Returns the states that the head reads, `[B, S, D]` or `[B, T, D]` as of `backbone`.
+
+        Under `train.backbone=cached` the batch brings them, and the backbone is not run again.
         """
         return (
             self.backbone(model, params, batch, noise) if batch.backbone is None else batch.backbone
         )
 
     def head_uses(self, lengths: np.ndarray) -> float:
-        """How often the head runs for texts of so many tokens: on each token (a word has about
-        one), or once a text.
+        """Counts how often the head runs for texts of so many tokens.
+
+        It runs on each token where the task is of words (a word has about one), else once a text.
         """
         return float(lengths.sum() if self.of_words else len(lengths))
 
     @staticmethod
     def term_weights(config: Config) -> dict[str, float]:
-        """The weight of each loss term in what is minimised."""
+        """Returns the weight of each loss term in what is minimised, by name."""
         return {getattr(config.task, "loss", "cross_entropy"): 1.0} | (
             {"z_loss": config.loss.z_loss} if config.loss.z_loss > 0 else {}
         )
 
     def totals(self, batch: Batch) -> Terms:
-        """`sum w` of each loss term, from the batch alone."""
+        """Computes `sum w` of each loss term, from the batch alone."""
         raise NotImplementedError
 
     def loss(
@@ -224,31 +232,33 @@ class Task:
         *,
         columns: bool,
     ) -> Output:
-        """Loss terms and metric states of a batch or micro-batch; `columns` only where predictions
-        are wanted.
+        """Computes loss terms and metric states of a batch or micro-batch.
+
+        Returns columns of predictions too where `columns` is true.
         """
         raise NotImplementedError
 
     def decoded(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What the host makes of the columns of a batch before they are kept, such as trees out of
-        scores.
+        """Decodes the columns of a batch on the host, such as trees from scores.
+
+        By default they are unchanged.
         """
         return columns
 
     # --- answers
     # ----------------------------------------------------------------------------------------------
     def prompt(self, record: Any, where: str) -> list[int]:
-        """The ids that an answer is generated from."""
+        """Returns the ids that an answer is generated from."""
         raise NotImplementedError
 
     def answer(self, record: Any, where: str) -> list[int]:
-        """The ids that would be the answer."""
+        """Returns the ids that the right answer of a record would have."""
         raise NotImplementedError
 
     def score(
         self, answers: Sequence[str], records: Sequence[Any], where: Sequence[str]
     ) -> dict[str, float]:
-        """Numbers of generated answers."""
+        """Computes the metrics of generated answers, by name."""
         raise NotImplementedError
 
     # --- results
@@ -261,42 +271,49 @@ class Task:
     def tables(
         self, split: Split, columns: Mapping[str, np.ndarray]
     ) -> dict[str, tuple[list[str], list[list[Any]]]]:
-        """Numbers of the parts of a task, each label or each target: by the name of the table, its
-        column names and its rows.
+        """Returns tables of metrics for parts of a task, such as each label or each target.
+
+        They are by name of the table: its column names and its rows. By default there are none.
         """
         return {}
 
     def summarise(
         self, split: Split, states: Mapping[str, Any], columns: Mapping[str, np.ndarray]
     ) -> dict[str, float]:
-        """Metrics of a split, from merged states and from columns `[examples, ...]`, those of words
-        `[words, ...]`.
+        """Computes the metrics of a split, from merged states and from columns.
+
+        Columns are `[examples, ...]`, those of words `[words, ...]`.
         """
         raise NotImplementedError
 
     def predictions(
         self, split: Split, columns: Mapping[str, np.ndarray], answers: Mapping[int, str] | None
     ) -> Iterator[dict[str, Any]]:
-        """One dict per kept row, in order; `answers` are the generated texts by row."""
+        """Yields one prediction for each kept row, in order, as a dict.
+
+        `answers` are the generated texts by row; None where none were generated.
+        """
         raise NotImplementedError
 
     def annotated(self, line: dict[str, Any]) -> dict[str, Any]:
-        """A line of `predict` for a format with columns of its own for what is predicted (CoNLL,
-        CoNLL-U).
+        """Returns a line of `predict` with the prediction in the columns of its format.
+
+        CoNLL and CoNLL-U have such columns; by default the line is unchanged.
         """
         return line
 
     @staticmethod
     def predicted(line: dict[str, Any]) -> dict[str, Any]:
-        """The part of a prediction that is there without a label."""
+        """Returns the part of a prediction that can be made without a label."""
         return {
             k: v for k, v in line.items() if k in ("prediction", "probability", "nll", "tokens")
         }
 
 
 def in_order(labels: Iterable[str]) -> list[str]:
-    """Labels in the order of numbers where all are whole numbers, so that number i of 0 ... n is
-    output i; else in that of text.
+    """Sorts labels as numbers where all are whole numbers, else as text.
+
+    So label i of 0 ... n is output i.
     """
     found = sorted(labels)
     return (
@@ -307,8 +324,9 @@ def in_order(labels: Iterable[str]) -> list[str]:
 
 
 def by_text(split: Split, values: np.ndarray) -> dict[int, np.ndarray]:
-    """What was said of the words of each row, `{row: [words, ...]}`: of a text in windows, each
-    word as the window that owns it says.
+    """Returns the values of the words of each row, `{row: [words, ...]}`.
+
+    Of a text in windows, each word has the value of the window that owns it.
     """
     own = split.arrays["word.own"]
     row = np.repeat(split.arrays["row"], np.diff(split.arrays["word_offsets"]))[own]
@@ -317,6 +335,6 @@ def by_text(split: Split, values: np.ndarray) -> dict[int, np.ndarray]:
 
 
 def by_row(split: Split, values: np.ndarray) -> dict[int, np.ndarray]:
-    """The parts of each row together: `{row: [parts, ...]}`. Examples of a row are neighbours."""
+    """Returns the values of the parts of each row, `{row: [parts, ...]}`; parts are neighbours."""
     rows, starts = np.unique(split.arrays["row"], return_index=True)
     return dict(zip(rows.tolist(), np.split(values, starts[1:]), strict=True))

@@ -69,7 +69,7 @@ class CausalTask(Task):
         return Output(terms, out, _per_text(stats, mask, batch) if columns else {})
 
     def hidden(self, model: Transformer, params, batch: Batch, noise):
-        """The states that the targets are predicted from, `[B, S, D]`."""
+        """Computes the states that the targets are predicted from, `[B, S, D]`."""
         return model.hidden(
             params, batch.tokens, TokenInfo(batch.segment_ids, batch.positions), noise
         )
@@ -91,7 +91,10 @@ class CausalTask(Task):
             }
 
     def describe(self, record: Any, where: str, answer: str | None) -> dict[str, Any]:
-        """What a line of predictions says of a row; `answer` is the generated one, if there is."""
+        """Returns the fields of a row that a line of predictions shows.
+
+        `answer` is the generated text, None where there is none.
+        """
         return {"text": record.text}
 
 

@@ -78,7 +78,7 @@ class MaskedLM(CausalTask):
         return encoded
 
     def head_uses(self, lengths: np.ndarray) -> float:
-        """The head runs on the chosen tokens."""
+        """Counts the tokens that are chosen to be guessed, on which alone the head runs."""
         return float(sum(self.masking.count(int(n)) for n in lengths))
 
     def head(self, vocab: int, precision: str) -> MaskedHead:

@@ -81,7 +81,7 @@ class Regress(TextTask):
 
     @property
     def scale(self) -> tuple[np.ndarray, np.ndarray]:
-        """(mean, deviation) `[T]` of what is learnt; 0 and 1 under `task.standardize=false`."""
+        """Returns (mean, deviation) of the targets, `[T]`; 0 and 1 without standardization."""
         if not self.config.task.standardize:
             return np.zeros(self.width), np.ones(self.width)
         return np.array(self.state["mean"]), np.array(self.state["deviation"])

@@ -16,7 +16,6 @@ TO_DO = {
     "halves.py",
     "inference.py",
     "plugins.py",
-    "tasks",
 }
 # Words in -s that are no verb in the third person.
 NOUNS = frozenset(
