@@ -137,9 +137,7 @@ class Regress(TextTask):
     # --- results
     # ----------------------------------------------------------------------------------------------
     def _rows(self, split: Split, columns) -> tuple[list[int], np.ndarray, np.ndarray]:
-        """The kept rows, their targets and what is predicted for them, in the units of the data:
-        `[rows, T]`.
-        """
+        """Returns the kept rows, their targets and predictions, `[rows, T]` in the data's units."""
         (mean, deviation), found = self.scale, mean_of_parts(split, columns["predicted"])
         gold = np.array([split.records[row].targets for row in found], np.float64).reshape(
             -1, self.width

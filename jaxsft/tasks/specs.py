@@ -116,7 +116,7 @@ class TaskSpec:
     def losses(self) -> tuple[str, ...]:
         """Returns the choices of `task.loss`, without plug-ins.
 
-        () where there is no such option.
+        It is empty where the task has no such option.
         """
         loss = declarations(self.options).get("loss")
         return loss.accepts.choices if loss else ()

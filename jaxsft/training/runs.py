@@ -424,7 +424,7 @@ def source_parts(parts: Components) -> Components:
 def _part(parts: Components, tree: Params, base: Components) -> Params:
     """Returns the half of a tree of `base` that `parts` uses (`model.part`).
 
-    All of it without halves.
+    A model without halves is returned whole.
     """
     both = base.config.model.decoder_layers and parts.config.model.part == "encoder"
     return encoder_decoder.half(tree, "encoder") if both else tree
