@@ -38,7 +38,7 @@ _PLACE = re.compile(r"\{\w+\}")  # a place in a text, such as {labels}: no dict
 
 
 def config_folder() -> Path:
-    """`conf/`: inside the installed package, or beside it in a checkout."""
+    """Returns the folder `conf/`: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     return next(p for p in (package / "conf", package.parent / "conf") if p.is_dir())
 
@@ -51,8 +51,9 @@ ROOTS = {"config": Config, "prepare": PrepareConfig, "quality": QualityConfig}
 
 
 def composed(arguments: Sequence[str], name: str = "config") -> Any:
-    """The config of `jaxsft train` (of `jaxsft prepare` by the name `prepare`, and so on) with
-    these overrides. Raises ConfigError as `node`.
+    """Composes the config of a command from overrides: of `jaxsft train`, or of another by `name`.
+
+    Raises ConfigError as `node`.
     """
     composed = node(arguments, name)
     with as_config_error(ROOTS[name]):
@@ -63,8 +64,9 @@ def composed(arguments: Sequence[str], name: str = "config") -> Any:
 def typed(
     node: DictConfig, root: type, arguments: Sequence[str], folders: Sequence[Path] = ()
 ) -> Any:
-    """`compose.typed` of what was composed from these overrides, with a note of what nobody asked
-    for (`Config.unasked`).
+    """Builds the typed config of what was composed, with a note of what nobody asked for.
+
+    The note is `Config.unasked`; `arguments` are the overrides that were given.
 
     Args:
       folders: where further presets lie, beside `conf/`.
@@ -134,8 +136,9 @@ def _of_preset(group: str, name: str, folders: Sequence[Path]) -> dict[str, Any]
 
 
 def node(arguments: Sequence[str], name: str = "config") -> DictConfig:
-    """What Hydra composes from these overrides; the working directory and a Hydra application
-    around it stay as they are.
+    """Composes overrides with Hydra over the groups of `conf/`.
+
+    The working directory and a Hydra application around it stay as they are.
 
     Raises:
       ConfigError: the overrides do not compose, in one line.
@@ -177,7 +180,10 @@ def from_values(options: Mapping[str, Any]) -> list[str]:
 
 
 def _hydra_text(value: Any) -> str:
-    """A Python value in Hydra's grammar. Raises ConfigError for a type that no option has."""
+    """Writes a Python value in Hydra's grammar.
+
+    Raises ConfigError for a type that no option has.
+    """
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if hasattr(value, "item"):  # a NumPy scalar
@@ -213,8 +219,10 @@ def _check_levels(argument: str) -> None:
 
 
 def quote(argument: str, multirun: bool, root: type = Config) -> str:
-    """An override with its value quoted where the option is text and Hydra would read more into
-    it."""
+    """Quotes the value of an override where the option is text and Hydra would parse it.
+
+    So `data.train=a,b.csv` is one path. Under `multirun` a comma separates values.
+    """
     _check_levels(argument)
     match = re.fullmatch(r"(\+{0,2})([\w.]+)=(.*)", argument, re.DOTALL)
     if not match:

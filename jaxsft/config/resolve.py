@@ -97,8 +97,9 @@ def with_precision(config: Config, device: Device) -> Config:
 
 
 def _with_ratio(config: Config) -> Config:
-    """The config with the group of rates that `adapter.lr_ratio` stands for; groups that were given
-    come first.
+    """Returns the config with the learning-rate group that `adapter.lr_ratio` stands for.
+
+    Groups that were given come first.
     """
     ratio, groups = getattr(config.adapter, "lr_ratio", 1.0), tuple(config.optim.lr_groups)
     group = Group("adapters/.*/b", ratio)
@@ -108,7 +109,7 @@ def _with_ratio(config: Config) -> Config:
 
 
 def _with_frozen(config: Config) -> Config:
-    """A cached backbone is a frozen one, to all that opens the run later."""
+    """Returns the config with a cached backbone frozen, for all that opens the run later."""
     if config.train.backbone == "trained" or FROZEN in config.train.freeze:
         return config
     return _changed(config, train={"freeze": (*config.train.freeze, FROZEN)})

@@ -36,7 +36,7 @@ def validate(config: Config) -> None:
 
 
 def each(config: Any) -> None:
-    """Each option by itself. Raises ConfigError.
+    """Checks each option by itself. Raises ConfigError.
 
     Args:
       config: of training, preparation or quality.
@@ -48,8 +48,10 @@ def each(config: Any) -> None:
 
 
 def of_run(config: Config) -> None:
-    """What may be changed of a trained run: each option by itself, and together those that say how
-    an answer is drawn. Raises ConfigError.
+    """Checks the options that may be changed for a trained run.
+
+    They are checked each by itself, and those that say how an answer is drawn together. Raises
+    ConfigError.
     """
     each(config)
     _raise_first(rules.axes(config))
@@ -58,12 +60,12 @@ def of_run(config: Config) -> None:
 
 
 def data(config: Config) -> None:
-    """Where the data lies and how it is read. Raises ConfigError."""
+    """Checks where the data lies and how it is read. Raises ConfigError."""
     _raise_first(rules.data(config))
 
 
 def options_of_splits(data: DataFiles) -> None:
-    """Options of a split are read with its file. Raises ConfigError."""
+    """Checks that options of a split are given with its file. Raises ConfigError."""
     _raise_first(rules.options_of_splits(data))
 
 
@@ -107,7 +109,10 @@ def _is_default(declaration: Declaration, value: Any) -> bool:
 
 
 def _unread(config: Config, values: Mapping[str, Any], names: str | tuple[str, ...] = "") -> None:
-    """An option that was changed where nothing reads it would look as if it had an effect."""
+    """Raises ConfigError for an option that was changed where nothing reads it.
+
+    It would look as if it had an effect.
+    """
     for key, declaration, value in option.walk(config):
         text = declaration.accepts.read_if
         if (
