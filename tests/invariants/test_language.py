@@ -11,7 +11,6 @@ PACKAGE = pathlib.Path(__file__).parents[2] / "jaxsft"
 TO_DO = {
     "api.py",
     "commands/hydra_app.py",
-    "data/records",
     "halves.py",
     "inference.py",
     "plugins.py",
