@@ -45,7 +45,7 @@ __all__ = [
 # --- train
 # --------------------------------------------------------------------------------------------------
 def compose(*overrides: str, **options: Any) -> Config:
-    """The config of `jaxsft train` with these options, from the same groups of `conf/`.
+    """Composes the config of `jaxsft train` with these options, from the groups of `conf/`.
 
     Args:
       overrides: `key=value`, as on the command line.
@@ -59,8 +59,9 @@ def compose(*overrides: str, **options: Any) -> Config:
 
 
 def batches(config: Config) -> tuple[Batches, Tokenizer]:
-    """The batches that training would see, `batches[step]` (a `jaxsft.data.pipeline.Batch`), and
-    the tokenizer that reads them.
+    """Returns the batches that training would see, and the tokenizer that reads them.
+
+    `batches[step]` is a `jaxsft.data.pipeline.Batch`.
 
     Raises:
       JaxsftError: as `train`, for what is wrong with config or data.

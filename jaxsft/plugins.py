@@ -96,8 +96,10 @@ class Registry(Mapping[str, Any]):
     def __init__(
         self, kind: str, own: Mapping[str, Any], read: Callable[[Any], Any] = lambda part: part
     ):
-        """`read` gives, of a plug-in, what this table has of each of its own: such as the class of
-        its options."""
+        """Makes the table of parts of a kind, our own (`own`) and those of plug-ins.
+
+        `read` makes an entry of this table from a plug-in's part, such as the class of its options.
+        """
         self.kind, self._own, self._read = kind, own, read
 
     def __getitem__(self, name: str) -> Any:
