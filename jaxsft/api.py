@@ -103,8 +103,9 @@ def _composed(config: Config | str, overrides: Sequence[str], options: Mapping[s
 # --- data
 # --------------------------------------------------------------------------------------------------
 def check(config: Config | str, *overrides: str, **options: Any) -> Checked:
-    """Looks at the data of a config before training, as `jaxsft check`: findings with severity,
-    rows and repair; nothing is trained.
+    """Checks the data of a config before training, as `jaxsft check`; nothing is trained.
+
+    Returns findings with severity, rows and repair.
 
     Args:
       config, overrides, options: as for `train`.
@@ -119,8 +120,9 @@ def check(config: Config | str, *overrides: str, **options: Any) -> Checked:
 
 
 def quality(config: QualityConfig | str, *overrides: str, **options: Any) -> dict[str, Any]:
-    """Measures a data set, as `jaxsft quality` with these options: the card that the command writes
-    as card.json. No file is written.
+    """Measures a data set, as `jaxsft quality` with these options.
+
+    Returns the card that the command writes as card.json. No file is written.
 
     Args:
       config: a QualityConfig; or the first of overrides, which with `options` are composed here.
@@ -152,8 +154,9 @@ def quality(config: QualityConfig | str, *overrides: str, **options: Any) -> dic
 def prepare(
     *overrides: str, models: Mapping[str, Callable] | None = None, **options: Any
 ) -> tuple[dict[str, Any], bool]:
-    """Takes a data set through stages, as `jaxsft prepare` with these options: (the manifest,
-    whether anything was done).
+    """Takes a data set through stages, as `jaxsft prepare` with these options.
+
+    Returns the manifest, and whether anything was done.
 
     Args:
       models: functions `score` and `predict` for stages that need a model; None: those of the run

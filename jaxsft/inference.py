@@ -141,8 +141,9 @@ def _changed(overrides: Sequence[str], config: Config) -> Config:
 
 
 def _of_untrained(run: str | os.PathLike | Result, key: str) -> bool:
-    """Returns whether an option may be changed for a folder of Hugging Face: nobody has trained
-    with the variables of its template.
+    """Returns whether an option may be changed because nobody has trained with it.
+
+    That is so for the variables of the template of a folder in the layout of Hugging Face.
     """
     if isinstance(run, Result) or not (
         key == "task.variables" or key.startswith("task.variables.")

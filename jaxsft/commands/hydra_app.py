@@ -57,8 +57,9 @@ def _refuse_malformed(arguments: list[str]) -> None:
 
 
 def _check_presets(arguments: Sequence[str]) -> None:
-    """Reads the presets chosen from `--config-dir` within the bounds of every YAML file, which
-    Hydra does not have. Raises ConfigError.
+    """Checks the presets chosen from `--config-dir` against the bounds of every YAML file.
+
+    Hydra has no such bounds. Raises ConfigError.
     """
     folders = [
         after for flag, after in itertools.pairwise(arguments) if flag in ("-cd", "--config-dir")
@@ -189,8 +190,9 @@ class _Job:
 def run(
     arguments: list[str], function: Callable[[Any], int], name: str = "config", trains: bool = False
 ) -> int:
-    """Composes the config of each job and calls `function`; its exit code, or the worst of a
-    multirun, whose failed jobs are named.
+    """Composes the config of each job and calls `function` with it.
+
+    Returns its exit code, or the worst of a multirun, whose failed jobs are named.
 
     Args:
       name: the file of `conf/` to start from, of `overrides.ROOTS`.

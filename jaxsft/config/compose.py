@@ -53,8 +53,9 @@ def option_fields(cls: Any) -> list[dataclasses.Field]:
 
 @functools.cache
 def choices() -> dict[str, tuple[str, ...]]:
-    """Returns what each option of training may be, by its whole name, where words say all of it:
-    of options that several classes have, what any of them may be.
+    """Returns the choices of each option of training that takes words only, by its whole name.
+
+    An option that several classes have takes the choices of any of them.
     """
     classes = [("", schema.Config), *((f"{g}.", c) for g in GROUPS for c in GROUPS[g].values())]
     found: dict[str, tuple[str, ...]] = {}

@@ -82,8 +82,9 @@ def broken(text: str, config: Mapping[str, Any]) -> Term:
 
 
 def where(text: str, config: Mapping[str, Any] | None = None) -> str:
-    """Returns a condition as the end of a sentence that begins with "is read"; of one that is
-    broken by `config`, only what is lacking where there is no choice.
+    """Writes a condition as the end of a sentence that begins with "is read".
+
+    Of a single condition that `config` breaks, only what is lacking is written.
 
     >>> where("model.positions=rope and model.window")
     'with model.positions=rope and model.window only'

@@ -93,10 +93,11 @@ def fixed(value: Any) -> Any:
 
 
 def _asked(arguments: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
-    """Returns what the user gave of the parts in `NOTED`, by name: in overrides, whatever they came
-    to (`...`), or by choosing a preset that gives this value. The preset of a task or an optimizer
-    gives nothing: each has one, which must suit those who start from scratch; it may take the place
-    of another preset's.
+    """Returns what the user gave of the parts in `NOTED`, by name.
+
+    An override gives `...`, whatever its value; a preset that was chosen gives the values of its
+    file. The preset of a task or an optimizer gives nothing: each has one, which must suit those
+    who start from scratch; it may take the place of another preset's.
     """
     presets: dict[str, Any] = {}
     direct: dict[str, Any] = {}
@@ -111,8 +112,9 @@ def _asked(arguments: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def _of_preset(group: str, name: str, folders: Sequence[Path]) -> dict[str, Any]:
-    """Returns what a file of `conf/` gives of the parts in `NOTED`, by name; with the files that
-    its defaults list.
+    """Returns what a file of `conf/` gives of the parts in `NOTED`, by name.
+
+    Files that its defaults list are included.
     """
     path = next((p for folder in folders if (p := folder / group / f"{name}.yaml").is_file()), None)
     values = {} if path is None else yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -165,8 +167,9 @@ def node(arguments: Sequence[str], name: str = "config") -> DictConfig:
 
 
 def from_values(options: Mapping[str, Any]) -> list[str]:
-    """Overrides from Python values: `{"task": "classify", "data": {"train": path}, "seed": 1}`. A
-    mapping holds the options of a group.
+    """Writes Python values as overrides, such as `{"data": {"train": path}, "seed": 1}`.
+
+    A mapping holds the options of a group.
     """
     groups = {p.name for p in config_folder().iterdir() if p.is_dir()}
     out = []
@@ -203,8 +206,9 @@ def _hydra_text(value: Any) -> str:
 
 
 def _check_levels(argument: str) -> None:
-    """Raises ConfigError for brackets so deep in each other that Hydra's parser, which calls itself
-    for each, would run out of stack.
+    """Raises ConfigError for brackets that are nested too deep for Hydra's parser.
+
+    The parser calls itself for each, and would run out of stack.
     """
     level, value = 0, argument.partition("=")[2]
     for letter in (

@@ -83,8 +83,10 @@ def mesh(config: MeshConfig, device: Device, rows: int | None = None) -> MeshCon
 
 
 def with_precision(config: Config, device: Device) -> Config:
-    """Returns the config with `precision=auto` as what is fast on the device, and the reason in
-    `Config.origins`: bfloat16 on GPU and TPU, and on a CPU that multiplies it in hardware.
+    """Returns the config with `precision=auto` as what is fast on the device.
+
+    That is bfloat16 on GPU and TPU, and on a CPU that multiplies it in hardware, else float32. The
+    reason is added to `Config.origins`.
     """
     if config.precision != "auto":
         return config

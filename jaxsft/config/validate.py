@@ -75,8 +75,9 @@ def evaluation_batches(config: Config) -> None:
 
 
 def flat(config: Config) -> dict[str, Any]:
-    """Returns the values of a config by whole name, with what its task says of itself (`output`,
-    `answer`, `stops`): what conditions are asked of.
+    """Returns the values that conditions may ask for: those of a config, by whole name.
+
+    `output`, `answer` and `stops` are added, which the task's spec says of itself.
     """
     spec = getattr(config.task, "spec", None)
     about = (

@@ -157,15 +157,17 @@ class Task:
 
     @classmethod
     def text_key(cls, record: Any) -> str:
-        """Returns what rows that say the same share: they stay in one split of a file, and are
-        counted where two splits have them.
+        """Returns a text that is equal for two rows with the same input.
+
+        Such rows stay in one split of a file, and are counted where two splits have them.
         """
         return cls.spec.records.text_key(record)
 
     @classmethod
     def classes(cls, record: Any) -> list[tuple[str, str]]:
-        """Returns every label that must be known to learn or score a record
-        (`records.Kind.classes`).
+        """Returns every label that must be known to learn or score a record.
+
+        It is `records.Kind.classes` of its kind.
         """
         return cls.spec.records.classes(record)
 
@@ -264,8 +266,9 @@ class Task:
     # --- results
     # ----------------------------------------------------------------------------------------------
     def tune(self, split: Split, columns: Mapping[str, np.ndarray]) -> None:
-        """Learns from the validation split what is not learnt by gradients (thresholds), into
-        `state`; before `summarise` of any split.
+        """Learns from the validation split what gradients do not learn, such as thresholds.
+
+        It is stored in `state`. Called before `summarise` of any split.
         """
 
     def tables(

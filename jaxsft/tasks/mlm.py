@@ -44,8 +44,10 @@ class MaskedLM(CausalTask):
 
     @functools.cached_property
     def masking(self) -> Masking:
-        """Raises ConfigError where the tokenizer has no token for what is hidden, or cannot tell
-        words.
+        """Returns how tokens are chosen and hidden.
+
+        Raises ConfigError where the tokenizer has no mask token, or cannot tell where words begin,
+        which `task.whole_word` needs.
         """
         t, tokenizer = self.config.task, self.tokenizer
         mask = tokenizer.mask_id if t.mask_token is None else tokenizer.special_id(t.mask_token)

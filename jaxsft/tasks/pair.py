@@ -299,9 +299,7 @@ def split_pairs(batch: Batch) -> TokenInfo:
 
 
 def _check_kinds(loss: str, kind: str, records: Sequence[Pair], where: Sequence[str]) -> None:
-    """Raises DataError where a pair does not have what the loss reads, or has what it does not
-    read.
-    """
+    """Raises DataError where a pair does not have what the loss reads, or has something else."""
     for record, place in zip(records, where, strict=True):
         found = (
             "label"

@@ -145,8 +145,9 @@ class SpanTask(Task):
         log_z: Float[Array, "batch texts 2"],
         batch: Batch,
     ) -> Best:
-        """Finds the stretch of at most `task.max_answer` tokens with the largest sum of log p,
-        whatever the logits: `0 <= start <= end`, both in the context of the text.
+        """Finds the span of at most `task.max_answer` tokens with the largest sum of log p.
+
+        Whatever the logits, `0 <= start <= end`, and both are in the context of the text.
         """
         mine, of = (
             members(batch.segment_ids, batch.example_ids.shape[1]),

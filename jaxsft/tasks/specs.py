@@ -122,8 +122,7 @@ class TaskSpec:
         return loss.accepts.choices if loss else ()
 
     def metric_names(self, config: Any) -> tuple[str, ...]:
-        """Returns the names that evaluation gives with this config, those of `evaluation.metrics`
-        included."""
+        """Returns the names of metrics under this config, with those of `evaluation.metrics`."""
         further = [row_metrics.take(name, self) for name in config.evaluation.metrics]
         return (*self.names_of(self, config), *(name for one in further for name in one.names))
 

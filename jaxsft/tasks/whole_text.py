@@ -59,8 +59,9 @@ class TextTask(Task):
         return bool(self._learnt) and self.config.task.features == "tokens"
 
     def _with_features(self, one: Encoded, numbers: np.ndarray, classes: np.ndarray) -> Encoded:
-        """Places for the vectors of the columns, behind the special tokens at the beginning; a cut
-        leaves them.
+        """Inserts places for the vectors of feature columns behind the first special tokens.
+
+        They are at the beginning, so that a cut for length leaves them.
         """
         start, count = self._start, len(numbers)
         grown = lambda x: None if x is None else np.insert(x, start, np.zeros(count, x.dtype))

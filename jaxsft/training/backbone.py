@@ -235,8 +235,9 @@ def _model_code() -> str:
 def _write(
     parts: Components, passed: Iterator[tuple[int, np.ndarray]], split: Split, folder: Path
 ) -> cache.Stored:
-    """Writes `backbone.npy` example by example, so that memory holds one batch of it, and a full
-    disk is an error.
+    """Writes `backbone.npy` example by example, so that memory holds one batch of it.
+
+    Raises OSError where the disk is full.
     """
     file, path = None, folder / "backbone.npy"
     try:

@@ -169,8 +169,9 @@ def _split_lines(config: Config, name: str, entry: dict[str, Any]) -> list[str]:
 
 
 def recipe(config: Config) -> list[str]:
-    """Returns the lines of the banner that tell how weights move, and which values were chosen for
-    this run, with the reason.
+    """Returns the lines of the banner that tell how weights are trained.
+
+    Values that were chosen for this run have their reason beside them.
     """
     why = dict(config.origins)
     head = [key for key in why if key.startswith("task.")]

@@ -92,8 +92,7 @@ def describe(arrays: Flat) -> dict[str, list]:
 
 
 def check_same_leaves(found: dict[str, list], wanted: dict[str, list], what: str) -> None:
-    """Raises CheckpointError that names the first missing, additional or differently shaped
-    leaf."""
+    """Raises CheckpointError for the first missing, additional or differently shaped leaf."""
     for name in wanted:
         if name not in found:
             raise CheckpointError(
@@ -163,8 +162,9 @@ class Checkpoints:
         return json.loads(hosts.from_first_process(lambda: json.dumps(self._complete())))
 
     def save(self, step: int, state: Any, meta: dict, best: int | None, base: Any = None) -> None:
-        """Starts to write a step; returns when the arrays are copied. `best` is the step that must
-        survive. Raises CheckpointError.
+        """Starts to write a step, and returns when the arrays are copied.
+
+        `best` is the step that must survive beside the newest. Raises CheckpointError.
         """
         arrays = flatten(state)
         self._policy.best = best
@@ -278,8 +278,10 @@ class Checkpoints:
     # What is read goes through Orbax's handlers: its managers wait for all processes after a read,
     # for ever where one of them could not read.
     def meta(self, step: int) -> dict:
-        """Raises ValueError where it is not that of this step, as it was written, and
-        CheckpointError where it is of another run.
+        """Reads the meta of a step.
+
+        Raises ValueError where it is damaged or that of another step, and CheckpointError where it
+        is of another run.
         """
         meta = ocp.JsonCheckpointHandler().restore(
             self._item(step, "meta"), args=ocp.args.JsonRestore()

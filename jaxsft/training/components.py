@@ -183,8 +183,9 @@ def build_components(
 def fitted(
     config: Config, task: type[Task], tokenizer: Tokenizer, records: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns what the task learns of the training split (`Task.fit`); with
-    `data.unseen_labels=learn` the labels of the other splits are known too.
+    """Returns what the task learns of the training split (`Task.fit`).
+
+    With `data.unseen_labels=learn` the labels of the other splits are known too.
     """
     if config.data.unseen_labels == "learn":
         classes = {
@@ -207,8 +208,10 @@ def fitted(
 
 
 def left_out(config: Config) -> list[str]:
-    """Returns a sentence for each folder or archive of data of which files are not read, as they
-    describe the data; and for scores without their library.
+    """Returns a sentence for each thing that this config leaves out.
+
+    Such are files of a folder or archive that only describe the data, and scores without their
+    library.
     """
     missing = (
         [name for name in text_overlap.left_out() if name not in (config.task.scores or ())]

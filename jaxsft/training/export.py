@@ -50,8 +50,9 @@ def export(
     adapter: str = "merge",
     head: str = "class",
 ) -> dict[str, Any]:
-    """Writes the folder `to`, aside and renamed. A tensor that training did not touch has the bytes
-    that it had.
+    """Writes the folder `to`, under another name until it is complete.
+
+    A tensor that training did not touch has the bytes that it had.
 
     Args:
       dtype: fp32 | bf16 | fp16 of all tensors; None: what each had in the files that the run
@@ -279,8 +280,9 @@ def _peft(
 
 
 def _check_base(run: Run, frozen: Mapping[str, Any]) -> None:
-    """Raises ConfigError where an adapter stands beside frozen weights that its base, as others
-    open it, does not have.
+    """Raises ConfigError where an adapter cannot be opened beside its base by others.
+
+    That is so where frozen weights of this run are not those of the base.
     """
     config = run.parts.config
     what = next((name for name in surgery.NONE if surgery.changes(config.model, name)), None)

@@ -38,8 +38,10 @@ PACKAGES = (
 
 
 def manifest(parts: Any, data: dict[str, str]) -> dict[str, Any]:
-    """Versions, devices, command, start, host, git revision, hashes of data, tokenizer, task state
-    and config, commits of what came from the hub.
+    """Returns the manifest of a run: with what code, data and machine it is made.
+
+    It has versions, devices, command, start, host, git revision, hashes of data, tokenizer, task
+    state and config, and commits of what came from the hub.
     """
     return {
         "versions": {
@@ -70,8 +72,9 @@ def manifest(parts: Any, data: dict[str, str]) -> dict[str, Any]:
 
 
 def _plugins(config: Config) -> list[dict[str, Any]]:
-    """Returns the plug-ins that a run uses: those that its options name, and those that its data
-    and its pretrained model turned out to need.
+    """Returns the plug-ins that a run uses.
+
+    Its options name some; its data and its pretrained model may need others.
     """
     for kind, names in {
         "tasks": [config.task.name],
@@ -148,9 +151,7 @@ def kept(run_dir: Path, asked: Config, config: Config) -> Config:
 
 
 def check_unchanged(run_dir: Path, place: str | Path, facts: dict[str, Any]) -> None:
-    """Raises ConfigError where the run was started with other data, another tokenizer or another
-    template than it finds now.
-    """
+    """Raises ConfigError where data, tokenizer or template are not those the run started with."""
     path = run_dir / "manifest.json"
     if not path.exists():
         return
@@ -180,8 +181,9 @@ def check_unchanged(run_dir: Path, place: str | Path, facts: dict[str, Any]) -> 
 
 
 def add_session(run_dir: Path, began: float, first: int, last: int, mesh: Any) -> None:
-    """Adds a line to `times.jsonl`: when this process worked on the run, from which step to which,
-    how long, where, and with how much memory.
+    """Adds a line to `times.jsonl` about the work of this process on the run.
+
+    It says when, from which step to which, how long, where, and with how much memory.
     """
     if jax.process_index() != 0:
         return

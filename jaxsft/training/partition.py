@@ -56,8 +56,10 @@ def partition(
 
 
 def frozen_mask(specs: Tree, freeze: Sequence[str], adapter: AdapterConfig) -> Tree:
-    """Returns 1 where a parameter is frozen, 0 where it is trained; `[n]` of a stack whose layers
-    differ."""
+    """Returns 1 where a parameter is frozen, 0 where it is trained, as a tree.
+
+    A stack whose layers differ has an array `[n]`.
+    """
     rules = [(p, 1.0) for p in freeze]
     if adapter.name == NoAdapter.name:
         return patterns.resolve(rules, specs, 0.0, option="train.freeze")
@@ -137,8 +139,9 @@ def is_stack(key: str, child: Any) -> bool:
 def _find_edges(
     params: Tree, frozen: Tree, path: tuple[str, ...], edges: dict[tuple[str, ...], set[int]]
 ) -> None:
-    """Adds, for the path of each stack in the base, where runs of layers that are frozen alike
-    begin and end, in the base and in its adapter.
+    """Adds to `edges` where segments of layers that are frozen alike begin and end.
+
+    The key is the path of the stack in the base; edges of the base and of its adapter are united.
     """
     for key, child in params.items():
         if is_stack(key, child):

@@ -425,8 +425,9 @@ def told(found: Mapping[str, Any]) -> str:
 
 
 def check_init(option: str, folder: Path) -> None:
-    """Raises ConfigError where `train.init_from` names such a folder: its architecture would not be
-    read.
+    """Raises ConfigError where `train.init_from` names a folder in the layout of Hugging Face.
+
+    Its architecture would not be read.
     """
     if pretrained.is_source(folder):
         raise ConfigError(

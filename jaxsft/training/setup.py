@@ -108,8 +108,7 @@ def like_pretrained(config: Config) -> Config:
 
 
 def _trained_with(config: Config) -> Source:
-    """Returns the kind and width of the started model, and how `model.pretrained` was
-    regularised."""
+    """Returns kind and width of the pretrained model, and how it was regularised."""
     m = config.model
     kind = "encoder-decoder" if m.decoder_layers else "decoder" if m.causal else "encoder"
     if (folder := hf.folder_of(config)) is not None:
@@ -149,9 +148,7 @@ def of_source(config: Config) -> tuple[Config, ModelConfig]:
 
 
 def check_columns(config: Config) -> None:
-    """Raises ConfigError where an option of data.columns is given that the parser of the task's
-    records never reads.
-    """
+    """Raises ConfigError for an option of data.columns that the task's records never read."""
     read = typed.columns_read(config.task.spec.records)
     unread = [name for name in prepared.told(config.data.columns) if name not in read]
     if unread:

@@ -321,8 +321,9 @@ def _first(tree: Any) -> Any:
 
 
 def check_unfreezing(program: Program, hyper: Hyper, total: int) -> None:
-    """Raises ConfigError where the run ends before everything is trained: what waits for ever is
-    better frozen by name.
+    """Raises ConfigError where the run ends before everything is unfrozen.
+
+    What would never be trained is better frozen by name.
     """
     last = max(int(np.max(place)) for place in jax.tree.leaves(program.unfreeze_order))
     if "unfreeze_every" in hyper and (at := last * int(hyper["unfreeze_every"])) >= total:

@@ -238,8 +238,9 @@ class Trackio:
 
 @contextlib.contextmanager
 def _warnings_raised(source: str) -> Iterator[None]:
-    """Turns warnings that name `source` into an error: Trackio tells of its failures in no other
-    way. The others are shown.
+    """Raises warnings that name `source` as RuntimeError when the block ends; shows the others.
+
+    Trackio tells of its failures in no other way.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -86,14 +86,16 @@ class Kind:
     settle: settled.Settle = settled.neither
 
     def text_key(self, record: Any) -> str:
-        """Returns what two rows that say the same share: what the model is given, in NFC, without
-        regard to case and white space.
+        """Returns a text that is equal for two rows with the same input.
+
+        It is what the model is given, in NFC, without regard to case and white space.
         """
         return split_rule.text_key((self.compared or self.given)(record))
 
     def classes(self, record: Any) -> list[tuple[str, str]]:
-        """Returns every label that must be known to learn or score a record, `("label", name)`; of
-        a text beside its words `("text", name)`.
+        """Returns every label that must be known to learn or score a record, as `("label", name)`.
+
+        The label of a text beside labels of its words is `("text", name)`.
         """
         found = [("label", name) for name in self.labels(record)]
         beside = self.stratum(record)
@@ -327,8 +329,7 @@ def settled_columns(task: Any, rows: Sequence[Row], config: Any) -> Any:
 
 
 def columns_read(kind: Kind) -> tuple[str, ...]:
-    """Returns the fields of data.columns that decide about the records of a kind, and their
-    weight."""
+    """Returns the fields of data.columns that decide about records of a kind, and their weight."""
     return (*kind.reads, "weight")
 
 

@@ -204,8 +204,9 @@ def _without_marks(message: Message, where: str, media: bool, columns: Any) -> s
 
 
 def _no_preference(row: Row, columns: Any) -> None:
-    """Raises DataError for a row of preferences, whose answers are not all to be learnt, unless its
-    answer is named on purpose.
+    """Raises DataError for a row of preferences, unless its answer is named on purpose.
+
+    Of such rows not all answers are to be learnt.
     """
     if columns.messages is not None or columns.completion is not None:
         return

@@ -109,8 +109,9 @@ def learn(
 def _refuse_flat(
     name: str, numbers: Sequence[float], deviation: float, there: Sequence[tuple[str, str]]
 ) -> None:
-    """Raises DataError where so few cells are so far off that, standardised, the others are all
-    alike.
+    """Raises DataError for a column of numbers with a few that are far from all others.
+
+    Standardised by a deviation that those few make, the others would all be alike.
     """
     apart = np.abs(np.asarray(numbers, np.float64) - np.median(numbers))
     order = np.argsort(apart, kind="stable")
@@ -128,8 +129,9 @@ def _refuse_flat(
 def _refuse_mixed(
     name: str, numbers: Sequence[float | None], there: Sequence[tuple[str, str]]
 ) -> None:
-    """Raises DataError where a column that is not of numbers alone holds some, or what looks like
-    one: a slip would make names of all of them.
+    """Raises DataError for a column of words that holds some numbers, or what looks like one.
+
+    One slip in a column of numbers would otherwise turn all of them into categories.
     """
     held = len(numbers) - numbers.count(None)
     cell, place = next(pair for pair, number in zip(there, numbers, strict=True) if number is None)

@@ -34,8 +34,9 @@ def is_media(part: Mapping[str, Any]) -> bool:
 def without_media(
     fields: Mapping[str, Any], where: str, allow: Sequence[str]
 ) -> tuple[dict[str, Any], bool]:
-    """Returns the fields without pictures, sounds and films, and whether there were some. Raises
-    DataError where `allow` does not leave them out.
+    """Returns the fields without pictures, sounds and films, and whether there were some.
+
+    Raises DataError where `allow` does not leave them out.
     """
     media = [name for name in fields if _fields.fullmatch(name)]
     there = [name for name in media if fields[name] not in (None, "", [], {})]

@@ -244,9 +244,11 @@ def _with_former_call(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _tool_calls(found: Any, role: str, where: str) -> list[dict[str, Any]]:
-    """Calls as templates expect them, `{"type": "function", "function": {"name", "arguments":
-    {...}}}`, whatever they are found as: a JSON string of the list, arguments as a JSON string, or
-    name and arguments without the frame (Qwen, MiniMind).
+    """Converts tool calls to the form of templates.
+
+    That is `{"type": "function", "function": {"name", "arguments": {...}}}`. They may be a JSON
+    string of the list, have arguments as a JSON string, or be name and arguments alone (Qwen,
+    MiniMind). Raises DataError.
     """
     if isinstance(found, str):
         found = json_of(found, f"{where}: tool_calls", "a list of calls")

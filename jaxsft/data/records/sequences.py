@@ -73,8 +73,9 @@ def joined(record: Tags | Parse) -> str:
 
 
 def joined_words(words: Sequence[str], glued: Sequence[int]) -> str:
-    """Returns words as a text: a space before each but the first and those that are `glued` (their
-    numbers, from 0).
+    """Joins words to a text, with a space before each but the first and those in `glued`.
+
+    `glued` holds indices of words, from 0.
     """
     close = {0, *glued}
     return "".join(word if i in close else f" {word}" for i, word in enumerate(words))

@@ -109,8 +109,9 @@ def _mixed(
 def _spelled(
     lists: Lists, name: str, counts: Counter[str], chunks: set[str], others: set[str]
 ) -> None:
-    """Raises Doubtful where nearly all tags of words in no chunk or other read as chunk tags once
-    they are spelled as usual.
+    """Raises Doubtful where tags become those of chunks when they are spelled as usual.
+
+    That is so where nearly all tags of words inside chunks are, or can be respelled as, chunk tags.
     """
     said = {tag: schemes.respelled(tag) for tag in others}
     spelled = {tag for tag, new in said.items() if new is not None and new != "O"}
@@ -244,8 +245,10 @@ def labels(rows: Sequence[Row], columns: Any, declared: Sequence[str] = ()) -> A
 
 
 def _parted(rows: Sequence[Row], name: str, columns: Any, declared: Sequence[str]) -> None:
-    """Raises Doubtful where a cell holds `|` or `;`, or a sign between labels that stand alone in
-    other cells, and no cell has the separator.
+    """Raises Doubtful where cells seem to hold several labels behind another separator.
+
+    No cell then has `data.columns.separator`, and one holds `|` or `;`, or another sign between
+    labels that stand alone in other cells.
     """
     cells = [
         (row, cell.strip())

@@ -33,8 +33,9 @@ UNSURE = ("mask",)  # 1 may be what is trained, or what is hidden
 
 
 def column(row: Row, columns: Any) -> tuple[str, str] | None:
-    """Returns the column of such a list and the key of a turn that it stands for; None: there is
-    none, or `data.columns.weight=none` leaves it alone.
+    """Returns the column with a list of weights of turns, and the key of a turn that it stands for.
+
+    It is None where there is no such column, or `data.columns.weight=none` leaves it alone.
 
     Raises:
       DataError: there are several, or one that could mean either.
@@ -76,8 +77,10 @@ def listed(value: Any) -> list[Any] | None:
 
 
 def spread(row: Row, columns: Any, turns: Sequence[Any]) -> list[Any]:
-    """Returns the turns, each with its value of the row's list under the key of a turn: one for
-    each turn, or one for each of the assistant.
+    """Returns the turns, each with its value of the row's list of weights.
+
+    The list has a value for each turn, or for each of the assistant; it is put under the key that
+    `column` returns.
 
     Raises:
       DataError: the list has another length, or a turn says it too.
