@@ -75,7 +75,10 @@ class OutputBits(struct.PyTreeNode):
         return self.w.shape[::-1] if self.tied else self.w.shape
 
     def logits(self, x: Float[Array, "... embed"], product: Callable) -> Float[Array, "... vocab"]:
-        """Sums in float32 of rounded operands, whatever `product` is."""
+        """Computes the logits of states, with operands rounded to bfloat16 and sums in float32.
+
+        `product` is not used.
+        """
         y = _over_outputs(_rounded(x.reshape(-1, x.shape[-1])), self.w, 0 if self.tied else 1)
         return y.reshape(*x.shape[:-1], -1)
 
@@ -86,7 +89,10 @@ def _rounded(x: Array) -> Array:
 
 
 def _dot(x: Array, w: Array, axis: int) -> Array:
-    """Sums over `axis` of `w`, and the last of `x`."""
+    """Contracts the last axis of `x` with `axis` of `w`, in float32.
+
+    A weight that is held as bits is widened, another one is rounded to bfloat16.
+    """
     w = widen(w) if are(w) else _rounded(w)
     return lax.dot_general(
         x,

@@ -115,7 +115,7 @@ def register() -> None:
 
 
 def _store_preset(store: Any, group: str, name: str, preset: Mapping[str, Any]) -> None:
-    """Gives Hydra the preset of a plug-in, as a file of `conf/` gives that of one of ours."""
+    """Registers the preset of a plug-in with Hydra, as a file of `conf/` would be."""
     values = {key: value for key, value in preset.items() if key != "defaults"}
     of_all = group == "task"  # the preset of a task may set options of any group
     own = f"/schema/{group}/{name}@{group if of_all else '_here_'}"

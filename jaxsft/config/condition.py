@@ -111,7 +111,7 @@ def value_of(key: str, config: Mapping[str, Any]) -> Any:
 
 
 def is_text(value: Any, text: str) -> bool:
-    """Returns whether a value is written so: `true`, `null`, `0.1`, a word."""
+    """Returns whether a value is that of a text in a condition: `true`, `null`, `0.1`, a word."""
     if value is None or isinstance(value, bool):
         return text == {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int | float):

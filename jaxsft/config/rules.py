@@ -21,7 +21,7 @@ Broken = Iterator[str]
 # --- the run
 # --------------------------------------------------------------------------------------------------
 def run(config: Config) -> Broken:
-    """Durations, devices, processes and where a run starts from."""
+    """Yields messages about durations, devices, processes and where a run starts from."""
     c = config
     if durations.parse(c.train.duration, "train.duration")[1] == "%":
         yield (
@@ -404,7 +404,7 @@ def evaluation(config: Config) -> Broken:
 
 
 def generation(config: Config) -> Broken:
-    """Beams are rows of a batch."""
+    """Yields a message where a batch of generation has fewer rows than beams."""
     g = config.generate
     if g.num_beams > g.batch_size:
         yield (

@@ -23,7 +23,7 @@ DRAWN = tuple(
 
 
 def validate(config: Config) -> None:
-    """Raises ConfigError."""
+    """Checks a config of training, each option and all together. Raises ConfigError."""
     each(config)
     values = flat(config)
     _needs(config, values)
@@ -93,7 +93,7 @@ def flat(config: Config) -> dict[str, Any]:
 
 
 def output(spec: Any) -> str:
-    """Returns what the head of a task gives a number to: vocabulary | text | span | words."""
+    """Returns over what the head of a task has outputs: vocabulary | text | span | words."""
     if spec.over_vocabulary:
         return "vocabulary"
     return "span" if spec.output == "stretch" else spec.about
@@ -137,7 +137,7 @@ def _needs(config: Config, values: Mapping[str, Any]) -> None:
 
 
 def _lacking(what: str, text: str, why: str, values: Mapping[str, Any]) -> str:
-    """Returns the sentence on a condition that an option needs."""
+    """Writes the message for an option (`what`) whose condition (`text`) does not hold."""
     term = condition.broken(text, values)
     found, because = condition.value_of(term.key, values), f": {why}" if why else ""
     if found in (None, (), [], ""):

@@ -95,7 +95,7 @@ class Task:
 
     @property
     def best_metric(self) -> str:
-        """Returns `metric`, or of the metrics the one that fits what was found in the data."""
+        """Returns the metric that `evaluation.metric=auto` chooses; it may depend on the data."""
         assert self.metric is not None
         return self.metric
 

@@ -99,7 +99,7 @@ class CausalTask(Task):
 
 
 def _per_text(stats: token_losses.TokenStats, mask, batch: Batch) -> dict[str, Any]:
-    """Sums over each packed text, `[B, G]`."""
+    """Sums the statistics of the tokens of each packed text, `[B, G]`."""
     # [B, G, S]
     member = (
         batch.segment_ids[:, None, :]

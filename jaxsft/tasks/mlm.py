@@ -150,7 +150,7 @@ class MaskedLM(CausalTask):
 def _per_text(
     stats: token_losses.TokenStats, mask: Array, segments: Array, texts: int
 ) -> dict[str, Float[Array, "batch texts"]]:
-    """Sums over the guessed tokens of each packed text."""
+    """Sums the statistics of the guessed tokens of each packed text, `[B, G]`."""
     # [B, G, K]
     member = (segments[:, None, :] == jnp.arange(1, texts + 1)[None, :, None]) & mask[:, None, :]
     add = lambda v: jnp.where(member, v[:, None, :], 0).sum(-1)

@@ -270,7 +270,7 @@ class ParseTrees(Task):
         return {**out, "words": sum(map(len, gold))}
 
     def confusion(self, split: Split, columns) -> Confusion:
-        """Counts of relations, whatever the heads; rows that were dropped are not in it."""
+        """Counts words by gold and predicted relation, whatever the heads, without dropped rows."""
         index, matrix = (
             {label: i for i, label in enumerate(self.labels)},
             np.zeros((len(self.labels),) * 2, np.int64),

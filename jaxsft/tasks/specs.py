@@ -31,7 +31,7 @@ def _given(spec: TaskSpec, config: Any) -> tuple[str, ...]:
 
 
 def _nothing(config: Any) -> None:
-    """Refuses nothing."""
+    """Accepts every config."""
 
 
 @dataclass(frozen=True)

@@ -363,7 +363,7 @@ class TagWords(Task):
         }
 
     def confusion(self, split: Split, columns) -> Confusion:
-        """Counts of words; rows that were dropped are not in it."""
+        """Counts words by gold and predicted tag, without rows that were dropped."""
         index, matrix = (
             {label: i for i, label in enumerate(self.labels)},
             np.zeros((len(self.labels),) * 2, np.int64),

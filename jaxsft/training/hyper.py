@@ -107,7 +107,7 @@ class Traced:
     missing: Any = _MISSING
 
     def asked(self, config: Config) -> Any:
-        """Returns what the config says, or `missing`."""
+        """Returns the value of the option, or `missing` where its group has no such option."""
         group, _, name = self.option.rpartition(".")
         return getattr(getattr(config, group), name, self.missing)
 

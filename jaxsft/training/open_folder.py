@@ -48,7 +48,7 @@ LONGEST = 120  # tokens of an answer, where no training says it
 
 
 def open_folder(folder: Path, change: Callable[[Config], Config]) -> runs.Run:
-    """Components and weights.
+    """Opens a folder in the layout of Hugging Face as a run, with components and weights.
 
     Args:
       change: what a command's overrides make of the config.

@@ -318,7 +318,7 @@ def plan(parts: Components, source: pretrained.PretrainedFolder) -> pretrained.L
 
 
 def asked(parts: Components) -> trained_heads.Asked:
-    """Returns what the task wants of a trained head."""
+    """Returns what the task needs of a trained head: its kind, options and labels."""
     state = parts.task.state
     names = state.get("labels") or state.get("targets")
     return trained_heads.Asked(parts.config.task.spec.head, parts.config.task, names)

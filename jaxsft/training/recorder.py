@@ -230,7 +230,7 @@ class Recorder:
         rundir.write_text(self.run_dir / seal.CONFIG, compose.to_yaml(config))
 
     def announce(self) -> None:
-        """Prints what will happen, and opens what is written while it does."""
+        """Prints the banner, and opens the files that are written during training."""
         session = self.session
         if hosts.first():
             told = banner.facts(session, self.start)

@@ -128,7 +128,7 @@ class Trial:
     # --- what a checkpoint keeps beside the state
     # ----------------------------------------------------------------------------------------------
     def meta(self) -> dict[str, Any]:
-        """Returns what the host knows, as plain JSON."""
+        """Returns what a checkpoint keeps beside the state, as plain JSON."""
         return {
             "best": self.best,
             "impatience": self.impatience,

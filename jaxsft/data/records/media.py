@@ -26,7 +26,7 @@ _ABOUT = re.compile(r"[\s\"'*]*(?:tag|element|attribute)s?\b", re.IGNORECASE)
 
 
 def is_media(part: Mapping[str, Any]) -> bool:
-    """Returns whether a part of a content is no text."""
+    """Returns whether a part of a content is a picture, a sound or a film."""
     kind = str(part.get("type"))
     return any(kind == name or kind == f"{name}_url" or kind == f"input_{name}" for name in MEDIA)
 

@@ -66,7 +66,10 @@ def column(row: Row, columns: Any) -> tuple[str, str] | None:
 
 
 def listed(value: Any) -> list[Any] | None:
-    """Returns a list of numbers or of true and false, written as JSON perhaps; None: it is none."""
+    """Returns a cell as a list of numbers or booleans, also if it is JSON.
+
+    It is None for anything else.
+    """
     if isinstance(value, str) and re.fullmatch(r"\s*\[[\d.,\s\w+-]*\]\s*", value):
         try:
             value = json_of(value, "", "")
@@ -112,7 +115,7 @@ def spread(row: Row, columns: Any, turns: Sequence[Any]) -> list[Any]:
 
 
 def refuse(row: Row, columns: Any) -> None:
-    """Raises DataError for such a list in a row without a list of turns."""
+    """Raises DataError for a list of weights in a row without a list of turns."""
     if (found := column(row, columns)) is not None:
         raise DataError(
             f"{row.where}: column {found[0]!r} holds {show(row.fields[found[0]])}, a value for each"
