@@ -130,10 +130,7 @@ class Task:
     def fit(
         cls, config: Config, tokenizer: Tokenizer, records: Sequence[Any], where: Sequence[str]
     ) -> dict[str, Any]:
-        """Returns what must be known of the training data to encode anything, as plain JSON.
-
-        A label vocabulary is an example; {} where the task learns nothing from the data.
-        """
+        """Returns what encoding must know of the training data, such as labels; plain JSON."""
         return {}
 
     @property
@@ -149,26 +146,17 @@ class Task:
     def arrange(
         cls, records: Sequence[Any], where: Sequence[str], columns: Any, training: bool
     ) -> tuple[list[Any], list[str]]:
-        """Returns the records of a split as the model meets them, and where they come from.
-
-        By default they are unchanged; a task may make several records of one, or one of several.
-        """
+        """Returns the records as the model meets them, joined or divided, and where they stand."""
         return list(records), list(where)
 
     @classmethod
     def text_key(cls, record: Any) -> str:
-        """Returns a text that is equal for two rows with the same input.
-
-        Such rows stay in one split of a file, and are counted where two splits have them.
-        """
+        """Returns a text that is equal for rows which must stay in one split of a file."""
         return cls.spec.records.text_key(record)
 
     @classmethod
     def classes(cls, record: Any) -> list[tuple[str, str]]:
-        """Returns every label that must be known to learn or score a record.
-
-        It is `records.Kind.classes` of its kind.
-        """
+        """Returns the labels that must be known to learn a record (`records.Kind.classes`)."""
         return cls.spec.records.classes(record)
 
     corrupt: Any = None  # `corrupt(batch, seed, epoch)`, where what is read is not what is learnt
@@ -198,19 +186,13 @@ class Task:
     def states(
         self, model: Transformer, params: Params, batch: Batch, noise: Dropout | None
     ) -> Array:
-        """Returns the states that the head reads, `[B, S, D]` or `[B, T, D]` as of `backbone`.
-
-        Under `train.backbone=cached` the batch brings them, and the backbone is not run again.
-        """
+        """Returns what the head reads: the batch's cached backbone outputs, else `backbone`."""
         return (
             self.backbone(model, params, batch, noise) if batch.backbone is None else batch.backbone
         )
 
     def head_uses(self, lengths: np.ndarray) -> float:
-        """Counts how often the head runs for texts of so many tokens.
-
-        It runs on each token where the task is of words (a word has about one), else once a text.
-        """
+        """Counts the uses of the head: one a token (a word has about one), or one a text."""
         return float(lengths.sum() if self.of_words else len(lengths))
 
     @staticmethod
@@ -234,17 +216,11 @@ class Task:
         *,
         columns: bool,
     ) -> Output:
-        """Computes loss terms and metric states of a batch or micro-batch.
-
-        Returns columns of predictions too where `columns` is true.
-        """
+        """Computes loss terms and metric states of a batch, with `columns` predictions too."""
         raise NotImplementedError
 
     def decoded(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Decodes the columns of a batch on the host, such as trees from scores.
-
-        By default they are unchanged.
-        """
+        """Decodes the columns of a batch on the host, such as trees from scores."""
         return columns
 
     # --- answers
@@ -266,10 +242,7 @@ class Task:
     # --- results
     # ----------------------------------------------------------------------------------------------
     def tune(self, split: Split, columns: Mapping[str, np.ndarray]) -> None:
-        """Learns from the validation split what gradients do not learn, such as thresholds.
-
-        It is stored in `state`. Called before `summarise` of any split.
-        """
+        """Learns what has no gradient (thresholds) from the validation split into `state`."""
 
     def tables(
         self, split: Split, columns: Mapping[str, np.ndarray]
@@ -283,26 +256,17 @@ class Task:
     def summarise(
         self, split: Split, states: Mapping[str, Any], columns: Mapping[str, np.ndarray]
     ) -> dict[str, float]:
-        """Computes the metrics of a split, from merged states and from columns.
-
-        Columns are `[examples, ...]`, those of words `[words, ...]`.
-        """
+        """Computes metrics from merged states and columns, `[examples, ...]` or `[words, ...]`."""
         raise NotImplementedError
 
     def predictions(
         self, split: Split, columns: Mapping[str, np.ndarray], answers: Mapping[int, str] | None
     ) -> Iterator[dict[str, Any]]:
-        """Yields one prediction for each kept row, in order, as a dict.
-
-        `answers` are the generated texts by row; None where none were generated.
-        """
+        """Yields a prediction for each kept row, in order; `answers` are generated texts by row."""
         raise NotImplementedError
 
     def annotated(self, line: dict[str, Any]) -> dict[str, Any]:
-        """Returns a line of `predict` with the prediction in the columns of its format.
-
-        CoNLL and CoNLL-U have such columns; by default the line is unchanged.
-        """
+        """Returns a line of `predict` with the prediction in columns of its format, as CoNLL."""
         return line
 
     @staticmethod
@@ -314,10 +278,7 @@ class Task:
 
 
 def in_order(labels: Iterable[str]) -> list[str]:
-    """Sorts labels as numbers where all are whole numbers, else as text.
-
-    So label i of 0 ... n is output i.
-    """
+    """Sorts labels as numbers where all are whole numbers (label i is output i), else as text."""
     found = sorted(labels)
     return (
         sorted(found, key=int)
@@ -327,10 +288,7 @@ def in_order(labels: Iterable[str]) -> list[str]:
 
 
 def by_text(split: Split, values: np.ndarray) -> dict[int, np.ndarray]:
-    """Returns the values of the words of each row, `{row: [words, ...]}`.
-
-    Of a text in windows, each word has the value of the window that owns it.
-    """
+    """Returns `{row: [words, ...]}`: the value of each word from the window that owns it."""
     own = split.arrays["word.own"]
     row = np.repeat(split.arrays["row"], np.diff(split.arrays["word_offsets"]))[own]
     rows, starts = np.unique(row, return_index=True)

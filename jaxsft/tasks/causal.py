@@ -91,10 +91,7 @@ class CausalTask(Task):
             }
 
     def describe(self, record: Any, where: str, answer: str | None) -> dict[str, Any]:
-        """Returns the fields of a row that a line of predictions shows.
-
-        `answer` is the generated text, None where there is none.
-        """
+        """Returns the fields of a row that its prediction shows; `answer` is the generated text."""
         return {"text": record.text}
 
 

@@ -79,10 +79,7 @@ class ChatSFT(CausalTask):
         self.template = Template.from_stored(stored, tokenizer, **options)
 
     def unlabelled(self, row: Row, columns: Any) -> Chat:
-        """Returns the conversation of a row with an empty last turn of the assistant.
-
-        The turn is to be generated; a last answer in the row is replaced. Raises DataError.
-        """
+        """Returns a conversation with an empty last answer, to be generated. Raises DataError."""
         return open_chat(row, columns)
 
     @property
@@ -153,10 +150,7 @@ class ChatSFT(CausalTask):
         }
 
     def answer(self, record: Chat, where: str) -> list[int]:
-        """Returns the ids that the model is trained to write for the last turn.
-
-        What the template writes into the turn, and the stop token, are included.
-        """
+        """Returns the trained ids of the last turn, those of the template and the stop included."""
         *before, last = record.messages
         rendered = self.template.render(
             only_last(

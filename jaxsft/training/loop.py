@@ -131,10 +131,7 @@ def _take_steps(session: Session, pairs: list[Pair], signal: StopSignal) -> int 
 
 
 def _common_step(trials: Sequence[Trial]) -> int:
-    """Returns the number of steps that all trials have taken, as they are given the same batches.
-
-    Raises JaxsftError where they differ.
-    """
+    """Returns the steps that all trials have taken. Raises JaxsftError where they differ."""
     taken = sorted({trial.step for trial in trials})
     if len(taken) > 1:
         raise JaxsftError(

@@ -80,7 +80,7 @@ class Program:
     def unfreeze_order(self) -> Any:
         """Returns when each trainable parameter is unfrozen, in units of `train.unfreeze_every`.
 
-        Heads are at 0, the top layer at 1, the embedding last; a stack of n layers has an array
+        Heads are at 0, the top layer at 1, the embedding last; a stack has one for each layer,
         `[n]`.
         """
         layers = self.config.model.layers
@@ -271,10 +271,7 @@ class Program:
         return value
 
     def _dropout(self, step: Array, rows: int, hyper: Hyper) -> Dropout | None:
-        """Returns one dropout key for each row, from (seed, step, row); None without dropout.
-
-        The keys are the same however the batch is cut.
-        """
+        """Returns a dropout key for each row, from (seed, step, row), however the batch is cut."""
         if "dropout" not in hyper:
             return None
         key = jax.random.fold_in(jax.random.key(hyper["dropout_seed"], impl="threefry2x32"), step)
@@ -294,19 +291,13 @@ class Program:
     def evaluate(
         self, trainable: Params, frozen: Params, batch: Batch, hyper: Hyper
     ) -> tuple[Any, dict[str, Array]]:
-        """Returns ((terms, totals, states), columns) of a batch, without dropout.
-
-        The loss is the same as that of the step.
-        """
+        """Returns ((terms, totals, states), columns) of a batch; without dropout."""
         out = self._output(partition.merge(trainable, frozen), batch, hyper, None, columns=True)
         return (out.terms, self.task.totals(batch), out.states), out.columns
 
 
 def _safe(weight: Array) -> Array:
-    """Returns the weight, or 1 where it is 0, so that nothing is divided by zero.
-
-    A step in which nothing is trained is skipped and counted.
-    """
+    """Returns the weight, or 1 where it is 0, so that a step without targets divides by no zero."""
     return jnp.where(weight > 0, weight, 1)
 
 
@@ -321,10 +312,7 @@ def _first(tree: Any) -> Any:
 
 
 def check_unfreezing(program: Program, hyper: Hyper, total: int) -> None:
-    """Raises ConfigError where the run ends before everything is unfrozen.
-
-    What would never be trained is better frozen by name.
-    """
+    """Raises ConfigError where the run ends before everything is unfrozen."""
     last = max(int(np.max(place)) for place in jax.tree.leaves(program.unfreeze_order))
     if "unfreeze_every" in hyper and (at := last * int(hyper["unfreeze_every"])) >= total:
         raise ConfigError(

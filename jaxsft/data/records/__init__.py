@@ -88,8 +88,8 @@ class Kind:
     def text_key(self, record: Any) -> str:
         """Returns a text that is equal for two rows with the same input.
 
-        By default that is what the model is given (`given`), else `compared`, in NFC, without
-        regard to case and white space.
+        It is made of `compared`, by default of what the model is given, in NFC, without regard to
+        case and white space.
         """
         return split_rule.text_key((self.compared or self.given)(record))
 

@@ -204,10 +204,7 @@ def _without_marks(message: Message, where: str, media: bool, columns: Any) -> s
 
 
 def _no_preference(row: Row, columns: Any) -> None:
-    """Raises DataError for a row of preferences, unless its answer is named on purpose.
-
-    Of such rows not all answers are to be learnt.
-    """
+    """Raises DataError for a row of preferences, unless its answer is named on purpose."""
     if columns.messages is not None or columns.completion is not None:
         return
     fields, out = row.fields, "preference data, which jaxsft does not train on as such"
@@ -243,10 +240,7 @@ def _has_prompt(answer: Any) -> bool:
 
 
 def _judges(name: str, value: Any) -> bool:
-    """Returns whether a column beside an answer tells how good it is.
-
-    Such are flags, as `true`, 0, 1 or -1, and any `reward`.
-    """
+    """Returns whether a column grades an answer: it is true, false, 0, 1 or -1, or a `reward`."""
     return (
         isinstance(value, bool)
         or (isinstance(value, int) and value in (-1, 0, 1))
