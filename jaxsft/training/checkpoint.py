@@ -392,7 +392,7 @@ class Checkpoints:
     def set_aside(self, step: int) -> Path | None:
         """Moves a damaged step to `damaged/` and returns its new place.
 
-        It is None where it does not exist.
+        Returns None where it does not exist.
         """
         if self._manager is not None:
             self._manager.close()

@@ -60,7 +60,7 @@ class Components:
     def vectors(self) -> vectors.VectorRows | None:
         """Reads the word vectors that `model.vectors` has for rows of the embedding.
 
-        It is None without a file.
+        Returns None without a file.
         """
         return (
             None

@@ -54,7 +54,7 @@ PEAKS = {
 def peak_flops(device: Any) -> float | None:
     """Returns the peak FLOPs per second of a device in bfloat16.
 
-    It is None where it is unknown, as on CPU.
+    Returns None where it is unknown, as on CPU.
     """
     return next(
         (flops for name, flops in PEAKS.items() if re.search(rf"\b{name}\b", device.device_kind)),

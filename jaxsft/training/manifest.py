@@ -240,7 +240,7 @@ def config_hash(config: Config) -> str:
 def git_revision() -> str | None:
     """Returns the Git revision of this code, with `+` where it was changed.
 
-    It is None outside a checkout.
+    Returns None outside a checkout.
     """
     here = Path(__file__).parent
     try:

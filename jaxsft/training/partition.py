@@ -29,8 +29,8 @@ def partition(
     """Splits parameters into (trainable, frozen) by patterns of virtual paths.
 
     `layers/[01]/.*` freezes two layers of a stack, `encoder/layers/0/.*` one of an encoder's. With
-    an adapter, everything is frozen but the adapter, the head of the task, and what `adapter.train`
-    names.
+    an adapter, weights that neither `train.freeze` nor `adapter.train` names are frozen, but for
+    the adapter and the head of the task.
 
     A stack, and that of its adapter alike, is cut into segments of neighbouring layers that are
     frozen alike: the forward pass scans one after the other, and the lower ones, if nothing below

@@ -228,8 +228,8 @@ def longer(asked: ModelConfig, found: ModelConfig) -> ModelConfig:
 def differs(a: ModelConfig, b: ModelConfig) -> tuple[str, Any, Any] | None:
     """Returns (name, value in a, value in b) of the first option that differs.
 
-    It is None where none does. The rows of the vocabulary are not compared; lists and tuples of the
-    same numbers are equal.
+    Returns None where none does. The rows of the vocabulary are not compared; lists and tuples of
+    the same numbers are equal.
     """
     one, other = (json.loads(rundir.json_text(dataclasses.asdict(model))) for model in (a, b))
     return next(
@@ -371,7 +371,7 @@ def initial(parts: Components, wanted: set[str], bits: Collection[str] = ()) -> 
 def facts(parts: Components, other: Callable[[str], Path]) -> dict[str, Any] | None:
     """Returns the facts that `pretrained.json` of a run holds.
 
-    It is None where nothing came from a folder in this layout. They are: folder, config and
+    Returns None where nothing came from a folder in this layout. The facts are: folder, config and
     generation (config.json and generation_config.json as they were), tensors ({name: [dtype,
     shape]}), and fresh, left and head (of `pretrained.LoadPlan`).
     """

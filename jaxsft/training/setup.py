@@ -161,8 +161,8 @@ def check_columns(config: Config) -> None:
 def of_prepared(config: Config, read: Sequence[str] | None = None) -> Config:
     """Returns the config with the splits of a prepared set in place of its `data.path`.
 
-    Columns that are not given are those of the preparation; the task must `read` them. Raises
-    ConfigError where splits are given too.
+    Columns that are not given are those of the preparation, of which only those in `read` are taken
+    (None: all). Raises ConfigError where splits are given too.
     """
     d = config.data
     if not d.path or (found := prepared.manifest(d.path)) is None:

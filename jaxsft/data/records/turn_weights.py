@@ -35,7 +35,7 @@ UNSURE = ("mask",)  # 1 may be what is trained, or what is hidden
 def column(row: Row, columns: Any) -> tuple[str, str] | None:
     """Returns the column with a list of weights of turns, and the key of a turn that it stands for.
 
-    It is None where there is no such column, or `data.columns.weight=none` leaves it alone.
+    Returns None where there is no such column, or `data.columns.weight=none` leaves it alone.
 
     Raises:
       DataError: there are several, or one that could mean either.
@@ -68,7 +68,7 @@ def column(row: Row, columns: Any) -> tuple[str, str] | None:
 def listed(value: Any) -> list[Any] | None:
     """Returns a cell as a list of numbers or booleans, also if it is JSON.
 
-    It is None for anything else.
+    Returns None for anything else.
     """
     if isinstance(value, str) and re.fullmatch(r"\s*\[[\d.,\s\w+-]*\]\s*", value):
         try:
