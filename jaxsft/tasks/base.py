@@ -151,12 +151,15 @@ class Task:
 
     @classmethod
     def text_key(cls, record: Any) -> str:
-        """Returns a text that is equal for rows which must stay in one split of a file."""
+        """Returns a text that is equal for rows with the same input.
+
+        Such rows stay in one split of a file, and are counted where two splits have them.
+        """
         return cls.spec.records.text_key(record)
 
     @classmethod
     def classes(cls, record: Any) -> list[tuple[str, str]]:
-        """Returns the labels that must be known to learn a record (`records.Kind.classes`)."""
+        """Returns every label needed to learn or score a record (`records.Kind.classes`)."""
         return cls.spec.records.classes(record)
 
     corrupt: Any = None  # `corrupt(batch, seed, epoch)`, where what is read is not what is learnt
@@ -216,7 +219,7 @@ class Task:
         *,
         columns: bool,
     ) -> Output:
-        """Computes loss terms and metric states of a batch, with `columns` predictions too."""
+        """Computes loss terms and metric states of a batch, and with `columns` its predictions."""
         raise NotImplementedError
 
     def decoded(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -242,7 +245,10 @@ class Task:
     # --- results
     # ----------------------------------------------------------------------------------------------
     def tune(self, split: Split, columns: Mapping[str, np.ndarray]) -> None:
-        """Learns what has no gradient (thresholds) from the validation split into `state`."""
+        """Learns what has no gradient (thresholds) from the validation split into `state`.
+
+        Called before `summarise` of any split.
+        """
 
     def tables(
         self, split: Split, columns: Mapping[str, np.ndarray]

@@ -271,7 +271,10 @@ class Program:
         return value
 
     def _dropout(self, step: Array, rows: int, hyper: Hyper) -> Dropout | None:
-        """Returns a dropout key for each row, from (seed, step, row), however the batch is cut."""
+        """Returns one dropout key for each row, from (seed, step, row); None without dropout.
+
+        The keys are the same however the batch is cut.
+        """
         if "dropout" not in hyper:
             return None
         key = jax.random.fold_in(jax.random.key(hyper["dropout_seed"], impl="threefry2x32"), step)
@@ -291,7 +294,7 @@ class Program:
     def evaluate(
         self, trainable: Params, frozen: Params, batch: Batch, hyper: Hyper
     ) -> tuple[Any, dict[str, Array]]:
-        """Returns ((terms, totals, states), columns) of a batch; without dropout."""
+        """Returns ((terms, totals, states), columns): the step's loss, without dropout."""
         out = self._output(partition.merge(trainable, frozen), batch, hyper, None, columns=True)
         return (out.terms, self.task.totals(batch), out.states), out.columns
 
