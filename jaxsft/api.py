@@ -45,7 +45,7 @@ __all__ = [
 # --- train
 # --------------------------------------------------------------------------------------------------
 def compose(*overrides: str, **options: Any) -> Config:
-    """The config of `jaxsft train` with these options, from the same groups of `conf/`.
+    """Composes the config of `jaxsft train` with these options, from the groups of `conf/`.
 
     Args:
       overrides: `key=value`, as on the command line.
@@ -59,8 +59,9 @@ def compose(*overrides: str, **options: Any) -> Config:
 
 
 def batches(config: Config) -> tuple[Batches, Tokenizer]:
-    """The batches that training would see, `batches[step]` (a `jaxsft.data.pipeline.Batch`), and
-    the tokenizer that reads them.
+    """Returns the batches that training would see, and the tokenizer that reads them.
+
+    `batches[step]` is a `jaxsft.data.pipeline.Batch`.
 
     Raises:
       JaxsftError: as `train`, for what is wrong with config or data.
@@ -102,8 +103,9 @@ def _composed(config: Config | str, overrides: Sequence[str], options: Mapping[s
 # --- data
 # --------------------------------------------------------------------------------------------------
 def check(config: Config | str, *overrides: str, **options: Any) -> Checked:
-    """Looks at the data of a config before training, as `jaxsft check`: findings with severity,
-    rows and repair; nothing is trained.
+    """Checks the data of a config before training, as `jaxsft check`; nothing is trained.
+
+    Returns findings with severity, rows and repair.
 
     Args:
       config, overrides, options: as for `train`.
@@ -118,8 +120,9 @@ def check(config: Config | str, *overrides: str, **options: Any) -> Checked:
 
 
 def quality(config: QualityConfig | str, *overrides: str, **options: Any) -> dict[str, Any]:
-    """Measures a data set, as `jaxsft quality` with these options: the card that the command writes
-    as card.json. No file is written.
+    """Measures a data set, as `jaxsft quality` with these options.
+
+    Returns the card that the command writes as card.json. No file is written.
 
     Args:
       config: a QualityConfig; or the first of overrides, which with `options` are composed here.
@@ -151,8 +154,9 @@ def quality(config: QualityConfig | str, *overrides: str, **options: Any) -> dic
 def prepare(
     *overrides: str, models: Mapping[str, Callable] | None = None, **options: Any
 ) -> tuple[dict[str, Any], bool]:
-    """Takes a data set through stages, as `jaxsft prepare` with these options: (the manifest,
-    whether anything was done).
+    """Takes a data set through stages, as `jaxsft prepare` with these options.
+
+    Returns the manifest, and whether anything was done.
 
     Args:
       models: functions `score` and `predict` for stages that need a model; None: those of the run

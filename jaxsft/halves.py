@@ -26,31 +26,33 @@ FEW = 16  # rows of states; with more of them sums over parts of D cost more tha
 
 
 def are(w: Array) -> bool:
-    """Whether a weight is held so."""
+    """Returns whether a weight is held as the bits of bfloat16."""
     return w.dtype == jnp.uint16
 
 
 def pack(w: Array) -> Array:
-    """The bits of numbers, rounded to bfloat16."""
+    """Rounds numbers to bfloat16 and returns their bits as uint16."""
     return lax.bitcast_convert_type(w.astype(jnp.bfloat16), jnp.uint16)
 
 
 @jax.jit
 def unpack(w: Array) -> Array:
-    """The bfloat16 numbers."""
+    """Returns the bfloat16 numbers of these bits, uint16."""
     return lax.bitcast_convert_type(w, jnp.bfloat16)
 
 
 def widen(w: Array) -> Array:
-    """The numbers in float32, where a weight is held so; another as it is."""
+    """Returns a weight that is held as bits in float32, and any other weight as it is."""
     if not are(w):
         return w
     return lax.bitcast_convert_type(w.astype(jnp.uint32) << 16, jnp.float32)
 
 
 def linear(x: Array, w: Array, inputs: int) -> Array:
-    """Product of states `[..., D]` with a weight `[D, F]`, each of whose letters may be more axes:
-    `inputs` of the weight. As `products.contract` of bf16: operands rounded, sums in float32.
+    """Multiplies states `[..., D]` with a weight `[D, F]`: the result is `[..., F]`.
+
+    D and F may each stand for several axes: the first `inputs` axes of the weight are D. Operands
+    are rounded to bfloat16 and sums are in float32, as in `products.contract` of bf16.
     """
     lead, outputs = x.shape[: x.ndim - inputs], w.shape[inputs:]
     x, w = x.reshape(-1, math.prod(w.shape[:inputs])), w.reshape(-1, math.prod(outputs))
@@ -69,22 +71,28 @@ class OutputBits(struct.PyTreeNode):
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(embed, vocab)."""
+        """Returns (embed, vocab)."""
         return self.w.shape[::-1] if self.tied else self.w.shape
 
     def logits(self, x: Float[Array, "... embed"], product: Callable) -> Float[Array, "... vocab"]:
-        """Sums in float32 of rounded operands, whatever `product` is."""
+        """Computes the logits of states, with operands rounded to bfloat16 and sums in float32.
+
+        `product` is not used.
+        """
         y = _over_outputs(_rounded(x.reshape(-1, x.shape[-1])), self.w, 0 if self.tied else 1)
         return y.reshape(*x.shape[:-1], -1)
 
 
 def _rounded(x: Array) -> Array:
-    """To the numbers of bfloat16, in float32."""
+    """Rounds to the numbers of bfloat16, and returns them in float32."""
     return lax.reduce_precision(x.astype(jnp.float32), exponent_bits=8, mantissa_bits=7)
 
 
 def _dot(x: Array, w: Array, axis: int) -> Array:
-    """Sums over `axis` of `w`, and the last of `x`."""
+    """Contracts the last axis of `x` with `axis` of `w`, in float32.
+
+    A weight that is held as bits is widened, another one is rounded to bfloat16.
+    """
     w = widen(w) if are(w) else _rounded(w)
     return lax.dot_general(
         x,
@@ -96,8 +104,10 @@ def _dot(x: Array, w: Array, axis: int) -> Array:
 
 
 def _turns(w: Array, axis: int) -> tuple[int, int]:
-    """(number of parts, size of each) along an axis; none, or fewer than that number, are left
-    over."""
+    """Returns (number of parts, size of each) along an axis.
+
+    The rest that is left over is none, or has fewer rows than there are parts.
+    """
     count = max(-(-w.size // PART), PARTS) if w.size >= SMALL else 1
     rows = w.shape[axis]
     count = min(count, rows)
@@ -106,7 +116,7 @@ def _turns(w: Array, axis: int) -> tuple[int, int]:
 
 
 def _over_inputs(x: Array, w: Array) -> Array:
-    """[M, D] and [D, F]: parts of D, which are whole in memory."""
+    """Multiplies `[M, D]` with `[D, F]` in parts of D, each of which is contiguous in memory."""
     count, size = _turns(w, 0)
     part = lambda a, i, axis: lax.dynamic_slice_in_dim(a, i * size, size, axis)
     y = _dot(x[:, count * size :], w[count * size :], 0)
@@ -114,7 +124,10 @@ def _over_inputs(x: Array, w: Array) -> Array:
 
 
 def _over_outputs(x: Array, w: Array, axis: int) -> Array:
-    """[M, D] and [D, F], or [F, D] where `axis` is 0: parts of F."""
+    """Multiplies `[M, D]` with `[D, F]` in parts of F.
+
+    Where `axis` is 0, the weight is `[F, D]`.
+    """
     count, size = _turns(w, axis)
     if count == 1:
         return _dot(x, w, 1 - axis)

@@ -66,9 +66,11 @@ OVERRIDABLE = (
 
 
 def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
-    """A trained model, from its run directory alone: the best weights (the newest ones of a run
-    without validation or not yet finished). A folder in the layout of Hugging Face is a model too:
-    of task=chat where it has a chat template, else of task=lm.
+    """Loads a trained model from its run directory alone.
+
+    Its weights are the best ones, or the newest ones of a run without validation or not yet
+    finished. A folder in the layout of Hugging Face is a model too: of task=chat where it has a
+    chat template, else of task=lm.
 
     Args:
       overrides: `key=value` of what cannot change the meaning of the weights: data, evaluation,
@@ -139,8 +141,9 @@ def _changed(overrides: Sequence[str], config: Config) -> Config:
 
 
 def _of_untrained(run: str | os.PathLike | Result, key: str) -> bool:
-    """Returns whether an option may be changed for a folder of Hugging Face: nobody has trained
-    with the variables of its template.
+    """Returns whether an option may be changed because nobody has trained with it.
+
+    That is so for the variables of the template of a folder in the layout of Hugging Face.
     """
     if isinstance(run, Result) or not (
         key == "task.variables" or key.startswith("task.variables.")
@@ -150,7 +153,7 @@ def _of_untrained(run: str | os.PathLike | Result, key: str) -> bool:
 
 
 def _mesh_here(mesh: MeshConfig) -> MeshConfig:
-    """The run's own mesh, or one device where there are fewer than it was trained on."""
+    """Returns the run's own mesh, or one device where there are fewer than it was trained on."""
     if mesh.data * mesh.fsdp * mesh.tensor <= jax.device_count():
         return mesh
     print(
@@ -162,9 +165,10 @@ def _mesh_here(mesh: MeshConfig) -> MeshConfig:
 
 
 def model_functions(run: str | None) -> dict[str, Callable]:
-    """What stages use a model through: `score` (the perplexity of each text, of a run with task=lm)
-    and `predict` (what `Model.predict` gives). The model is loaded when it is first asked; without
-    a run there are none.
+    """Returns the functions through which stages use a model; {} without a run.
+
+    They are `score` (the perplexity of each text, of a run with task=lm) and `predict` (the result
+    of `Model.predict`). The model is loaded at the first call.
     """
     if run is None:
         return {}
@@ -205,13 +209,14 @@ class Model:
 
     @property
     def run(self) -> runs.Run:
-        """The run, with its layers stacked."""
+        """Returns the run, with its layers stacked."""
         return self._held.run
 
     @property
     def params(self) -> Any:
-        """All weights, frozen ones too, in the layout of `jaxsft.models.transformer`; of a folder
-        under precision=bf16 on a CPU, rounded to it.
+        """Returns all weights, frozen ones too, in the layout of `jaxsft.models.transformer`.
+
+        Those of a folder under precision=bf16 on a CPU are rounded to bfloat16.
         """
         return jax.tree.map(lambda w: halves.unpack(w) if halves.are(w) else w, self.run.params)
 
@@ -224,8 +229,7 @@ class Model:
         seed: int | None = None,
         **options: Any,
     ) -> str | list[str]:
-        """What the model answers; with task=lm, how it continues a text. Equal to `jaxsft
-        generate`.
+        """Generates the model's answers; with task=lm, continuations. Equals `jaxsft generate`.
 
         Args:
           prompts: a text or a conversation (a list of messages with role and content): one answer.
@@ -275,8 +279,9 @@ class Model:
         seed: int | None = None,
         **options: Any,
     ) -> Iterator[str]:
-        """The answer of `generate` in the pieces that become readable, token by token: joined they
-        are the same text. Raises as `generate`.
+        """Yields the answer of `generate` in the pieces that become readable, token by token.
+
+        Joined they are the same text. Raises as `generate`.
 
         Some tokenizers read a character as single bytes once a byte follows that fits no character:
         what was given stays, and the text goes on.
@@ -300,7 +305,7 @@ class Model:
                 told = text
 
     def _generating(self, seed: int | None, **options: Any) -> Config:
-        """The config with these options of `generate`. Raises ConfigError."""
+        """Returns the config with these options of `generate`. Raises ConfigError."""
         if not self.task.can_generate:
             raise ConfigError(
                 f"run={self.folder}: task={self.task.name} generates nothing; use jaxsft predict"
@@ -318,7 +323,7 @@ class Model:
         return config
 
     def _limits(self, config: Config) -> dict[str, Any]:
-        """What `models.generate` needs beside the options."""
+        """Returns the arguments of `models.generate` beside the options of the config."""
         limits = {
             "max_new_tokens": self._new_tokens(config),
             "stop_ids": self.task.stop_ids,
@@ -332,8 +337,10 @@ class Model:
         }
 
     def predict(self, rows: Sequence[Mapping[str, Any] | str | Row]) -> list[dict[str, Any]]:
-        """Per row, in order, its fields and what is predicted (for chats the generated answer).
-        Equal to `jaxsft predict`; labels need not be there.
+        """Predicts each row, and returns its fields and the prediction, in order.
+
+        For chats the prediction is the generated answer. Equals `jaxsft predict`; labels need not
+        be there.
 
         Args:
           rows: dicts with the columns of training, or texts.
@@ -371,8 +378,10 @@ class Model:
         )
 
     def answers(self, rows: Sequence[Mapping[str, Any] | str | Row]) -> list[dict[str, Any]]:
-        """Per row, in order, its fields, `prediction` (the answer, or with task=lm the
-        continuation) and `stopped`: whether it ended by itself.
+        """Generates an answer to each row, and returns its fields with the answer, in order.
+
+        The answer is in `prediction` (with task=lm it is a continuation); `stopped` says whether it
+        ended by itself.
 
         Args:
           rows: dicts with the columns of training, or texts.
@@ -412,8 +421,9 @@ class Model:
     def evaluate(
         self, data: str | os.PathLike | Sequence[Mapping[str, Any] | Row]
     ) -> dict[str, float]:
-        """Loss and metrics of a file or of rows, by name. Equal to `jaxsft eval`, whose names begin
-        with that of the file.
+        """Computes loss and metrics of a file or of rows, by name.
+
+        Equals `jaxsft eval`, whose names begin with that of the file.
 
         Raises:
           DataError: a row cannot be read, its label is unknown, or there is none.
@@ -423,9 +433,10 @@ class Model:
     def scored(
         self, data: Any, name: str, aside: list[Aside] | None = None
     ) -> tuple[Split, evaluation.Evaluation, dict[str, float]]:
-        """(the split of this name, columns and answers of its rows, its numbers): what predictions
-        are written from. Rows that give no record go into `aside` where `data.on_bad_row` is
-        quarantine.
+        """Evaluates a file or rows: (split of this name, columns and answers, metrics).
+
+        Predictions are written from these. Rows that give no record go into `aside` where
+        `data.on_bad_row` is quarantine.
         """
         config, parts = self.config, self.parts
         aside = [] if aside is None else aside
@@ -455,8 +466,9 @@ class Model:
         return split, result, {**result.numbers, "rows_read": len(records) + len(aside)}
 
     def read(self, path: str | os.PathLike, aside: list[Aside] | None = None) -> list[Row]:
-        """The rows of a file of inputs, for `predict`; unreadable ones go into `aside` where
-        `data.on_bad_row` is quarantine. Raises DataError.
+        """Reads the rows of a file of inputs, for `predict`.
+
+        Unreadable ones go into `aside` where `data.on_bad_row` is quarantine. Raises DataError.
         """
         return splits.read_rows(
             self.config,
@@ -467,8 +479,9 @@ class Model:
 
     @functools.cached_property
     def prepared(self) -> dict[str, Any] | None:
-        """The manifest of the prepared set that the model was trained on; None where it was trained
-        on raw files.
+        """Returns the manifest of the prepared set that the model was trained on, if there is one.
+
+        A model that was trained on raw files has None.
         """
         path = self.folder / "prepared.json"
         return rundir.read_json(path) if path.is_file() else None
@@ -477,15 +490,16 @@ class Model:
     # ----------------------------------------------------------------------------------------------
     @functools.cached_property
     def _pass(self) -> Callable[..., Any]:
-        """The evaluation of a batch; one function for the life of the model, so that a shape is
-        compiled once.
+        """Compiles the evaluation of a batch.
+
+        It is one function for the life of the model, so that a shape is compiled once.
         """
         return jax.jit(
             self.parts.program.evaluate, out_shardings=meshes.replicated(self.parts.mesh)
         )
 
     def _evaluate(self, split: Split) -> tuple[Split, evaluation.Evaluation]:
-        """Loss, metrics and columns; without generated answers."""
+        """Computes loss, metrics and columns of a split, without generated answers."""
         parts, run = self.parts, self.run
         hyper, batches = make_hyper(self.config, Clock(1, 1, 1)), parts.batches(split)
         step = lambda batch: self._pass(run.weights, run.frozen, parts.put(batch, batches), hyper)
@@ -493,8 +507,9 @@ class Model:
         return batches.split, evaluation.evaluate(step, self.task, batches, objective)
 
     def _as_trained(self, rows: list[Row]) -> list[Row]:
-        """New rows, cleaned, filled and scaled as the training rows were; those of a set that was
-        prepared alike stay.
+        """Prepares new rows as the training rows were: cleaned, filled and scaled.
+
+        Rows of a set that was prepared alike stay.
 
         Raises:
           DataError: a row comes from a set that was prepared otherwise, or its stages cannot treat
@@ -521,6 +536,6 @@ class Model:
         return [next(treated) if around[row.file] is None else row for row in rows]
 
     def _new_tokens(self, config: Config) -> int:
-        """How many tokens are generated at most where there is no reference."""
+        """Returns how many tokens are generated at most where there is no reference."""
         limit = config.generate.max_new_tokens
         return self.task.answers_up_to if limit == "auto" else limit

@@ -96,13 +96,18 @@ class Registry(Mapping[str, Any]):
     def __init__(
         self, kind: str, own: Mapping[str, Any], read: Callable[[Any], Any] = lambda part: part
     ):
-        """`read` gives, of a plug-in, what this table has of each of its own: such as the class of
-        its options."""
+        """Makes the table of parts of a kind, our own (`own`) and those of plug-ins.
+
+        `read` makes an entry of this table from a plug-in's part, such as the class of its options.
+        """
         self.kind, self._own, self._read = kind, own, read
 
     def __getitem__(self, name: str) -> Any:
-        """Raises KeyError for an unknown name, and ConfigError where two parts have it or a plug-in
-        cannot be used."""
+        """Returns the entry of a name, from jaxsft or from a plug-in.
+
+        Raises KeyError for an unknown name, and ConfigError where two parts have it or a plug-in
+        cannot be used.
+        """
         theirs = _of_name(self.kind, name)
         if name in self._own and not theirs:
             return self._of_own(self._own[name])
@@ -223,8 +228,10 @@ def _of_name(kind: str, name: str) -> list[Plugin]:
 
 
 def working(kind: str) -> Iterator[tuple[str, Any]]:
-    """Yields the names and parts of the plug-ins of a kind that can be used; of the others `table`
-    says why when they are asked for."""
+    """Yields the names and parts of the plug-ins of a kind that can be used.
+
+    Of the others `table` says why when they are asked for.
+    """
     for name in names(kind):
         with contextlib.suppress(ConfigError):
             if name not in table(kind).own:
@@ -235,8 +242,11 @@ def working(kind: str) -> Iterator[tuple[str, Any]]:
 # --------------------------------------------------------------------------------------------------
 @functools.cache
 def part(plugin: Plugin) -> Any:
-    """Returns what a plug-in brings. Raises ConfigError where its module cannot be imported, is of
-    another contract, or has something else at the place."""
+    """Returns the part that a plug-in brings.
+
+    Raises ConfigError where its module cannot be imported, is of another contract, or has something
+    else at the place.
+    """
     if plugin.attribute is None and plugin.module in _given:
         value = _given[plugin.module].PLUGINS[plugin.kind][plugin.name]
     else:
@@ -328,8 +338,10 @@ def given() -> list[str]:
 
 
 def of_arguments(arguments: Sequence[str]) -> list[str]:
-    """Imports what `plugins=` names among the arguments of a command or a call, and returns the
-    others. Raises ConfigError."""
+    """Imports the modules of `plugins=` among arguments, and returns the other arguments.
+
+    Raises ConfigError.
+    """
     mine = [a for a in arguments if isinstance(a, str) and a.startswith(OPTION)]
     for argument in mine:
         value = argument.removeprefix(OPTION).strip().removeprefix("[").removesuffix("]")
@@ -364,8 +376,9 @@ def used() -> list[dict[str, Any]]:
 
 
 def check_run(folder: Path, modules: Any = ()) -> None:
-    """Raises ConfigError where a run used a plug-in that is not here now. What the run directory
-    names is compared with what is here, and never imported.
+    """Raises ConfigError where a run used a plug-in that is not here now.
+
+    What the run directory names is compared with what is here, and never imported.
 
     Args:
       modules: `plugins` of its config.yaml.

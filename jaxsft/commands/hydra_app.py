@@ -42,7 +42,7 @@ FLAGS = ("-m", "--multirun", "--resolve", *WITH_VALUE)  # those of Hydra that ma
 
 
 def _refuse_malformed(arguments: list[str]) -> None:
-    """Hydra answers these with its usage, or with a traceback. Raises ConfigError."""
+    """Raises ConfigError for arguments that Hydra answers with its usage, or with a traceback."""
     for before, argument in zip(["", *arguments], arguments, strict=False):
         if argument.startswith("-"):
             if argument.partition("=")[0] not in FLAGS:
@@ -57,8 +57,9 @@ def _refuse_malformed(arguments: list[str]) -> None:
 
 
 def _check_presets(arguments: Sequence[str]) -> None:
-    """Reads the presets chosen from `--config-dir` within the bounds of every YAML file, which
-    Hydra does not have. Raises ConfigError.
+    """Checks the presets chosen from `--config-dir` against the bounds of every YAML file.
+
+    Hydra has no such bounds. Raises ConfigError.
     """
     folders = [
         after for flag, after in itertools.pairwise(arguments) if flag in ("-cd", "--config-dir")
@@ -99,8 +100,9 @@ def _read_preset(folder: str, group: str, name: str, seen: set[str]) -> None:
 
 
 def _presets(folder: str, group: str, name: str) -> list[str]:
-    """The presets that a name in `defaults` may stand for: all of the group where it is taken from
-    the config.
+    """Returns the presets that a name in `defaults` may stand for.
+
+    They are all of the group where the name is taken from the config.
     """
     if "${" not in name:
         return [name.partition("@")[0]]
@@ -188,8 +190,9 @@ class _Job:
 def run(
     arguments: list[str], function: Callable[[Any], int], name: str = "config", trains: bool = False
 ) -> int:
-    """Composes the config of each job and calls `function`; its exit code, or the worst of a
-    multirun, whose failed jobs are named.
+    """Composes the config of each job and calls `function` with it.
+
+    Returns its exit code, or the worst of a multirun, whose failed jobs are named.
 
     Args:
       name: the file of `conf/` to start from, of `overrides.ROOTS`.
@@ -227,7 +230,10 @@ def run(
 
 
 def _through_hydra(words: Sequence[str], job: _Job, name: str) -> None:
-    """Has Hydra compose the config of each job and call it. Raises ConfigError."""
+    """Calls `job` with each config that Hydra composes from the command line.
+
+    Raises ConfigError.
+    """
     import hydra
 
     def task(node: Any) -> float | int | None:  # a function, of which Hydra asks for its file

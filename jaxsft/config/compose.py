@@ -47,14 +47,15 @@ OF_PLUGINS = {"task": "tasks", "optim": "optimizers", "schedule": "schedules"}
 
 
 def option_fields(cls: Any) -> list[dataclasses.Field]:
-    """The fields of a class of `schema.py`, or of an object of it, that are options."""
+    """Returns the fields of a class of `schema.py`, or of an object of it, that are options."""
     return [f for f in dataclasses.fields(cls) if f.metadata.get("option", True)]
 
 
 @functools.cache
 def choices() -> dict[str, tuple[str, ...]]:
-    """Returns what each option of training may be, by its whole name, where words say all of it:
-    of options that several classes have, what any of them may be.
+    """Returns the choices of each option of training that takes words only, by its whole name.
+
+    An option that several classes have takes the choices of any of them.
     """
     classes = [("", schema.Config), *((f"{g}.", c) for g in GROUPS for c in GROUPS[g].values())]
     found: dict[str, tuple[str, ...]] = {}
@@ -67,7 +68,7 @@ def choices() -> dict[str, tuple[str, ...]]:
 
 @functools.cache
 def plain(cls: type) -> type:
-    """The twin of a frozen dataclass that OmegaConf can merge into."""
+    """Makes a mutable twin of a frozen dataclass, with the types that OmegaConf can merge into."""
     hints = typing.get_type_hints(cls)
     bases = tuple(plain(b) for b in cls.__bases__ if dataclasses.is_dataclass(b))
     fields = []
@@ -114,7 +115,7 @@ def register() -> None:
 
 
 def _store_preset(store: Any, group: str, name: str, preset: Mapping[str, Any]) -> None:
-    """Gives Hydra the preset of a plug-in, as a file of `conf/` gives that of one of ours."""
+    """Registers the preset of a plug-in with Hydra, as a file of `conf/` would be."""
     values = {key: value for key, value in preset.items() if key != "defaults"}
     of_all = group == "task"  # the preset of a task may set options of any group
     own = f"/schema/{group}/{name}@{group if of_all else '_here_'}"
@@ -127,8 +128,9 @@ def _store_preset(store: Any, group: str, name: str, preset: Mapping[str, Any]) 
 
 
 def _root() -> type:
-    """The root's twin with its groups open: which class a group has is decided by the option that
-    is composed into it.
+    """Makes the twin of `Config` with its groups open.
+
+    Which class a group has is decided by the option that is composed into it.
     """
     opened = [(group, Any, dataclasses.field(default=MISSING)) for group in GROUPS]
     return dataclasses.make_dataclass(
@@ -139,7 +141,9 @@ def _root() -> type:
 # --- to typed objects
 # --------------------------------------------------------------------------------------------------
 def typed(node: Any, root: type = schema.Config) -> Any:
-    """Frozen objects from a composed config (OmegaConf or plain dicts, as in a run's config.yaml).
+    """Builds frozen objects from a composed config.
+
+    Takes OmegaConf's containers or plain dicts, as in a run's config.yaml.
 
     Args:
       root: Config, PrepareConfig or QualityConfig.
@@ -189,8 +193,10 @@ class _Given(dict):
 def _merged(
     root: type, names: tuple[str, ...], chosen: type | None, given: _Given
 ) -> dict[str, Any]:
-    """Some fields of the root, checked and filled up, as plain values. OmegaConf takes 0.1 s for a
-    whole one, most of which was seen before.
+    """Merges given values into some fields of the root, and returns them all as plain values.
+
+    The merge checks types and fills in defaults. Calls are cached, as OmegaConf takes
+    0.1 s for a whole config, most of which it has seen before.
 
     Args:
       chosen: the class of the option of a group, of the one field that is named.
@@ -205,14 +211,15 @@ def _merged(
 
 
 def _opened(root: type, name: str) -> tuple[str, Any, dataclasses.Field]:
-    """A field of the twin of the root, by its name, as `make_dataclass` takes it."""
+    """Returns a field of the twin of the root, as `make_dataclass` takes it."""
     twin = plain(root)
     return name, typing.get_type_hints(twin)[name], _default(twin.__dataclass_fields__[name])
 
 
 def filled(cls: type, given: Any, prefix: str, skip: Sequence[str] = ()) -> Any:
-    """A frozen dataclass from options that are given by name, typed; for classes that no group of
-    `conf/` has.
+    """Builds a frozen dataclass from options by name, typed and checked.
+
+    Serves classes that no group of `conf/` has.
 
     Args:
       skip: fields that are no options.
@@ -247,7 +254,10 @@ def filled(cls: type, given: Any, prefix: str, skip: Sequence[str] = ()) -> Any:
 
 
 def _default(f: dataclasses.Field) -> Any:
-    """A new field of the same default; one without is missing until it is given."""
+    """Returns a new field of the same default.
+
+    Without one it is `MISSING` until a value is given.
+    """
     if f.default_factory is not dataclasses.MISSING:
         return dataclasses.field(default_factory=f.default_factory)
     return dataclasses.field(default=MISSING if f.default is dataclasses.MISSING else f.default)
@@ -276,7 +286,7 @@ def _freeze(
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Plain values, ready for YAML and JSON."""
+    """Returns the options as plain values, ready for YAML and JSON."""
     return {
         k: _plain_value(v)
         for k, v in ((f.name, getattr(config, f.name)) for f in option_fields(config))
@@ -294,7 +304,7 @@ def to_yaml(config: schema.Config) -> str:
 
 
 def read(path: Path) -> schema.Config:
-    """The config of a run directory. Raises ConfigError."""
+    """Reads the config of a run directory. Raises ConfigError."""
     check_there(path)
     try:
         values = documents.read_yaml(path, ConfigError, dict)
@@ -326,8 +336,9 @@ def check_there(path: Path) -> None:
 
 
 def override(config: schema.Config, overrides: Sequence[str]) -> schema.Config:
-    """The config with `a.b=value` overrides, strict: for commands that start from a run's own
-    config. The value is raw text.
+    """Applies `a.b=value` overrides, strictly, to the config of a run.
+
+    The value is raw text, without Hydra's grammar.
 
     Raises:
       ConfigError: no `=`, an unknown key, or a value of the wrong type.
@@ -357,7 +368,7 @@ def override(config: schema.Config, overrides: Sequence[str]) -> schema.Config:
 
 
 def _without_dates(value: Any) -> Any:
-    """The value with text in place of what YAML takes for a date."""
+    """Returns the value with text in place of what YAML takes for a date."""
     if isinstance(value, dict):
         return {key: _without_dates(part) for key, part in value.items()}
     if isinstance(value, list):
@@ -366,7 +377,7 @@ def _without_dates(value: Any) -> Any:
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` -> `{"a.b": 1}`."""
+    """Flattens nested dicts: `{"a": {"b": 1}}` -> `{"a.b": 1}`."""
     out = {}
     for key, value in values.items():
         out |= (
@@ -376,13 +387,13 @@ def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def string_keys(root: type = schema.Config) -> frozenset[str]:
-    """The options whose value is text: the command line takes it raw there."""
+    """Returns the options whose value is text: the command line takes it raw there."""
     return _string_keys(root, tuple(plugins.found()))
 
 
 @functools.cache
 def _string_keys(root: type, theirs: tuple[plugins.Plugin, ...]) -> frozenset[str]:
-    """As `string_keys`, with these plug-ins."""
+    """Returns the options whose value is text, with those of these plug-ins; cached by plug-ins."""
 
     def walk(cls: type, prefix: str) -> set[str]:
         out = set()
@@ -406,8 +417,9 @@ def _string_keys(root: type, theirs: tuple[plugins.Plugin, ...]) -> frozenset[st
 # --- messages
 # --------------------------------------------------------------------------------------------------
 def one_line(error: BaseException, root: type = schema.Config) -> str:
-    """What Hydra and OmegaConf say over several lines, with their advice to set variables left out,
-    as one line.
+    """Formats an error of Hydra or OmegaConf as one line.
+
+    Their advice to set environment variables is left out.
     """
     cause = error
     while cause.__cause__ is not None and not isinstance(cause, errors.OmegaConfBaseException):
@@ -443,8 +455,9 @@ def one_line(error: BaseException, root: type = schema.Config) -> str:
 
 
 def _unknown(name: str, text: str, root: type) -> str:
-    """The message for an option that does not exist; the error names the class that lacks it, so
-    the options of that one are suggested.
+    """Formats the message for an option that does not exist.
+
+    The error names the class that lacks it, so that options of this class are suggested.
     """
     group = name.partition(".")[0]
     chosen = re.search(r"object_type=(?:\w+\.)*(\w+)", text)
@@ -481,7 +494,7 @@ def _suggest(key: str, known: Sequence[str], alike: float = 0.6) -> str:
 
 
 def _elsewhere(name: str, group: str, option: str) -> str:
-    """Return which other choices of a group have an option that this one lacks."""
+    """Returns which other choices of a group have an option that this one lacks."""
     having = [
         other
         for other, cls in GROUPS[group].items()
@@ -508,8 +521,9 @@ MEANT = {
 
 
 def _no_part(name: str, value: Any, root: type) -> str | None:
-    """Return the message for a value in place of a part of the config (`trackers=wandb`), None
-    where the name is no part.
+    """Returns the message for a value in place of a part of the config (`trackers=wandb`).
+
+    Returns None where the name is no part.
     """
     hint = typing.get_type_hints(root).get(name)
     if hint is None or not dataclasses.is_dataclass(hint):

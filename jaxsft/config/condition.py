@@ -82,8 +82,9 @@ def broken(text: str, config: Mapping[str, Any]) -> Term:
 
 
 def where(text: str, config: Mapping[str, Any] | None = None) -> str:
-    """Returns a condition as the end of a sentence that begins with "is read"; of one that is
-    broken by `config`, only what is lacking where there is no choice.
+    """Writes a condition as the end of a sentence that begins with "is read".
+
+    Of a single condition that `config` breaks, only what is lacking is written.
 
     >>> where("model.positions=rope and model.window")
     'with model.positions=rope and model.window only'
@@ -110,7 +111,7 @@ def value_of(key: str, config: Mapping[str, Any]) -> Any:
 
 
 def is_text(value: Any, text: str) -> bool:
-    """Returns whether a value is written so: `true`, `null`, `0.1`, a word."""
+    """Returns whether a value is that of a text in a condition: `true`, `null`, `0.1`, a word."""
     if value is None or isinstance(value, bool):
         return text == {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, int | float):

@@ -23,7 +23,10 @@ class Clock:
 
 
 def parse(text: str, option: str) -> tuple[float, str]:
-    """`"3epochs"` -> `(3.0, "epoch")`. Raises ConfigError for anything else."""
+    """Splits a duration into number and unit: `"3epochs"` -> `(3.0, "epoch")`.
+
+    Raises ConfigError for anything else.
+    """
     match = _PATTERN.fullmatch(str(text).strip())
     if not match:
         raise ConfigError(
@@ -34,7 +37,10 @@ def parse(text: str, option: str) -> tuple[float, str]:
 
 
 def profile_steps(text: str) -> tuple[int, int]:
-    """`"steps:10-15"` -> `(10, 15)`. Raises ConfigError for anything else."""
+    """Parses the first and last step of a trace: `"steps:10-15"` -> `(10, 15)`.
+
+    Raises ConfigError for anything else.
+    """
     match = re.fullmatch(r"steps:(\d+)-(\d+)", text)
     if not match or not 1 <= int(match[1]) <= int(match[2]):
         raise ConfigError(
@@ -44,7 +50,10 @@ def profile_steps(text: str) -> tuple[int, int]:
 
 
 def steps(text: str, clock: Clock, option: str) -> int:
-    """The number of steps, rounded up. Percent needs `clock.total`."""
+    """Converts a duration to a number of steps, rounded up.
+
+    Raises ConfigError for a percentage without `clock.total`.
+    """
     value, unit = parse(text, option)
     if unit == "step":
         return math.ceil(value)
@@ -60,5 +69,5 @@ def steps(text: str, clock: Clock, option: str) -> int:
 
 
 def _up(steps: float) -> int:
-    """Rounded up, but not by what a float lacks: 7% of 100 steps are 7."""
+    """Rounds up, but ignores the rounding error of floats: 7% of 100 steps are 7."""
     return math.ceil(round(steps, 6))

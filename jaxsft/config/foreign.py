@@ -273,8 +273,9 @@ def _by_name() -> dict[str, Foreign]:
 
 
 def hint(key: str) -> str:
-    """Return what to say of an option by a name of another trainer, by its last part:
-    `train.epochs`, `lora_r`; "" where nobody calls it so.
+    """Returns what to say of an option by a name of another trainer; "" where nobody calls it so.
+
+    Only the last part of the name counts: `train.epochs`, `lora_r`.
 
     >>> hint("train.epochs")
     'did you mean train.duration=3epochs?'

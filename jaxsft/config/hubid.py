@@ -31,7 +31,7 @@ def is_hub(value: Any) -> bool:
 
 
 def _current(repo: str, *, data: bool) -> str:
-    """The commit that the main branch of a repository has now; "" where the hub cannot be asked."""
+    """Returns the commit of a repository's main branch; "" where the hub cannot be asked."""
     try:
         import huggingface_hub
 
@@ -46,7 +46,7 @@ def _current(repo: str, *, data: bool) -> str:
 
 
 def parse(value: str, *, file: bool) -> HubId:
-    """The parts of a name. `file`: whether it is one of a file in a data set.
+    """Parses the name of a repository, or, under `file`, of a file in a data set.
 
     Raises:
       ConfigError: not such a name; no revision, or the main branch, so that the same command would

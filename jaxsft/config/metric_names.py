@@ -22,14 +22,15 @@ BRIEF = 5  # numbers in a line
 
 
 def ordered(metrics: Iterable[str], first: str) -> list[str]:
-    """Return metrics with `first` in front, then those of ORDER, then the others as they come."""
+    """Sorts metrics: `first` in front, then those of ORDER, then the others as they come."""
     rank = {name: i for i, name in enumerate(dict.fromkeys([first, *ORDER]))}
     return sorted(metrics, key=lambda metric: rank.get(metric, len(rank)))
 
 
 def repeated(values: Mapping[tuple[Any, str], Any], metrics: Sequence[str]) -> list[str]:
-    """Return the metrics that are the accuracy under another name: of single labels, with the same
-    value everywhere.
+    """Returns the metrics that are the accuracy under another name.
+
+    That is so for single labels, where they have the same value everywhere.
 
     Args:
         values: numbers by (split or step, metric).
@@ -47,8 +48,9 @@ def repeated(values: Mapping[tuple[Any, str], Any], metrics: Sequence[str]) -> l
 
 
 def brief(numbers: Mapping[str, float], first: str) -> str:
-    """Return the numbers of an evaluation that fit into a line, the one that chooses the checkpoint
-    in front.
+    """Formats the numbers of an evaluation that fit into a line, the choosing metric in front.
+
+    The choosing metric, `first`, is the one that chooses the checkpoint.
 
     >>> f1 = {"f1_micro": 0.5, "f1_macro": 0.4}
     >>> brief({"loss": 1.25, "accuracy": 0.5, **f1, "recall_macro": 0.3, "rows": 10}, "accuracy")

@@ -139,8 +139,9 @@ def names(cls: type, prefix: str = "") -> Iterator[tuple[str, Declaration]]:
 
 
 def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, Declaration, Any]]:
-    """Yields (whole name, declaration, value) of each option of a dataclass and of those in it;
-    those of an item of a list are named `loss.penalties[0].weight`.
+    """Yields (whole name, declaration, value) of each option of a dataclass, nested ones included.
+
+    Options of an item of a list are named `loss.penalties[0].weight`.
     """
     for name, declaration in declarations(type(config)).items():
         key, value = f"{prefix}{name}", getattr(config, name)

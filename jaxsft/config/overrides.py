@@ -38,7 +38,7 @@ _PLACE = re.compile(r"\{\w+\}")  # a place in a text, such as {labels}: no dict
 
 
 def config_folder() -> Path:
-    """`conf/`: inside the installed package, or beside it in a checkout."""
+    """Returns the folder `conf/`: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     return next(p for p in (package / "conf", package.parent / "conf") if p.is_dir())
 
@@ -51,8 +51,9 @@ ROOTS = {"config": Config, "prepare": PrepareConfig, "quality": QualityConfig}
 
 
 def composed(arguments: Sequence[str], name: str = "config") -> Any:
-    """The config of `jaxsft train` (of `jaxsft prepare` by the name `prepare`, and so on) with
-    these overrides. Raises ConfigError as `node`.
+    """Composes the config of a command from overrides: of `jaxsft train`, or of another by `name`.
+
+    Raises ConfigError as `node`.
     """
     composed = node(arguments, name)
     with as_config_error(ROOTS[name]):
@@ -63,8 +64,9 @@ def composed(arguments: Sequence[str], name: str = "config") -> Any:
 def typed(
     node: DictConfig, root: type, arguments: Sequence[str], folders: Sequence[Path] = ()
 ) -> Any:
-    """`compose.typed` of what was composed from these overrides, with a note of what nobody asked
-    for (`Config.unasked`).
+    """Builds the typed config of what was composed, with a note of what nobody asked for.
+
+    The note is `Config.unasked`; `arguments` are the overrides that were given.
 
     Args:
       folders: where further presets lie, beside `conf/`.
@@ -91,10 +93,11 @@ def fixed(value: Any) -> Any:
 
 
 def _asked(arguments: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
-    """Returns what the user gave of the parts in `NOTED`, by name: in overrides, whatever they came
-    to (`...`), or by choosing a preset that gives this value. The preset of a task or an optimizer
-    gives nothing: each has one, which must suit those who start from scratch; it may take the place
-    of another preset's.
+    """Returns what the user gave of the parts in `NOTED`, by name.
+
+    An override gives `...`, whatever its value; a preset that was chosen gives the values of its
+    file. The preset of a task or an optimizer gives nothing: each has one, which must suit those
+    who start from scratch; it may take the place of another preset's.
     """
     presets: dict[str, Any] = {}
     direct: dict[str, Any] = {}
@@ -109,8 +112,9 @@ def _asked(arguments: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
 
 
 def _of_preset(group: str, name: str, folders: Sequence[Path]) -> dict[str, Any]:
-    """Returns what a file of `conf/` gives of the parts in `NOTED`, by name; with the files that
-    its defaults list.
+    """Returns what a file of `conf/` gives of the parts in `NOTED`, by name.
+
+    Files that its defaults list are included.
     """
     path = next((p for folder in folders if (p := folder / group / f"{name}.yaml").is_file()), None)
     values = {} if path is None else yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -134,8 +138,9 @@ def _of_preset(group: str, name: str, folders: Sequence[Path]) -> dict[str, Any]
 
 
 def node(arguments: Sequence[str], name: str = "config") -> DictConfig:
-    """What Hydra composes from these overrides; the working directory and a Hydra application
-    around it stay as they are.
+    """Composes overrides with Hydra over the groups of `conf/`.
+
+    The working directory and a Hydra application around it stay as they are.
 
     Raises:
       ConfigError: the overrides do not compose, in one line.
@@ -162,8 +167,9 @@ def node(arguments: Sequence[str], name: str = "config") -> DictConfig:
 
 
 def from_values(options: Mapping[str, Any]) -> list[str]:
-    """Overrides from Python values: `{"task": "classify", "data": {"train": path}, "seed": 1}`. A
-    mapping holds the options of a group.
+    """Writes Python values as overrides, such as `{"data": {"train": path}, "seed": 1}`.
+
+    A mapping holds the options of a group.
     """
     groups = {p.name for p in config_folder().iterdir() if p.is_dir()}
     out = []
@@ -177,7 +183,10 @@ def from_values(options: Mapping[str, Any]) -> list[str]:
 
 
 def _hydra_text(value: Any) -> str:
-    """A Python value in Hydra's grammar. Raises ConfigError for a type that no option has."""
+    """Writes a Python value in Hydra's grammar.
+
+    Raises ConfigError for a type that no option has.
+    """
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if hasattr(value, "item"):  # a NumPy scalar
@@ -197,8 +206,9 @@ def _hydra_text(value: Any) -> str:
 
 
 def _check_levels(argument: str) -> None:
-    """Raises ConfigError for brackets so deep in each other that Hydra's parser, which calls itself
-    for each, would run out of stack.
+    """Raises ConfigError for brackets that are nested too deep for Hydra's parser.
+
+    The parser calls itself for each, and would run out of stack.
     """
     level, value = 0, argument.partition("=")[2]
     for letter in (
@@ -213,8 +223,10 @@ def _check_levels(argument: str) -> None:
 
 
 def quote(argument: str, multirun: bool, root: type = Config) -> str:
-    """An override with its value quoted where the option is text and Hydra would read more into
-    it."""
+    """Quotes the value of an override where the option is text and Hydra would parse it.
+
+    So `data.train=a,b.csv` is one path. Under `multirun` a comma separates values.
+    """
     _check_levels(argument)
     match = re.fullmatch(r"(\+{0,2})([\w.]+)=(.*)", argument, re.DOTALL)
     if not match:

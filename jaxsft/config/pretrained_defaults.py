@@ -44,8 +44,7 @@ DROPOUTS = (
 
 
 def dropout_of(values: Mapping[str, Any]) -> float:
-    """Returns the dropout of hidden states that a Hugging Face config.json names; 0 where none
-    is."""
+    """Returns the dropout of hidden states that a Hugging Face config.json names; 0 for none."""
     found = next((values[key] for key in DROPOUTS if values.get(key) is not None), 0.0)
     number = isinstance(found, int | float) and not isinstance(found, bool)
     return float(found) if number and 0 <= found < 1 else 0.0

@@ -83,8 +83,10 @@ def mesh(config: MeshConfig, device: Device, rows: int | None = None) -> MeshCon
 
 
 def with_precision(config: Config, device: Device) -> Config:
-    """Returns the config with `precision=auto` as what is fast on the device, and the reason in
-    `Config.origins`: bfloat16 on GPU and TPU, and on a CPU that multiplies it in hardware.
+    """Returns the config with `precision=auto` as what is fast on the device.
+
+    That is bfloat16 on GPU and TPU, and on a CPU that multiplies it in hardware, else float32. The
+    reason is added to `Config.origins`.
     """
     if config.precision != "auto":
         return config
@@ -97,8 +99,9 @@ def with_precision(config: Config, device: Device) -> Config:
 
 
 def _with_ratio(config: Config) -> Config:
-    """The config with the group of rates that `adapter.lr_ratio` stands for; groups that were given
-    come first.
+    """Returns the config with the learning-rate group that `adapter.lr_ratio` stands for.
+
+    Groups that were given come first.
     """
     ratio, groups = getattr(config.adapter, "lr_ratio", 1.0), tuple(config.optim.lr_groups)
     group = Group("adapters/.*/b", ratio)
@@ -108,7 +111,7 @@ def _with_ratio(config: Config) -> Config:
 
 
 def _with_frozen(config: Config) -> Config:
-    """A cached backbone is a frozen one, to all that opens the run later."""
+    """Returns the config with a cached backbone frozen, for all that opens the run later."""
     if config.train.backbone == "trained" or FROZEN in config.train.freeze:
         return config
     return _changed(config, train={"freeze": (*config.train.freeze, FROZEN)})

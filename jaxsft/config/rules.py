@@ -21,7 +21,7 @@ Broken = Iterator[str]
 # --- the run
 # --------------------------------------------------------------------------------------------------
 def run(config: Config) -> Broken:
-    """Durations, devices, processes and where a run starts from."""
+    """Yields messages about durations, devices, processes and where a run starts from."""
     c = config
     if durations.parse(c.train.duration, "train.duration")[1] == "%":
         yield (
@@ -46,7 +46,7 @@ def run(config: Config) -> Broken:
 
 
 def axes(config: Config) -> Broken:
-    """At most one axis of the mesh is `auto`."""
+    """Yields a message where more than one axis of the mesh is `auto`."""
     names = [name for name in ("data", "fsdp", "tensor") if getattr(config.mesh, name) == "auto"]
     if len(names) > 1:
         given = " and ".join(f"mesh.{name}=auto" for name in names)
@@ -54,7 +54,7 @@ def axes(config: Config) -> Broken:
 
 
 def batches(config: Config) -> Broken:
-    """A batch is shared out over micro-batches and devices."""
+    """Yields a message where a batch cannot be divided evenly over micro-batches and devices."""
     t, shards = config.train, config.mesh.data * config.mesh.fsdp
     if t.batch_size % (t.accumulate * shards):
         yield (
@@ -65,14 +65,14 @@ def batches(config: Config) -> Broken:
 
 
 def evaluation_batches(config: Config) -> Broken:
-    """A batch of the evaluation is shared out over devices."""
+    """Yields a message where a batch of the evaluation cannot be divided evenly over devices."""
     size, shards = config.evaluation.batch_size, config.mesh.data * config.mesh.fsdp
     if size and size % shards:
         yield f"evaluation.batch_size={size}: not divisible by mesh.data x mesh.fsdp={shards}"
 
 
 def _same_place(a: str, b: str) -> bool:
-    """Of two folders, or two places at a store."""
+    """Returns whether two folders, or two places in an object store, are the same."""
     if "://" in a + b:
         return a.rstrip("/") == b.rstrip("/")
     return os.path.abspath(a) == os.path.abspath(b)
@@ -81,7 +81,7 @@ def _same_place(a: str, b: str) -> bool:
 # --- model
 # --------------------------------------------------------------------------------------------------
 def model(config: Config) -> Broken:
-    """Sizes that must fit each other, and parts that exclude each other."""
+    """Yields messages for sizes of the model that do not fit, and parts that exclude each other."""
     m, spec = config.model, config.task.spec
     if spec.causal is not None and m.causal != spec.causal:
         yield f"model.causal={m.causal}: task={spec.name} needs model.causal={spec.causal}"
@@ -152,7 +152,7 @@ def _positions(m: ModelConfig) -> Broken:
 
 
 def _decoder(config: Config) -> Broken:
-    """An encoder-decoder, and the tasks that have one."""
+    """Yields messages for an encoder-decoder model, and for tasks that need one or have none."""
     m, spec = config.model, config.task.spec
     if m.part == "encoder" and spec.decoder != "no":
         yield (
@@ -196,7 +196,7 @@ def _decoder(config: Config) -> Broken:
 # --- data
 # --------------------------------------------------------------------------------------------------
 def data(config: Config) -> Broken:
-    """Where the data lies and how it is read."""
+    """Yields messages about where the data lies and how it is read."""
     d = config.data
     parts = [name for name in ("train", "validation", "test") if getattr(d, name)]
     if d.path and parts:
@@ -246,7 +246,7 @@ def _why_not(spec: Any) -> str:
 
 
 def options_of_splits(d: DataFiles) -> Broken:
-    """Options of a split are read with its file."""
+    """Yields messages for options of a split that has no file, so that nothing reads them."""
     mixed = getattr(getattr(d, "mixture", None), "sources", ())
     files = {"train": d.train or mixed, "validation": d.validation, "test": d.test}
     keep = getattr(d, "keep", {})
@@ -308,7 +308,7 @@ def _features(config: Config) -> Broken:
 # --- task
 # --------------------------------------------------------------------------------------------------
 def task(config: Config) -> Broken:
-    """Options of a task beside each other, and beside the data."""
+    """Yields messages for options of a task that contradict each other or the data."""
     t = config.task
     if getattr(t, "random", 0) + getattr(t, "kept", 0) > 1:
         yield (
@@ -336,7 +336,10 @@ def _validated(config: Config) -> bool:
 
 
 def backbone(config: Config) -> Broken:
-    """A cached backbone needs a head of its own that is all that trains."""
+    """Yields messages for a cached backbone under a task whose head is not all that trains.
+
+    The head must be apart from the model and have weights.
+    """
     if config.train.backbone != "cached":
         return
     t = config.task
@@ -365,7 +368,7 @@ def backbone(config: Config) -> Broken:
 # --- evaluation and generation
 # --------------------------------------------------------------------------------------------------
 def evaluation(config: Config) -> Broken:
-    """What chooses the best checkpoint."""
+    """Yields messages about the metric that chooses the best checkpoint, and about generation."""
     e, name = config.evaluation, config.evaluation.metric.partition("/")[2]
     at, spec = f"evaluation.metric={e.metric}", config.task.spec
     metrics = spec.metric_names(config)
@@ -401,7 +404,7 @@ def evaluation(config: Config) -> Broken:
 
 
 def generation(config: Config) -> Broken:
-    """Beams are rows of a batch."""
+    """Yields a message where a batch of generation has fewer rows than beams."""
     g = config.generate
     if g.num_beams > g.batch_size:
         yield (
@@ -411,8 +414,10 @@ def generation(config: Config) -> Broken:
 
 
 def _no_answers(config: Config) -> Broken:
-    """Options that nobody would see; presets for all tasks give `max_new_tokens` and
-    `allow_cut`."""
+    """Yields messages for options of generation under a task that generates nothing.
+
+    `max_new_tokens` and `allow_cut` are left out: presets for all tasks set them.
+    """
     for key, standard in vars(GenerateConfig()).items():
         value = getattr(config.generate, key)
         same = list(value) == list(standard) if key == "stop" else value == standard

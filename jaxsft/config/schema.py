@@ -156,7 +156,7 @@ class Columns:
     group_references: bool = option(False, "rows of one source are one row with several references")
 
     def named(self) -> list[str]:
-        """The columns of the file that are named here."""
+        """Returns the columns of the file that are named in these options."""
         how = (
             "form",
             "label_names",

@@ -22,7 +22,7 @@ class TaskConfig:
 
     @property
     def spec(self) -> Any:
-        """Returns what is known of the task (`jaxsft.tasks.specs.TaskSpec`)."""
+        """Returns the facts about the task (`jaxsft.tasks.specs.TaskSpec`)."""
         return plugins.table("tasks")[self.name]
 
 

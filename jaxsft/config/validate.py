@@ -23,7 +23,7 @@ DRAWN = tuple(
 
 
 def validate(config: Config) -> None:
-    """Raises ConfigError."""
+    """Checks a config of training, each option and all together. Raises ConfigError."""
     each(config)
     values = flat(config)
     _needs(config, values)
@@ -36,7 +36,7 @@ def validate(config: Config) -> None:
 
 
 def each(config: Any) -> None:
-    """Each option by itself. Raises ConfigError.
+    """Checks each option by itself. Raises ConfigError.
 
     Args:
       config: of training, preparation or quality.
@@ -48,8 +48,10 @@ def each(config: Any) -> None:
 
 
 def of_run(config: Config) -> None:
-    """What may be changed of a trained run: each option by itself, and together those that say how
-    an answer is drawn. Raises ConfigError.
+    """Checks the options that may be changed for a trained run.
+
+    They are checked each by itself, and those that say how an answer is drawn together. Raises
+    ConfigError.
     """
     each(config)
     _raise_first(rules.axes(config))
@@ -58,12 +60,12 @@ def of_run(config: Config) -> None:
 
 
 def data(config: Config) -> None:
-    """Where the data lies and how it is read. Raises ConfigError."""
+    """Checks where the data lies and how it is read. Raises ConfigError."""
     _raise_first(rules.data(config))
 
 
 def options_of_splits(data: DataFiles) -> None:
-    """Options of a split are read with its file. Raises ConfigError."""
+    """Checks that options of a split are given with its file. Raises ConfigError."""
     _raise_first(rules.options_of_splits(data))
 
 
@@ -73,8 +75,9 @@ def evaluation_batches(config: Config) -> None:
 
 
 def flat(config: Config) -> dict[str, Any]:
-    """Returns the values of a config by whole name, with what its task says of itself (`output`,
-    `answer`, `stops`): what conditions are asked of.
+    """Returns the values that conditions may ask for: those of a config, by whole name.
+
+    `output`, `answer` and `stops` are added, which the task's spec says of itself.
     """
     spec = getattr(config.task, "spec", None)
     about = (
@@ -90,7 +93,7 @@ def flat(config: Config) -> dict[str, Any]:
 
 
 def output(spec: Any) -> str:
-    """Returns what the head of a task gives a number to: vocabulary | text | span | words."""
+    """Returns over what the head of a task has outputs: vocabulary | text | span | words."""
     if spec.over_vocabulary:
         return "vocabulary"
     return "span" if spec.output == "stretch" else spec.about
@@ -107,7 +110,10 @@ def _is_default(declaration: Declaration, value: Any) -> bool:
 
 
 def _unread(config: Config, values: Mapping[str, Any], names: str | tuple[str, ...] = "") -> None:
-    """An option that was changed where nothing reads it would look as if it had an effect."""
+    """Raises ConfigError for an option that was changed where nothing reads it.
+
+    It would look as if it had an effect.
+    """
     for key, declaration, value in option.walk(config):
         text = declaration.accepts.read_if
         if (
@@ -131,7 +137,7 @@ def _needs(config: Config, values: Mapping[str, Any]) -> None:
 
 
 def _lacking(what: str, text: str, why: str, values: Mapping[str, Any]) -> str:
-    """Returns the sentence on a condition that an option needs."""
+    """Writes the message for an option (`what`) whose condition (`text`) does not hold."""
     term = condition.broken(text, values)
     found, because = condition.value_of(term.key, values), f": {why}" if why else ""
     if found in (None, (), [], ""):

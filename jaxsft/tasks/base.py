@@ -95,19 +95,21 @@ class Task:
 
     @property
     def best_metric(self) -> str:
-        """Returns `metric`, or of the metrics the one that fits what was found in the data."""
+        """Returns the metric that `evaluation.metric=auto` chooses; it may depend on the data."""
         assert self.metric is not None
         return self.metric
 
     def sign(self, metric: str) -> int:
-        """-1 where less is better, otherwise 1."""
+        """Returns -1 for a metric of which less is better, otherwise 1."""
         further = [row_metrics.take(name, self.spec) for name in self.config.evaluation.metrics]
         low = {name for one in further for name in one.lower_is_better}
         return -1 if metric in self.lower_is_better or metric in low else 1
 
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
-        """`state` is what `fit` gave, from the training data of this run or from its
-        `task.json`."""
+        """Holds config, tokenizer and the state that the task has learnt.
+
+        `state` is what `fit` returned, from the training data of this run or from its `task.json`.
+        """
         self.config, self.tokenizer = config, tokenizer
         self.state = state if isinstance(state, Stored) else dict(state)
 
@@ -121,48 +123,43 @@ class Task:
     infer_columns: Callable[[Row, Any], Any]  # the columns of a file, from its first row
 
     def unlabelled(self, row: Row, columns: Any) -> Any:
-        """The record of a row without its answer, for prediction. Raises DataError."""
+        """Returns the record of a row without its answer, for prediction. Raises DataError."""
         return self.record(row, columns)
 
     @classmethod
     def fit(
         cls, config: Config, tokenizer: Tokenizer, records: Sequence[Any], where: Sequence[str]
     ) -> dict[str, Any]:
-        """What must be known of the training data to encode anything (a label vocabulary); plain
-        JSON.
-        """
+        """Returns what encoding must know of the training data, such as labels; plain JSON."""
         return {}
 
     @property
     def digest(self) -> dict[str, Any]:
-        """Everything that `encode_all` depends on, for the cache's key."""
+        """Returns everything that `encode_all` depends on, for the key of the cache."""
         return {"task": self.name, "tokenizer": self.tokenizer.digest, "state": self.state}
 
     def encode_all(self, records: Sequence[Any], where: Sequence[str]) -> list[Encoded | str]:
-        """Per record its ids, or the reason why it cannot be trained on."""
+        """Encodes each record as ids, or returns the reason why it cannot be trained on."""
         raise NotImplementedError
 
     @classmethod
     def arrange(
         cls, records: Sequence[Any], where: Sequence[str], columns: Any, training: bool
     ) -> tuple[list[Any], list[str]]:
-        """The records of a split as the model meets them, where one of a file stands for several,
-        or several for one.
-        """
+        """Returns the records as the model meets them, joined or divided, and where they stand."""
         return list(records), list(where)
 
     @classmethod
     def text_key(cls, record: Any) -> str:
-        """Returns what rows that say the same share: they stay in one split of a file, and are
-        counted where two splits have them.
+        """Returns a text that is equal for rows with the same input.
+
+        Such rows stay in one split of a file, and are counted where two splits have them.
         """
         return cls.spec.records.text_key(record)
 
     @classmethod
     def classes(cls, record: Any) -> list[tuple[str, str]]:
-        """Returns every label that must be known to learn or score a record
-        (`records.Kind.classes`).
-        """
+        """Returns every label needed to learn or score a record (`records.Kind.classes`)."""
         return cls.spec.records.classes(record)
 
     corrupt: Any = None  # `corrupt(batch, seed, epoch)`, where what is read is not what is learnt
@@ -175,8 +172,10 @@ class Task:
     def backbone(
         self, model: Transformer, params: Params, batch: Batch, noise: Dropout | None
     ) -> Array:
-        """What is below the head: states of tokens `[B, S, D]` or, where the task is `pooled`,
-        vectors of texts `[B, T, D]`, T a multiple of G.
+        """Computes the states below the head, without weights of the head.
+
+        They are states of tokens `[B, S, D]` or, where the task is `pooled`, vectors of texts `[B,
+        T, D]`, T a multiple of G, the packed texts of a row.
         """
         return model.hidden(
             params, batch.tokens, TokenInfo(batch.segment_ids, batch.positions, batch.types), noise
@@ -184,34 +183,30 @@ class Task:
 
     @property
     def pooled(self) -> bool:
-        """Whether texts are pooled below the head, without weights."""
+        """Returns whether texts are pooled below the head, by a function without weights."""
         return False
 
     def states(
         self, model: Transformer, params: Params, batch: Batch, noise: Dropout | None
     ) -> Array:
-        """What the head reads: of a cached backbone, which is not run again, what the batch brings
-        (`train.backbone`).
-        """
+        """Returns what the head reads: the batch's cached backbone outputs, else `backbone`."""
         return (
             self.backbone(model, params, batch, noise) if batch.backbone is None else batch.backbone
         )
 
     def head_uses(self, lengths: np.ndarray) -> float:
-        """How often the head runs for texts of so many tokens: on each token (a word has about
-        one), or once a text.
-        """
+        """Counts the uses of the head: one a token (a word has about one), or one a text."""
         return float(lengths.sum() if self.of_words else len(lengths))
 
     @staticmethod
     def term_weights(config: Config) -> dict[str, float]:
-        """The weight of each loss term in what is minimised."""
+        """Returns the weight of each loss term in what is minimised, by name."""
         return {getattr(config.task, "loss", "cross_entropy"): 1.0} | (
             {"z_loss": config.loss.z_loss} if config.loss.z_loss > 0 else {}
         )
 
     def totals(self, batch: Batch) -> Terms:
-        """`sum w` of each loss term, from the batch alone."""
+        """Computes `sum w` of each loss term, from the batch alone."""
         raise NotImplementedError
 
     def loss(
@@ -224,80 +219,72 @@ class Task:
         *,
         columns: bool,
     ) -> Output:
-        """Loss terms and metric states of a batch or micro-batch; `columns` only where predictions
-        are wanted.
-        """
+        """Computes loss terms and metric states of a batch, and with `columns` its predictions."""
         raise NotImplementedError
 
     def decoded(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What the host makes of the columns of a batch before they are kept, such as trees out of
-        scores.
-        """
+        """Decodes the columns of a batch on the host, such as trees from scores."""
         return columns
 
     # --- answers
     # ----------------------------------------------------------------------------------------------
     def prompt(self, record: Any, where: str) -> list[int]:
-        """The ids that an answer is generated from."""
+        """Returns the ids that an answer is generated from."""
         raise NotImplementedError
 
     def answer(self, record: Any, where: str) -> list[int]:
-        """The ids that would be the answer."""
+        """Returns the ids that the right answer of a record would have."""
         raise NotImplementedError
 
     def score(
         self, answers: Sequence[str], records: Sequence[Any], where: Sequence[str]
     ) -> dict[str, float]:
-        """Numbers of generated answers."""
+        """Computes the metrics of generated answers, by name."""
         raise NotImplementedError
 
     # --- results
     # ----------------------------------------------------------------------------------------------
     def tune(self, split: Split, columns: Mapping[str, np.ndarray]) -> None:
-        """Learns from the validation split what is not learnt by gradients (thresholds), into
-        `state`; before `summarise` of any split.
+        """Learns what has no gradient (thresholds) from the validation split into `state`.
+
+        Called before `summarise` of any split.
         """
 
     def tables(
         self, split: Split, columns: Mapping[str, np.ndarray]
     ) -> dict[str, tuple[list[str], list[list[Any]]]]:
-        """Numbers of the parts of a task, each label or each target: by the name of the table, its
-        column names and its rows.
+        """Returns tables of metrics for parts of a task, such as each label or each target.
+
+        They are by name of the table: its column names and its rows. By default there are none.
         """
         return {}
 
     def summarise(
         self, split: Split, states: Mapping[str, Any], columns: Mapping[str, np.ndarray]
     ) -> dict[str, float]:
-        """Metrics of a split, from merged states and from columns `[examples, ...]`, those of words
-        `[words, ...]`.
-        """
+        """Computes metrics from merged states and columns, `[examples, ...]` or `[words, ...]`."""
         raise NotImplementedError
 
     def predictions(
         self, split: Split, columns: Mapping[str, np.ndarray], answers: Mapping[int, str] | None
     ) -> Iterator[dict[str, Any]]:
-        """One dict per kept row, in order; `answers` are the generated texts by row."""
+        """Yields a prediction for each kept row, in order; `answers` are generated texts by row."""
         raise NotImplementedError
 
     def annotated(self, line: dict[str, Any]) -> dict[str, Any]:
-        """A line of `predict` for a format with columns of its own for what is predicted (CoNLL,
-        CoNLL-U).
-        """
+        """Returns a line of `predict` with the prediction in columns of its format, as CoNLL."""
         return line
 
     @staticmethod
     def predicted(line: dict[str, Any]) -> dict[str, Any]:
-        """The part of a prediction that is there without a label."""
+        """Returns the part of a prediction that can be made without a label."""
         return {
             k: v for k, v in line.items() if k in ("prediction", "probability", "nll", "tokens")
         }
 
 
 def in_order(labels: Iterable[str]) -> list[str]:
-    """Labels in the order of numbers where all are whole numbers, so that number i of 0 ... n is
-    output i; else in that of text.
-    """
+    """Sorts labels as numbers where all are whole numbers (label i is output i), else as text."""
     found = sorted(labels)
     return (
         sorted(found, key=int)
@@ -307,9 +294,7 @@ def in_order(labels: Iterable[str]) -> list[str]:
 
 
 def by_text(split: Split, values: np.ndarray) -> dict[int, np.ndarray]:
-    """What was said of the words of each row, `{row: [words, ...]}`: of a text in windows, each
-    word as the window that owns it says.
-    """
+    """Returns `{row: [words, ...]}`: the value of each word from the window that owns it."""
     own = split.arrays["word.own"]
     row = np.repeat(split.arrays["row"], np.diff(split.arrays["word_offsets"]))[own]
     rows, starts = np.unique(row, return_index=True)
@@ -317,6 +302,6 @@ def by_text(split: Split, values: np.ndarray) -> dict[int, np.ndarray]:
 
 
 def by_row(split: Split, values: np.ndarray) -> dict[int, np.ndarray]:
-    """The parts of each row together: `{row: [parts, ...]}`. Examples of a row are neighbours."""
+    """Returns the values of the parts of each row, `{row: [parts, ...]}`; parts are neighbours."""
     rows, starts = np.unique(split.arrays["row"], return_index=True)
     return dict(zip(rows.tolist(), np.split(values, starts[1:]), strict=True))

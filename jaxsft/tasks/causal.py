@@ -69,7 +69,7 @@ class CausalTask(Task):
         return Output(terms, out, _per_text(stats, mask, batch) if columns else {})
 
     def hidden(self, model: Transformer, params, batch: Batch, noise):
-        """The states that the targets are predicted from, `[B, S, D]`."""
+        """Computes the states that the targets are predicted from, `[B, S, D]`."""
         return model.hidden(
             params, batch.tokens, TokenInfo(batch.segment_ids, batch.positions), noise
         )
@@ -91,12 +91,12 @@ class CausalTask(Task):
             }
 
     def describe(self, record: Any, where: str, answer: str | None) -> dict[str, Any]:
-        """What a line of predictions says of a row; `answer` is the generated one, if there is."""
+        """Returns the fields of a row that its prediction shows; `answer` is the generated text."""
         return {"text": record.text}
 
 
 def _per_text(stats: token_losses.TokenStats, mask, batch: Batch) -> dict[str, Any]:
-    """Sums over each packed text, `[B, G]`."""
+    """Sums the statistics of the tokens of each packed text, `[B, G]`."""
     # [B, G, S]
     member = (
         batch.segment_ids[:, None, :]

@@ -23,8 +23,10 @@ from jaxsft.tasks.causal import CausalTask
 
 
 def template_of(name: str, tokenizer: Tokenizer, **options: Any) -> Template:
-    """`auto` is the tokenizer's own template where it has one, else ours; then come the names of
-    ours, of the tokenizer's, and files.
+    """Returns the chat template of a name.
+
+    `auto` is the tokenizer's own template where it has one, else ours. Other names are looked up
+    among ours, then among the tokenizer's, then as files.
 
     Raises:
       ConfigError: there is none of this name, or the tokenizer lacks its tokens.
@@ -55,7 +57,7 @@ def template_of(name: str, tokenizer: Tokenizer, **options: Any) -> Template:
 
 
 def only_last(chat: Chat) -> Chat:
-    """The conversation with its last turn trained, and no other."""
+    """Returns the conversation with its last turn trained, and no other."""
     *before, last = chat.messages
     return dataclasses.replace(
         chat, messages=(*(dataclasses.replace(m, weight=0.0) for m in before), last)
@@ -77,7 +79,7 @@ class ChatSFT(CausalTask):
         self.template = Template.from_stored(stored, tokenizer, **options)
 
     def unlabelled(self, row: Row, columns: Any) -> Chat:
-        """The answer to come stands as an empty assistant turn; one that is there is replaced."""
+        """Returns a conversation with an empty last answer, to be generated. Raises DataError."""
         return open_chat(row, columns)
 
     @property
@@ -103,8 +105,10 @@ class ChatSFT(CausalTask):
 
     @staticmethod
     def _longest_answer(template: Template, records: Sequence[Chat], where: Sequence[str]) -> int:
-        """Tokens of the longest last turn as it is trained, among the rows whose last message is
-        long or has more than its content.
+        """Counts the tokens of the longest last turn as it is trained.
+
+        Rendered are only the 64 rows whose last message is longest in characters, and those whose
+        last message has more than its content.
         """
         there = [i for i, record in enumerate(records) if record.messages[-1].weight > 0]
         likely = sorted(there, key=lambda i: len(records[i].messages[-1].content))[-64:]
@@ -128,13 +132,13 @@ class ChatSFT(CausalTask):
         ]
 
     def written(self, record: Chat, where: str) -> list[bool]:
-        """For each id of a row's texts whether the template alone wrote it."""
+        """Returns for each id of a row's texts whether the template alone wrote it."""
         return self.template.written(
             record if self.config.task.train_turns == "all" else only_last(record), where
         )
 
     def prompt(self, record: Chat, where: str) -> list[int]:
-        """The ids that generation of the last assistant turn starts from."""
+        """Returns the ids that generation of the last assistant turn starts from."""
         return self.template.prompt(record.messages[:-1], where, record.tools)
 
     @property
@@ -146,9 +150,7 @@ class ChatSFT(CausalTask):
         }
 
     def answer(self, record: Chat, where: str) -> list[int]:
-        """The ids that the model is trained to write for the last turn, what the template writes
-        into it and the stop token included.
-        """
+        """Returns the trained ids of the last turn, those of the template and the stop included."""
         *before, last = record.messages
         rendered = self.template.render(
             only_last(
@@ -161,8 +163,10 @@ class ChatSFT(CausalTask):
         return rendered.ids[rendered.turns[0][0] : rendered.turns[-1][1]]
 
     def reference(self, record: Chat, where: str) -> str:
-        """The last turn as it is trained, which may be other than its content: a tool call, or an
-        answer whose thought the prompt has opened.
+        """Returns the text of the last turn as it is trained, without its stop token.
+
+        It may differ from the content of the turn: a tool call, or an answer whose thought the
+        prompt has opened.
         """
         ids = self.answer(record, where)
         return self.tokenizer.decode(
@@ -195,5 +199,5 @@ class ChatSFT(CausalTask):
 
 
 def matches(answer: str, reference: str) -> bool:
-    """Exact match, but for white space at the ends."""
+    """Returns whether answer and reference are equal, but for white space at the ends."""
     return answer.strip() == reference.strip()

@@ -106,7 +106,10 @@ class Classify(TextTask):
         return self.confusion(split, columns).compute()
 
     def confusion(self, split: Split, columns) -> Confusion:
-        """Counts of rows: the parts of a row vote with their mean logits."""
+        """Counts rows by gold and predicted label.
+
+        The latter is that of their parts' mean logits.
+        """
         gold = {row: int(g[0]) for row, g in by_row(split, split.arrays["segment.label"]).items()}
         matrix = np.zeros((len(self.labels),) * 2, np.int64)
         for row, logits in mean_of_parts(split, columns["logits"]).items():

@@ -135,7 +135,7 @@ class SlotsAndIntent(TagWords):
     # --- results
     # ----------------------------------------------------------------------------------------------
     def _intents(self, split: Split, columns) -> dict[int, str]:
-        """Of each kept row; the windows of a text vote with their mean logits."""
+        """Returns the predicted intent of each kept row, from the mean logits of its windows."""
         return {
             row: self.intents[int(logits.argmax())]
             for row, logits in mean_of_parts(split, columns["intent"]).items()

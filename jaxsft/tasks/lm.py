@@ -23,7 +23,7 @@ class LM(CausalTask):
     spec = specs.LM
 
     def prompt(self, record: Text, where: str) -> list[int]:
-        """The ids that a continuation of the text starts from."""
+        """Returns the ids that a continuation starts from: bos, if declared, and the text's."""
         return (
             [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
         ) + self.tokenizer.encode(record.text)

@@ -44,8 +44,10 @@ class MaskedLM(CausalTask):
 
     @functools.cached_property
     def masking(self) -> Masking:
-        """Raises ConfigError where the tokenizer has no token for what is hidden, or cannot tell
-        words.
+        """Returns how tokens are chosen and hidden.
+
+        Raises ConfigError where the tokenizer has no mask token, or cannot tell where words begin,
+        which `task.whole_word` needs.
         """
         t, tokenizer = self.config.task, self.tokenizer
         mask = tokenizer.mask_id if t.mask_token is None else tokenizer.special_id(t.mask_token)
@@ -78,7 +80,7 @@ class MaskedLM(CausalTask):
         return encoded
 
     def head_uses(self, lengths: np.ndarray) -> float:
-        """The head runs on the chosen tokens."""
+        """Counts the tokens that are chosen to be guessed, on which alone the head runs."""
         return float(sum(self.masking.count(int(n)) for n in lengths))
 
     def head(self, vocab: int, precision: str) -> MaskedHead:
@@ -148,7 +150,7 @@ class MaskedLM(CausalTask):
 def _per_text(
     stats: token_losses.TokenStats, mask: Array, segments: Array, texts: int
 ) -> dict[str, Float[Array, "batch texts"]]:
-    """Sums over the guessed tokens of each packed text."""
+    """Sums the statistics of the guessed tokens of each packed text, `[B, G]`."""
     # [B, G, K]
     member = (segments[:, None, :] == jnp.arange(1, texts + 1)[None, :, None]) & mask[:, None, :]
     add = lambda v: jnp.where(member, v[:, None, :], 0).sum(-1)

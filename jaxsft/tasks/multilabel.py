@@ -92,7 +92,10 @@ class MultiLabelTask(TextTask):
     # ----------------------------------------------------------------------------------------------
     @property
     def positive_weight(self) -> np.ndarray:
-        """What the loss of a label that a text has is multiplied by: `[L]`."""
+        """Returns the factor by which the loss of a label that a text has is multiplied, `[L]`.
+
+        Under `task.positive_weight=balanced` it is rows without the label by rows with it.
+        """
         given = self.config.task.positive_weight
         if given == "balanced":  # a label without a row is never positive
             counts = np.array(self.state["counts"], np.float64)
@@ -139,8 +142,9 @@ class MultiLabelTask(TextTask):
 
     @property
     def thresholds(self) -> np.ndarray:
-        """`[L]`: those of `tune`, or the one of the config. Raises ConfigError where they were not
-        tuned yet.
+        """Returns the threshold of each label, `[L]`: those of `tune`, or the one of the config.
+
+        Raises ConfigError where they were not tuned yet.
         """
         if self.config.task.threshold != "tuned":
             return np.full(self.width, float(self.config.task.threshold))
@@ -157,8 +161,9 @@ class MultiLabelTask(TextTask):
             self.state["thresholds"] = scoring.best_thresholds(gold, probability, HALF).tolist()
 
     def _rows(self, split: Split, columns) -> tuple[np.ndarray, np.ndarray]:
-        """Which labels each kept row has, and their probabilities from the mean logits of its
-        parts: `[rows, L]`.
+        """Returns which labels each kept row has, and their probabilities: two arrays `[rows, L]`.
+
+        The probabilities are those of the mean logits of a row's parts.
         """
         index, logits = (
             {label: i for i, label in enumerate(self.labels)},

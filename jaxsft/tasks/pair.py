@@ -103,14 +103,14 @@ class PairTask(TextTask):
 
     @property
     def width(self) -> int:
-        """Outputs of the head; 0: it gives vectors."""
+        """Returns the number of outputs of the head; 0 where it returns vectors."""
         if self.apart and self.config.task.loss != "cross_entropy":
             return 0
         return len(self.labels) if self.kind == "label" else 1
 
     @property
     def scale(self) -> tuple[float, float]:
-        """(offset, unit) of what the model learns of a score."""
+        """Returns (offset, unit) of a score: the model learns `(score - offset) / unit`."""
         s = self.state
         return (s["low"], s["high"] - s["low"]) if self.apart else (s["mean"], s["deviation"])
 
@@ -142,8 +142,10 @@ class PairTask(TextTask):
     def read(
         self, model: Transformer, params: Params, batch: Batch, noise: Any
     ) -> Float[Array, "batch texts width"]:
-        """What the head says of each pair; of `bi` without outputs the vectors of its texts, `[B,
-        G, 2, D]`.
+        """Computes the outputs of the head for each pair, `[B, G, width]`.
+
+        Under `task.encoder=bi` without outputs they are the vectors of its two texts, `[B, G, 2,
+        D]`.
         """
         if not self.apart:
             return super().read(model, params, batch, noise)
@@ -221,7 +223,10 @@ class PairTask(TextTask):
         return retrieval.scores(columns["vectors"][:, 0], columns["vectors"][:, 1])
 
     def _decisions(self, split: Split, columns) -> dict[int, tuple[int, float]]:
-        """Per row its label, and the probability, or the cosine, that it was chosen by."""
+        """Returns (label, probability or cosine that it was chosen by) of each row.
+
+        The cosine is used under `task.loss=cosine_embedding`, whose threshold is `task.threshold`.
+        """
         if self.config.task.loss == "cosine_embedding":
             yes = self.labels.index(self.config.task.positive)
             found = {row: float(c) for row, c in mean_of_parts(split, columns["predicted"]).items()}
@@ -242,7 +247,7 @@ class PairTask(TextTask):
         return Confusion(matrix)
 
     def _scores(self, split: Split, columns) -> tuple[list[int], np.ndarray, np.ndarray]:
-        """The kept rows, their scores and the predicted ones, in the units of the data."""
+        """Returns the kept rows, their scores and the predicted ones, in the units of the data."""
         (offset, unit), found = self.scale, mean_of_parts(split, columns["predicted"])
         gold = np.array([split.records[row].score for row in found], np.float64)
         return list(found), gold, np.array(list(found.values())) * unit + offset
@@ -283,9 +288,7 @@ class PairTask(TextTask):
 
 
 def split_pairs(batch: Batch) -> TokenInfo:
-    """The two texts of a pair as segments of their own, 2 g - 1 and 2 g, each with positions from
-    0.
-    """
+    """Makes the texts of pair g segments 2 g - 1 and 2 g, each with positions from 0."""
     second = batch.types == 1
     segments = jnp.where(batch.segment_ids > 0, 2 * batch.segment_ids - 1 + second, 0)
     texts = jnp.arange(1, batch.example_ids.shape[1] + 1)
@@ -296,9 +299,7 @@ def split_pairs(batch: Batch) -> TokenInfo:
 
 
 def _check_kinds(loss: str, kind: str, records: Sequence[Pair], where: Sequence[str]) -> None:
-    """Raises DataError where a pair does not have what the loss reads, or has what it does not
-    read.
-    """
+    """Raises DataError where a pair does not have what the loss reads, or has something else."""
     for record, place in zip(records, where, strict=True):
         found = (
             "label"

@@ -47,8 +47,9 @@ class ParseTrees(Task):
     # --- data
     # ----------------------------------------------------------------------------------------------
     def unlabelled(self, row: Row, columns: Any) -> Parse:
-        """The words of a row, or of a text that stands in place of them, under a tree that is never
-        read.
+        """Returns the record of a row's words under an arbitrary tree that is never read.
+
+        Where the row has a text in place of words, they are split off. Raises DataError.
         """
         row, columns = words_of_row(row, columns)
         count = len(row.fields[columns.tokens])
@@ -193,8 +194,10 @@ class ParseTrees(Task):
         return found | ({"word.upos": views.tags.argmax(-1).astype(jnp.int32)} if self.upos else {})
 
     def decoded(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Of each sentence the tree of the highest score, with heads counted in the sentence, and
-        the best relation to each head.
+        """Decodes the tree of highest score of each sentence, and the best relation of each arc.
+
+        Heads are counted in the sentence; 0 is the root. Under `task.decode=greedy` each word takes
+        its best head, which need not make a tree.
         """
         find = trees.best_tree if self.config.task.decode == "mst" else trees.greedy
         segments = columns["segment"]
@@ -217,7 +220,10 @@ class ParseTrees(Task):
     def _told(
         self, split: Split, columns, what: str, names: Sequence[str] | None
     ) -> list[list[Any] | None]:
-        """What was predicted for every row of the split; None of a row that was dropped."""
+        """Returns the predictions `what` for every row of the split, None for one that was dropped.
+
+        `names` turns numbers into names, and None leaves them as they are.
+        """
         found = by_text(split, columns[f"word.{what}"])
         told = [found[row].tolist() if row in found else None for row in range(len(split.records))]
         assert all(
@@ -264,7 +270,7 @@ class ParseTrees(Task):
         return {**out, "words": sum(map(len, gold))}
 
     def confusion(self, split: Split, columns) -> Confusion:
-        """Counts of relations, whatever the heads; rows that were dropped are not in it."""
+        """Counts words by gold and predicted relation, whatever the heads, without dropped rows."""
         index, matrix = (
             {label: i for i, label in enumerate(self.labels)},
             np.zeros((len(self.labels),) * 2, np.int64),
@@ -275,7 +281,7 @@ class ParseTrees(Task):
         return Confusion(matrix)
 
     def tables(self, split: Split, columns) -> dict[str, tuple[list[str], list[list[Any]]]]:
-        """Arcs by relation: right where head and relation are."""
+        """Returns the table of arcs by relation: an arc is right where head and relation are."""
         counts = scoring.Counts()
         for record, guess in zip(split.records, self._trees(split, columns)[2], strict=True):
             gold = zip(record.heads, record.deprels, strict=True)
@@ -306,7 +312,11 @@ class ParseTrees(Task):
         return {"prediction": line["prediction"]}
 
     def annotated(self, line: dict[str, Any]) -> dict[str, Any]:
-        """With the predicted tree in its columns; `deps`, which holds another one, is emptied."""
+        """Returns the line with the predicted tree in its columns.
+
+        `deps`, the graph of enhanced dependencies, belongs to the tree that was there and is
+        emptied.
+        """
         c = self.config.data.columns
         named = {"head": c.heads or "head", "deprel": c.deprels or "deprel"}
         told = {named.get(name, name): values for name, values in line["prediction"].items()}

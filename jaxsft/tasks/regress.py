@@ -81,7 +81,7 @@ class Regress(TextTask):
 
     @property
     def scale(self) -> tuple[np.ndarray, np.ndarray]:
-        """(mean, deviation) `[T]` of what is learnt; 0 and 1 under `task.standardize=false`."""
+        """Returns (mean, deviation) of the targets, `[T]`; 0 and 1 without standardization."""
         if not self.config.task.standardize:
             return np.zeros(self.width), np.ones(self.width)
         return np.array(self.state["mean"]), np.array(self.state["deviation"])
@@ -137,9 +137,7 @@ class Regress(TextTask):
     # --- results
     # ----------------------------------------------------------------------------------------------
     def _rows(self, split: Split, columns) -> tuple[list[int], np.ndarray, np.ndarray]:
-        """The kept rows, their targets and what is predicted for them, in the units of the data:
-        `[rows, T]`.
-        """
+        """Returns the kept rows, their targets and predictions, `[rows, T]` in the data's units."""
         (mean, deviation), found = self.scale, mean_of_parts(split, columns["predicted"])
         gold = np.array([split.records[row].targets for row in found], np.float64).reshape(
             -1, self.width

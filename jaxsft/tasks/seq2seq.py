@@ -48,7 +48,10 @@ class Seq2SeqTask(CausalTask):
     # --- data
     # ----------------------------------------------------------------------------------------------
     def unlabelled(self, row: Row, columns: Any) -> Seq2Seq:
-        """The answer is to come; one that is there is not read."""
+        """Returns the record of a row with an empty target; one in the row is not read.
+
+        Raises DataError.
+        """
         name = columns.target or "target"
         blank = dataclasses.replace(row, fields={**row.fields, name: ""})
         return seq2seq_record(blank, dataclasses.replace(columns, target=name, references=None))
@@ -131,7 +134,7 @@ class Seq2SeqTask(CausalTask):
         return out
 
     def _framed(self, source: list[int]) -> list[int]:
-        """The ids of a source, as the model is given them."""
+        """Adds the special tokens to the ids of a source: bos, and eos for an encoder."""
         begin = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
         return [*begin, *source, *([self.tokenizer.eos_id] if self.two else [])]
 
@@ -160,9 +163,7 @@ class Seq2SeqTask(CausalTask):
 
     @property
     def start_ids(self) -> list[int]:
-        """What the decoder of an encoder-decoder model is given first; empty for a decoder-only
-        model.
-        """
+        """Returns the ids that a decoder starts from; [] for a decoder-only model."""
         return self.state["start_ids"]
 
     @property
@@ -170,13 +171,14 @@ class Seq2SeqTask(CausalTask):
         return 2 * self.state["longest_answer"] + 16
 
     def prompt(self, record: Seq2Seq, where: str) -> list[int]:
-        """The ids that an answer is generated from: what precedes it in the stream, or what the
-        encoder reads.
+        """Returns the ids that an answer is generated from.
+
+        They precede it in the stream of a decoder-only model, or are what the encoder reads.
         """
         return self._framed(self.tokenizer.encode(self.before + record.source + self.after))
 
     def answer(self, record: Seq2Seq, where: str) -> list[int]:
-        """The ids of the longest reference, its stop token included."""
+        """Returns the ids of the longest reference, its stop token included."""
         return max(
             (
                 [*self.tokenizer.encode(text), self.tokenizer.eos_id]
@@ -217,7 +219,10 @@ class Seq2SeqTask(CausalTask):
 
 
 def start_ids(config: Config, tokenizer: Tokenizer) -> list[int]:
-    """The ids that a decoder starts from: those of `task.start`, else bos, else pad."""
+    """Returns the ids that a decoder starts from: those of `task.start`, else bos, else padding.
+
+    Raises ConfigError where the tokenizer has none of them.
+    """
     if config.task.start is not None:
         return [tokenizer.special_id(token) for token in config.task.start]
     if tokenizer.bos_id is not None:

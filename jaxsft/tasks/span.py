@@ -76,8 +76,9 @@ class SpanTask(Task):
         ]
 
     def _encode(self, record: Question, question: list[int], context: list[int]) -> Encoded | str:
-        """The example of a question; `answer_lost` where no token of the context holds a character
-        of the answer.
+        """Encodes a question and its context as one example.
+
+        Returns `answer_lost` where no token of the context holds a character of the answer.
         """
         one = framed(self.tokenizer.wrap(question, context), {})
         first, tail = len(one.ids) - one.special_tokens[1] - len(context), one.special_tokens[1]
@@ -144,8 +145,9 @@ class SpanTask(Task):
         log_z: Float[Array, "batch texts 2"],
         batch: Batch,
     ) -> Best:
-        """Finds the stretch of at most `task.max_answer` tokens with the largest sum of log p,
-        whatever the logits: `0 <= start <= end`, both in the context of the text.
+        """Finds the span of at most `task.max_answer` tokens with the largest sum of log p.
+
+        Whatever the logits, `0 <= start <= end`, and both are in the context of the text.
         """
         mine, of = (
             members(batch.segment_ids, batch.example_ids.shape[1]),
@@ -193,8 +195,11 @@ class SpanTask(Task):
     # --- results
     # ----------------------------------------------------------------------------------------------
     def _answers(self, split: Split, columns) -> dict[int, tuple[str, float]]:
-        """Per kept row the answer, empty where there is none, and the probability of its ends, in
-        the window where that is largest.
+        """Returns (answer, probability of its ends) for each kept row; the answer may be empty.
+
+        Of a context in windows it is that of the window where the probability is largest. It is
+        empty where "no answer" is at least as probable in every window, if the run has learnt
+        questions without one.
         """
         found = {name: by_row(split, values) for name, values in columns.items()}
         at, context = (by_row(split, split.arrays[f"segment.{name}"]) for name in ("at", "context"))

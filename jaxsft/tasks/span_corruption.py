@@ -35,7 +35,10 @@ class SpanCorruption(CausalTask):
 
     @functools.cached_property
     def spans(self) -> SpanCorruptor:
-        """Raises ConfigError where the tokenizer lacks a token that this needs."""
+        """Returns how spans are chosen and replaced.
+
+        Raises ConfigError where the tokenizer has no sentinel or no eos.
+        """
         t, tokenizer = self.config.task, self.tokenizer
         sentinels = []
         while (token := t.sentinel.replace("{i}", str(len(sentinels)))) in tokenizer.added:

@@ -26,12 +26,12 @@ ANY = (*TRUNCATED, "window", "head_tail", "sentence")
 
 
 def _given(spec: TaskSpec, config: Any) -> tuple[str, ...]:
-    """All names: they do not hang on the config."""
+    """Returns the names of all metrics: they do not depend on the config."""
     return spec.metrics
 
 
 def _nothing(config: Any) -> None:
-    """Refuses nothing."""
+    """Accepts every config."""
 
 
 @dataclass(frozen=True)
@@ -109,18 +109,20 @@ class TaskSpec:
 
     @property
     def has_lm_head(self) -> bool:
-        """Whether its head is the output matrix of a language model."""
+        """Returns whether the head of the task is the output matrix of a language model."""
         return self.head == "lm"
 
     @property
     def losses(self) -> tuple[str, ...]:
-        """What `task.loss` may be, plug-ins left out; none where the task has no such option."""
+        """Returns the choices of `task.loss`, without plug-ins.
+
+        It is empty where the task has no such option.
+        """
         loss = declarations(self.options).get("loss")
         return loss.accepts.choices if loss else ()
 
     def metric_names(self, config: Any) -> tuple[str, ...]:
-        """Returns the names that evaluation gives with this config, those of `evaluation.metrics`
-        included."""
+        """Returns the names of metrics under this config, with those of `evaluation.metrics`."""
         further = [row_metrics.take(name, self) for name in config.evaluation.metrics]
         return (*self.names_of(self, config), *(name for one in further for name in one.names))
 
@@ -156,7 +158,10 @@ def _of_targets(spec: TaskSpec, config: Any) -> tuple[str, ...]:
 
 
 def _of_scheme(spec: TaskSpec, config: Any) -> tuple[str, ...]:
-    """Without those that the scheme of the tags cannot have, where it is given."""
+    """Returns the names of metrics that the scheme of the tags allows, where one is set.
+
+    Tags without chunks have no chunk metrics; with `auto` all names remain.
+    """
     gone = {"auto": (), "none": names.CHUNKS}.get(config.data.columns.scheme, names.OF_WORDS)
     return tuple(name for name in spec.metrics if name not in gone)
 

@@ -57,7 +57,7 @@ class TagWords(Task):
     # --- data
     # ----------------------------------------------------------------------------------------------
     def unlabelled(self, row: Row, columns: Any) -> Tags:
-        """The words of a row, or of a text that stands in place of them."""
+        """Returns the words of a row, or of its text, under tags that are never read."""
         row, columns = words_of_row(row, columns)
         tags = [self.labels[0]] * len(row.fields[columns.tokens])  # never read
         row = dataclasses.replace(row, fields={**row.fields, "tags": tags})
@@ -113,8 +113,11 @@ class TagWords(Task):
     def _without_untagged(
         config: Config, labels: list[str], records: Sequence[Tags], where: Sequence[str]
     ) -> list[str]:
-        """The labels that are learnt. Raises ConfigError for a tag of untagged words that no word
-        has, DataError for one that is not told as such.
+        """Returns the labels that are learnt: all but the tag of untagged words (`task.untagged`).
+
+        Raises:
+          ConfigError: no word has the tag that `task.untagged` names, or `task.labels` has it too.
+          DataError: a tag looks like that of untagged words, but no option says so.
         """
         blank, count = config.task.untagged, lambda tag: sum(r.tags.count(tag) for r in records)
         if blank is None:
@@ -235,7 +238,11 @@ class TagWords(Task):
         *,
         columns: bool,
     ) -> Output:
-        """The loss of tags from the states of tokens, and what is predicted."""
+        """Computes loss terms, metric states and predictions of tags from the states of tokens.
+
+        `hidden` is `[B, S, D]`. The columns of predictions are returned only where `columns` is
+        true.
+        """
         # [B, W]
         words, gold, tagged = (
             batch.words,
@@ -291,8 +298,10 @@ class TagWords(Task):
 
     @functools.cached_property
     def _bars(self) -> ChainScores:
-        """`FORBIDDEN` where the scheme does not let a tag stand behind another, at the beginning or
-        at the end.
+        """Returns scores that are `FORBIDDEN` where the scheme does not allow a tag in its place.
+
+        That is behind another tag, at the beginning of a sentence, or at its end; elsewhere they
+        are 0.
         """
         bar = lambda before, after: (
             0.0 if schemes.allowed(before, after, self.scheme) else FORBIDDEN
@@ -306,8 +315,9 @@ class TagWords(Task):
     # --- results
     # ----------------------------------------------------------------------------------------------
     def _told(self, split: Split, columns) -> tuple[list[Sequence[str]], list[list[str] | None]]:
-        """The gold tags of every row of the split, and what was predicted; None of a row that was
-        dropped.
+        """Returns the gold tags of every row of the split, and the predicted ones.
+
+        The predictions are None for a row that was dropped.
         """
         found = by_text(split, columns["word.prediction"])
         predicted = [
@@ -321,7 +331,7 @@ class TagWords(Task):
         return [record.tags for record in split.records], predicted
 
     def _tagged(self, split: Split, columns) -> tuple[list[Sequence[str]], list[list[str] | None]]:
-        """`_told` of the words that somebody has tagged."""
+        """Returns gold and predicted tags as `_told`, without the words that nobody has tagged."""
         gold, predicted = self._told(split, columns)
         if (blank := self.untagged) is None:
             return gold, predicted
@@ -353,7 +363,7 @@ class TagWords(Task):
         }
 
     def confusion(self, split: Split, columns) -> Confusion:
-        """Counts of words; rows that were dropped are not in it."""
+        """Counts words by gold and predicted tag, without rows that were dropped."""
         index, matrix = (
             {label: i for i, label in enumerate(self.labels)},
             np.zeros((len(self.labels),) * 2, np.int64),
@@ -397,15 +407,17 @@ class TagWords(Task):
 
 
 def chains_of(words: Mapping[str, Any]) -> Chains:
-    """The words that a window of a text answers for are a chain; those around them are seen by the
-    encoder alone.
+    """Returns the chains of words that a window of a text answers for.
+
+    The words around them belong to other windows, and only the encoder reads them.
     """
     return Chains(jnp.where(words["own"], words["segment"], 0), words["index"] == 0, words["last"])
 
 
 def words_of_row(row: Row, columns: Any) -> tuple[Row, Any]:
-    """The row with its words in a column, and the columns that name it; without one the words of
-    its text are taken. Raises DataError.
+    """Returns the row with its words in a column, and the columns that name it.
+
+    Without such a column the text is split into words. Raises DataError.
     """
     name = columns.tokens or first_of(row, TOKENS)
     text = columns.text or "text"

@@ -33,7 +33,7 @@ class TextTask(Task):
 
     @property
     def width(self) -> int:
-        """How many numbers the head gives."""
+        """Returns the number of outputs of the head for each text."""
         raise NotImplementedError
 
     # --- columns beside the text
@@ -42,9 +42,7 @@ class TextTask(Task):
     def fit_features(
         config: Config, records: Sequence[Any], where: Sequence[str]
     ) -> dict[str, Any]:
-        """What is learnt of `data.columns.features` from the training rows, for the state; nothing
-        where there are none.
-        """
+        """Learns what `data.columns.features` hold in the training rows; {} without features."""
         columns = config.data.columns
         return (
             {"features": features.learn(columns, [r.features for r in records], where)}
@@ -61,8 +59,9 @@ class TextTask(Task):
         return bool(self._learnt) and self.config.task.features == "tokens"
 
     def _with_features(self, one: Encoded, numbers: np.ndarray, classes: np.ndarray) -> Encoded:
-        """Places for the vectors of the columns, behind the special tokens at the beginning; a cut
-        leaves them.
+        """Inserts places for the vectors of feature columns behind the first special tokens.
+
+        They are at the beginning, so that a cut for length leaves them.
         """
         start, count = self._start, len(numbers)
         grown = lambda x: None if x is None else np.insert(x, start, np.zeros(count, x.dtype))
@@ -87,7 +86,7 @@ class TextTask(Task):
 
     @property
     def _start(self) -> int:
-        """How many special tokens stand before a text."""
+        """Counts the special tokens that stand before a text."""
         return self.tokenizer.wrap([], None).head
 
     # --- texts
@@ -95,8 +94,9 @@ class TextTask(Task):
     def encode_texts(
         self, records: Sequence[Any], where: Sequence[str], segments: Sequence[Mapping[str, Any]]
     ) -> list[Encoded | str]:
-        """Per record its ids, framed by the tokenizer's bos and eos, and what belongs to the whole
-        text; or that it is empty.
+        """Encodes each record with its special tokens, or returns why it cannot be (`empty`).
+
+        `text_lost` is the reason where the tokenizer makes no token of a text.
 
         Args:
           segments: per record, numbers and vectors by name; `weight` is the weight of the text.
@@ -145,8 +145,9 @@ class TextTask(Task):
         return encoded
 
     def _pair(self, a: list[int], b: list[int], segment: Mapping[str, Any]) -> Encoded:
-        """Two texts in one frame or, `apart`, each in its own, with types that part them. A long
-        pair keeps its first text in every window.
+        """Encodes two texts with special tokens around both or, `apart`, around each.
+
+        Types 0 and 1 tell the texts apart. A long pair keeps its first text in every window.
         """
         if self.apart:
             both = [framed(self.tokenizer.wrap(ids, None), {}) for ids in (a, b)]
@@ -174,7 +175,7 @@ class TextTask(Task):
         )
 
     def _breaks(self, text: str, start: int) -> list[int]:
-        """Where sentences of a text begin, in ids, of which the first is `start`."""
+        """Returns the ids at which the sentences of a text begin, where `start` is its first id."""
         begins = [begin for begin, _ in self.tokenizer.offsets(text)]
         return (start + np.searchsorted(begins, sentences(text))).tolist()
 
@@ -206,7 +207,7 @@ class TextTask(Task):
     def read(
         self, model: Transformer, params: Params, batch: Batch, noise: Any
     ) -> Float[Array, "batch texts width"]:
-        """What the head says of each packed text."""
+        """Computes the outputs of the head for each packed text, `[B, G, width]`."""
         # [B, G, D], or [B, S, D] for a head that pools by itself
         x = self.states(model, params, batch, noise)
         noise = noise.at(model.config.layers + 1) if noise else None
@@ -237,11 +238,11 @@ class TextTask(Task):
         return self.config.task.pool != "attention"
 
     def where(self, batch: Batch) -> TokenInfo:
-        """The texts of each row that are read apart."""
+        """Returns segments, positions and types of the texts that are pooled each by itself."""
         return TokenInfo(batch.segment_ids, batch.positions, batch.types)
 
     def count(self, batch: Batch) -> int:
-        """How many of them there may be."""
+        """Returns the largest number of texts in a row that `where` tells apart."""
         return batch.example_ids.shape[1]
 
     def _vectors(
@@ -259,11 +260,11 @@ class TextTask(Task):
 
     @staticmethod
     def weight(batch: Batch) -> Float[Array, "batch texts"]:
-        """The weight of each text, 0 where there is none."""
+        """Returns the weight of each text, `[B, G]` float32; 0 where there is none."""
         return jnp.where(batch.example_ids >= 0, batch.segment["weight"], 0).astype(jnp.float32)
 
     def values(self, predictions: Array, targets: Array, hyper: Mapping[str, Any]) -> Array:
-        """The loss of `losses/table.py` between numbers, element by element."""
+        """Computes the loss of `losses/table.py` element by element."""
         scalars = {"delta": hyper["huber_delta"]} if self.config.task.loss == "huber" else {}
         return table.get(self.config.task.loss)(predictions, targets, **scalars)
 
@@ -275,8 +276,10 @@ class TextTask(Task):
         of: Any,
         option: str = "task.labels",
     ) -> list[list[int]]:
-        """The numbers of the labels of each record. Raises DataError for one that is not in the
-        vocabulary, which `option` names.
+        """Returns the indices of the labels of each record.
+
+        `of` returns the labels of a record. Raises DataError for one that is not in the vocabulary;
+        `option` names where it could be added.
         """
         index, out = {label: i for i, label in enumerate(labels)}, []
         for record, line in zip(records, where, strict=True):
@@ -293,8 +296,9 @@ class TextTask(Task):
     def fit_labels(
         cls, given: Sequence[str] | None, found: set[str], where: Sequence[str], least: int = 2
     ) -> list[str]:
-        """The vocabulary of labels: `task.labels`, or those of the training split in order. Raises
-        ConfigError or DataError.
+        """Returns the vocabulary of labels: `task.labels`, or those of the training split in order.
+
+        Raises ConfigError or DataError where there are fewer than `least`, or one stands twice.
         """
         labels = declared_labels(given, found) if given else in_order(found)
         if len(labels) < least or len(set(labels)) != len(labels):
@@ -315,13 +319,14 @@ def _texts(record: Any) -> tuple[str, str | None]:
 
 
 def about(record: Any) -> dict[str, Any]:
-    """The texts of a record, as a line of predictions shows them."""
+    """Returns the texts of a record, as a line of predictions shows them."""
     a, b = _texts(record)
     return {"text": a} | ({} if b is None else {"text_pair": b})
 
 
 def mean_of_parts(split: Split, values: np.ndarray) -> dict[int, np.ndarray]:
-    """Per row the mean of its parts, in float64: a long row that was cut into several examples
-    speaks with one voice.
+    """Returns the mean over the parts of each row, in float64.
+
+    A long row that was cut into several examples so has one prediction.
     """
     return {row: parts.astype(np.float64).mean(0) for row, parts in by_row(split, values).items()}

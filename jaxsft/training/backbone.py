@@ -47,11 +47,13 @@ READ_BY = ("tokens", "offsets", "types")  # the arrays of a split that the backb
 
 
 def attach(parts: Components, params: Params, splits: Sequence[Batches]) -> list[str]:
-    """Under `train.backbone=cached`, has batches bring what the backbone gave of their texts, so
-    that neither step nor evaluation runs it again.
+    """Attaches the backbone's outputs, computed or read from the cache, to all splits.
+
+    Does something under `train.backbone=cached` only: each split then has the outputs beside its
+    texts, so that neither a training step nor evaluation runs the backbone again.
 
     Returns:
-      What is to be told of it.
+      The lines that the start of the run prints about it; [] under `train.backbone=trained`.
 
     Raises:
       DataError: the cache cannot be written, here or by another process.
@@ -83,8 +85,10 @@ def _root(parts: Components) -> Path:
 
 
 def _kept(root: Path, limit: float | None, names: Sequence[str]) -> str:
-    """What the cache holds of all runs, after what is too much was removed
-    (`train.backbone_limit`).
+    """Removes the features that were used least recently, and says what the cache holds now.
+
+    `limit` is `train.backbone_limit` in GiB, None for no limit; `names` are the entries that this
+    run uses, which are never removed.
     """
     count, size, removed = cache.prune(root, math.inf if limit is None else limit * 2**30, names)
     gone = (
@@ -98,8 +102,9 @@ def _kept(root: Path, limit: float | None, names: Sequence[str]) -> str:
 def _cached(
     parts: Components, params: Params, folder: Path, split: Split
 ) -> tuple[np.ndarray, str]:
-    """What the head reads of every text of a split, from the cache or, where it is not there, from
-    one pass of the backbone; and where it lies.
+    """Returns what the head reads of every text of a split, and a line that says where it lies.
+
+    Reads it from the cache, or computes it in one pass of the backbone where it is not there.
     """
     since, began = "found in", time.monotonic()
     stored = cache.load(folder)
@@ -132,8 +137,11 @@ def _computed(
     folder: Path,
     stored: tuple[cache.Arrays, dict] | None,
 ) -> tuple[cache.Arrays, dict]:
-    """What was stored, after one pass of the backbone where it was not. Raises DataError on all
-    processes where one cannot write or read it.
+    """Runs the backbone over a split where this process lacks its outputs, writes and reads them.
+
+    Every process takes part in the forward passes; `stored` (what this process has read from its
+    cache, or None) comes back unchanged where it is there. Raises DataError on all processes where
+    one cannot write or read its cache.
     """
     states, problem, mark = (
         _states(parts, params, split),
@@ -164,8 +172,9 @@ def _computed(
 
 
 def _marked(mark: Path) -> bool:
-    """Whether this process is to write: of those that see the same disk, the one that sets a mark
-    there. Raises DataError.
+    """Returns whether this process writes: of those that see one disk, the one that makes `mark`.
+
+    Raises DataError where the folder of the mark cannot be written.
     """
     try:
         mark.parent.mkdir(parents=True, exist_ok=True)
@@ -181,7 +190,10 @@ def _marked(mark: Path) -> bool:
 
 
 def key(parts: Components, below: dict[str, jax.Array], split: Split) -> str:
-    """The name of what depends on these weights, texts and options. Seeds, labels, and options of
+    """Returns the name of a cache entry: a hash of all that the outputs of the backbone depend on.
+
+    That is its weights (`below`, by path), the token arrays, the options of the model, of pooling,
+    precision and packing, the code of the models, and the backend. Seeds, labels, and options of
     the head and of the optimizer are not in it.
     """
     c, texts = parts.config, hashlib.sha256()
@@ -213,7 +225,7 @@ def key(parts: Components, below: dict[str, jax.Array], split: Split) -> str:
 
 @functools.cache
 def _model_code() -> str:
-    """Hash of the sources of models; those of data and tasks are in every key of the cache."""
+    """Returns the SHA-256 of the sources of `models/`; other code is in every cache key."""
     sources = sorted((Path(__file__).parents[1] / "models").rglob("*.py"))
     return hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()
 
@@ -223,8 +235,9 @@ def _model_code() -> str:
 def _write(
     parts: Components, passed: Iterator[tuple[int, np.ndarray]], split: Split, folder: Path
 ) -> cache.Stored:
-    """Writes `backbone.npy` example by example, so that memory holds one batch of it, and a full
-    disk is an error.
+    """Writes `backbone.npy` example by example, so that memory holds one batch of it.
+
+    Raises OSError where the disk is full.
     """
     file, path = None, folder / "backbone.npy"
     try:
@@ -254,8 +267,10 @@ def _write(
 
 
 def _states(parts: Components, params: Params, split: Split) -> Iterator[tuple[int, np.ndarray]]:
-    """Of each example what the backbone gives, without dropout: `[texts, D]` where texts are
-    pooled, else `[tokens, D]`. Read one batch late.
+    """Yields (example id, backbone output without dropout) for every example of a split.
+
+    The output is `[texts, D]` where the task pools texts, else `[tokens, D]`. Each batch is read
+    from the device while the next one is computed.
     """
     shards = meshes.row_shards(parts.mesh)
     size = max(PLACES // split.limit // shards, 1) * shards
@@ -282,7 +297,7 @@ def _states(parts: Components, params: Params, split: Split) -> Iterator[tuple[i
 def _apart(
     parts: Components, batches: Batches, step: int, x: Any
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """The examples of a batch."""
+    """Yields (example id, its rows) of the backbone output `x` of one batch, without padding."""
     x, ids = np.asarray(x), batches.example_ids(step)
     for row, examples in zip(x, ids, strict=True):
         at, texts = 0, len(row) // len(examples)

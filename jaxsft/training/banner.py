@@ -19,7 +19,7 @@ from jaxsft.training.session import Session
 
 
 def facts(session: Session, start: int) -> dict[str, Any]:
-    """Returns what `banner` tells of a session that starts at a step."""
+    """Returns the facts that `banner` prints about a session which starts at a step."""
     parts = session.components
     return {
         "parameters": _count(parts.specs),
@@ -81,7 +81,7 @@ def _notes_of_weights(session: Session) -> list[str]:
 
 
 def _notes_of_scores(session: Session) -> list[str]:
-    """Returns what is told of how the run is scored."""
+    """Returns notes about how the run is scored."""
     config, notes = session.config, []
     tokens = session.task.state.get("score_tokens") or "13a"
     if tokens != "13a" and config.task.score_tokens == "auto":
@@ -107,7 +107,7 @@ def _notes_of_scores(session: Session) -> list[str]:
 
 
 def banner(config: Config, run_dir: str | Path, said: dict[str, Any]) -> str:
-    """Returns the text that is told before step 0; `said` is what `facts` gave."""
+    """Returns the text that is printed before step 0; `said` is the result of `facts`."""
     model = (
         f"the encoder of {config.model.pretrained} alone, without its decoder:"
         if config.model.part == "encoder"
@@ -169,8 +169,9 @@ def _split_lines(config: Config, name: str, entry: dict[str, Any]) -> list[str]:
 
 
 def recipe(config: Config) -> list[str]:
-    """Returns the lines of the banner that tell how weights move, and which values were chosen for
-    this run, with the reason.
+    """Returns the lines of the banner that tell how weights are trained.
+
+    Values that were chosen for this run have their reason beside them.
     """
     why = dict(config.origins)
     head = [key for key in why if key.startswith("task.")]

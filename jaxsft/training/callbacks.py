@@ -54,8 +54,11 @@ class Metrics:
     """
 
     def __init__(self, run_dir: Path, step: int, validated: int, config: Config):
-        """`step`, `validated`: what the checkpoint knows that is resumed from: its step, and that
-        of the last evaluation before it.
+        """Opens the files of metrics and drops lines that a resumed run writes again.
+
+        Args:
+          step: the step of the checkpoint that the run resumes from; 0 for a new run.
+          validated: the step of the last evaluation before that checkpoint.
         """
         self.lines = self.board = self.trackers = None
         if not hosts.first():
@@ -77,7 +80,10 @@ class Metrics:
         self.trackers.scalars(step, numbers)
 
     def finish(self, numbers: dict[str, float]) -> None:
-        """The run is complete; without this call `close` tells the trackers that it is not."""
+        """Tells the trackers the final numbers of a complete run.
+
+        `close` alone reports it as unfinished.
+        """
         if self.trackers is not None:
             self.trackers.finish(numbers, ok=True)
 
@@ -130,7 +136,7 @@ class Progress:
             self.say(f"step {step:,}/{self.total:,} · {text}{self._left(step)}")
 
     def _due(self, step: int) -> bool:
-        """Whether a line is to be told at this step."""
+        """Returns whether a line is due: every `total / LINES` steps or `SECONDS` seconds."""
         now = time.monotonic()
         if (step - self._told) * self.LINES < self.total and now - self._told_at < self.SECONDS:
             return False
@@ -153,7 +159,10 @@ class Progress:
 
 
 def followed(items: Iterable[Any], count: int, what: str) -> Iterator[Any]:
-    """The items, with a bar on a terminal; elsewhere a line that says what begins."""
+    """Yields the items with a progress bar on a terminal.
+
+    Elsewhere prints one line, `what`, at first.
+    """
     if not sys.stderr.isatty():
         print(what, file=sys.stderr, flush=True)
         return iter(items)

@@ -40,11 +40,10 @@ RECORD = "steps.json"
 # --- checksums
 # --------------------------------------------------------------------------------------------------
 def checksums(arrays: Flat) -> dict[str, Array]:
-    """Two position-weighted sums (modulo 2^32) of the bits of each array, `[2]` uint32: on the
-    device, and alike on every mesh.
+    """Computes two position-weighted sums (modulo 2^32) of the bits of each array, `[2]` uint32.
 
-    The weights are odd, hence invertible modulo 2^32, so that no single changed word goes
-    unnoticed.
+    They are computed on the device, and are equal on every mesh. The weights are odd, hence
+    invertible modulo 2^32, so that no single changed word goes unnoticed.
     """
     return {name: _checksum(x) for name, x in arrays.items()}
 
@@ -93,8 +92,7 @@ def describe(arrays: Flat) -> dict[str, list]:
 
 
 def check_same_leaves(found: dict[str, list], wanted: dict[str, list], what: str) -> None:
-    """Raises CheckpointError that names the first missing, additional or differently shaped
-    leaf."""
+    """Raises CheckpointError for the first missing, additional or differently shaped leaf."""
     for name in wanted:
         if name not in found:
             raise CheckpointError(
@@ -129,7 +127,11 @@ class Checkpoints:
     def __init__(
         self, run_dir: str | Path, warn: Callable[[str], None] = print, run: str | None = None
     ):
-        """`run` is the name that its steps carry (`seal`); None where they have none."""
+        """Opens the checkpoints of a run directory, of this machine or of an object store.
+
+        `run` is the name that the steps of the run carry (`seal`); None where they have none.
+        `warn` is called with each message about a damaged or missing step.
+        """
         _silence_late_reports()
         # Orbax narrates every save there; its failures come as exceptions too
         logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -156,12 +158,13 @@ class Checkpoints:
         return self._manager
 
     def steps(self) -> list[int]:
-        """Complete steps, oldest first, as the first process sees them."""
+        """Returns the complete steps, oldest first, as the first process sees them."""
         return json.loads(hosts.from_first_process(lambda: json.dumps(self._complete())))
 
     def save(self, step: int, state: Any, meta: dict, best: int | None, base: Any = None) -> None:
-        """Starts to write a step; returns when the arrays are copied. `best` is the step that must
-        survive. Raises CheckpointError.
+        """Starts to write a step, and returns when the arrays are copied.
+
+        `best` is the step that must survive beside the newest. Raises CheckpointError.
         """
         arrays = flatten(state)
         self._policy.best = best
@@ -181,7 +184,10 @@ class Checkpoints:
             self._unrecorded = (step, best)
 
     def wait(self) -> None:
-        """Until the last save is on disk. Raises CheckpointError where it failed (a full disk)."""
+        """Waits until the last save is on disk.
+
+        Raises CheckpointError where it failed (a full disk).
+        """
         with self._loud(f"{self.folder}: a checkpoint could not be written"):
             if self._manager is not None:
                 self._manager.wait_until_finished()
@@ -194,7 +200,7 @@ class Checkpoints:
             self._unrecorded = None
 
     def _write_record(self, newest: int | None, best: int | None) -> None:
-        """`steps.json`: what must be there when the run is opened."""
+        """Writes `steps.json` on process 0: the steps that must exist when the run is opened."""
         if hosts.first():
             text = rundir.json_text(_summed({"newest": newest, "best": best, "run": self.run}))
             if remote.is_remote(self.run_dir):
@@ -203,14 +209,14 @@ class Checkpoints:
                 rundir.write_text(self.run_dir / RECORD, text + "\n")
 
     def forget_best(self, newest: int) -> None:
-        """The best step turned out to be damaged: from now on the newest one is what evaluation
-        uses.
-        """
+        """Records that the best step is damaged: evaluation uses the step `newest` from now on."""
         self._write_record(newest, None)
 
     def record(self) -> dict | None:
-        """`{newest, best}` of `steps.json`, as the first process reads it; None where it is not
-        there. Raises CheckpointError.
+        """Reads `{newest, best, run, sum}` of `steps.json` on process 0 and returns it on all.
+
+        Returns None where there is no such file. Raises CheckpointError where its checksum differs
+        or it is of another run.
         """
         path = self.run_dir / RECORD
 
@@ -232,10 +238,10 @@ class Checkpoints:
         return json.loads(hosts.from_first_process(read))
 
     def chosen(self) -> int:
-        """The step that evaluation uses: the best one, or the newest where there is no best.
+        """Returns the step that evaluation uses: the best, or the newest where there is no best.
 
         Raises:
-          CheckpointError: there is none, it is not there, or what names it is damaged.
+          CheckpointError: there is no step, the recorded one is missing, or the record is damaged.
         """
         steps, record = self.steps(), self.record()
         if (
@@ -272,8 +278,10 @@ class Checkpoints:
     # What is read goes through Orbax's handlers: its managers wait for all processes after a read,
     # for ever where one of them could not read.
     def meta(self, step: int) -> dict:
-        """Raises ValueError where it is not that of this step, as it was written, and
-        CheckpointError where it is of another run.
+        """Reads the meta of a step.
+
+        Raises ValueError where it is damaged or that of another step, and CheckpointError where it
+        is of another run.
         """
         meta = ocp.JsonCheckpointHandler().restore(
             self._item(step, "meta"), args=ocp.args.JsonRestore()
@@ -303,8 +311,10 @@ class Checkpoints:
         item: str = "state",
         select: Callable[[str], bool] = lambda name: True,
     ) -> tuple[Any, dict]:
-        """The tree and the meta of one step, placed like `like` (shapes with shardings), every
-        array verified. What one process cannot read, all of them refuse, with the same error.
+        """Restores the tree and the meta of one step, placed like `like`, and verifies every array.
+
+        `like` holds shapes with shardings. What one process cannot read, all of them refuse, with
+        the same error.
 
         Args:
           select: which of the stored names must be there and are read; those of `like` must be
@@ -346,8 +356,10 @@ class Checkpoints:
         return dict(ocp.PyTreeCheckpointHandler().restore(self._item(step, item), args=args))
 
     def restore_newest(self, like: Any, before: int | None = None) -> tuple[Any, dict] | None:
-        """The newest good step, or None where there is no step at all. Damaged ones are named and
-        moved to `damaged/`.
+        """Restores the newest undamaged step as (tree, meta).
+
+        Returns None where there is no step at all. Warns of damaged steps by name and moves them to
+        `damaged/`.
 
         Raises:
           CheckpointError: there are steps, but none of them is good; or the structure differs.
@@ -378,7 +390,10 @@ class Checkpoints:
         return None
 
     def set_aside(self, step: int) -> Path | None:
-        """Where the step was moved; None where it is not there."""
+        """Moves a damaged step to `damaged/` and returns its new place.
+
+        Returns None where it does not exist.
+        """
         if self._manager is not None:
             self._manager.close()
             self._manager = None
@@ -408,8 +423,10 @@ class Checkpoints:
             ) from error
 
     def _complete(self) -> list[int]:
-        """Orbax renames a folder when it is complete, and at a store, which has no renaming, puts a
-        mark into it.
+        """Lists the complete steps of the folder, in ascending order.
+
+        Orbax renames a folder when it is complete, and in an object store, which has no renaming,
+        puts a mark into it.
         """
         with remote.friendly(self.folder, "read"):
             there = (
@@ -425,7 +442,7 @@ class Checkpoints:
 
 
 def _summed(values: dict) -> dict:
-    """With a checksum of all of them, as JSON gives them back."""
+    """Returns the values with `sum`, the SHA-256 of their JSON."""
     return {**values, "sum": rundir.sha256_json(values)}
 
 
@@ -444,7 +461,7 @@ _ELSEWHERE = re.compile(
 
 
 def _together(what: str, read: Callable[[], Any], prefix: str = "") -> Any:
-    """What `read` gives, if every process can read.
+    """Calls `read` on every process and returns its result, if all of them can read.
 
     Raises (the same on all of them):
       Damaged: a file is damaged.
@@ -477,8 +494,9 @@ def _together(what: str, read: Callable[[], Any], prefix: str = "") -> Any:
 
 @functools.cache
 def _silence_late_reports() -> None:
-    """What failed has closed its event loop, and TensorStore still reports to it: the failure is
-    told already, by its exception.
+    """Hides the "Event loop is closed" reports that TensorStore makes after a failed save.
+
+    The failure itself has been raised as an exception already.
     """
     told = sys.unraisablehook
 

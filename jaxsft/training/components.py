@@ -58,7 +58,10 @@ class Components:
 
     @functools.cached_property
     def vectors(self) -> vectors.VectorRows | None:
-        """What `model.vectors` has for the rows of the embedding."""
+        """Reads the word vectors that `model.vectors` has for rows of the embedding.
+
+        Returns None without a file.
+        """
         return (
             None
             if self.config.model.vectors is None
@@ -66,7 +69,7 @@ class Components:
         )
 
     def init_params(self) -> Params:
-        """Fresh parameters from `seeds.init`, placed on the mesh from the start."""
+        """Initialises the parameters from `seeds.init`, placed on the mesh from the start."""
         init = lambda key: nn.meta.unbox(self.model.init(key))
         return jax.jit(init, out_shardings=meshes.shardings(self.specs, self.mesh))(
             jax.random.key(self.config.seeds.init)
@@ -74,8 +77,11 @@ class Components:
 
     @property
     def room(self) -> int:
-        """The longest text: a learned table of positions has rows for virtual tokens too. Raises
-        ConfigError.
+        """Returns the number of tokens that the longest text may have.
+
+        That is the context; a learned table of positions also holds the virtual tokens of an
+        adapter, which are subtracted. Raises ConfigError where nothing is left or `data.max_length`
+        is greater.
         """
         c, longest = self.config.model, self.config.data.max_length
         room = c.context - (
@@ -90,7 +96,7 @@ class Components:
         return room
 
     def split(self, name: str, records: Records, like: Split | None = None) -> Split:
-        """The split, encoded; its rows are not shorter than those of `like`."""
+        """Encodes records as a split; its rows are not shorter than those of `like`."""
         rows, where, aside, _, source, _ = Records(*records)
         least = {} if like is None else {"min_length": like.limit, "min_source": like.source_limit}
         split = pipeline.load_split(
@@ -103,7 +109,7 @@ class Components:
         )
 
     def batches(self, split: Split, training: bool = False) -> Batches:
-        """`training` shuffles by epoch, and has its own size of batches."""
+        """Makes the batches of a split; `training` shuffles by epoch, with `train.batch_size`."""
         size = self.config.train.batch_size if training else self.config.evaluation.batch_size
         seed, here = self.config.seeds.data if training else None, meshes.rows_here(self.mesh, size)
         places = getattr(self.model, "prompt_length", 0)
@@ -112,12 +118,14 @@ class Components:
         )
 
     def put(self, batch: Batch, batches: Batches) -> Batch:
-        """A batch on the devices: each process gives its rows."""
+        """Places a batch on the devices; each process gives the rows that it has read."""
         return meshes.place_rows(batch, self.mesh, batches.batch_size)
 
     def state_shardings(self, state: State) -> State:
-        """Where each array of the state lives: with the weight that it belongs to, else
-        everywhere."""
+        """Returns the sharding of each array of the state: that of its weight, else replicated.
+
+        Moments and averages lie with the weight that they belong to.
+        """
         everywhere, specs = meshes.replicated(self.mesh), self.program.specs
         placed = meshes.shardings(specs, self.mesh)
         return State(
@@ -136,9 +144,15 @@ def build_components(
     mesh: jax.sharding.Mesh | None = None,
     reads: Tokenizer | None = None,
 ) -> Components:
-    """The static parts; `state` is what the task learnt from the training data. `mesh` None: that
-    of the config, on the devices that are here. `reads` is the tokenizer of the task, where it has
-    more tokens than the model has rows for.
+    """Builds the static parts of a run: tokenizer, task, model, weight specs and mesh.
+
+    Args:
+      state: what the task learnt from the training data (labels, template ...).
+      mesh: None for that of the config, on the devices of this machine.
+      reads: the tokenizer of the task, where it has more tokens than the model has rows for.
+
+    Raises:
+      ConfigError: `model.vocab_rows` is less than the size of the tokenizer.
     """
     task = tasks.get(config.task.name)(config, reads or tokenizer, state)
     if config.evaluation.metric == "auto":
@@ -169,8 +183,9 @@ def build_components(
 def fitted(
     config: Config, task: type[Task], tokenizer: Tokenizer, records: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Returns what the task learns of the training split (`Task.fit`); with
-    `data.unseen_labels=learn` the labels of the other splits are known too.
+    """Returns what the task learns of the training split (`Task.fit`).
+
+    With `data.unseen_labels=learn` the labels of the other splits are known too.
     """
     if config.data.unseen_labels == "learn":
         classes = {
@@ -193,8 +208,10 @@ def fitted(
 
 
 def left_out(config: Config) -> list[str]:
-    """Returns a sentence for each folder or archive of data of which files are not read, as they
-    describe the data; and for scores without their library.
+    """Returns a sentence for each thing that this config leaves out.
+
+    Such are files of a folder or archive that only describe the data, and scores without their
+    library.
     """
     missing = (
         [name for name in text_overlap.left_out() if name not in (config.task.scores or ())]
@@ -206,8 +223,9 @@ def left_out(config: Config) -> list[str]:
 
 
 def prepare(config: Config) -> tuple[Components, dict[str, Records]]:
-    """The parts of a new run, and the records of its splits: tokenizer and labels are learnt from
-    all of the training split.
+    """Builds the parts of a new run and reads the records of its splits.
+
+    Tokenizer and labels are learnt from all of the training split, before `data.limit` cuts it.
     """
     kind = tasks.get(config.task.name)
     records = splits.read_splits(config, kind)

@@ -52,7 +52,10 @@ PEAKS = {
 
 
 def peak_flops(device: Any) -> float | None:
-    """Of products in bfloat16; None where it is not known, as on CPU."""
+    """Returns the peak FLOPs per second of a device in bfloat16.
+
+    Returns None where it is unknown, as on CPU.
+    """
     return next(
         (flops for name, flops in PEAKS.items() if re.search(rf"\b{name}\b", device.device_kind)),
         None,
@@ -62,12 +65,13 @@ def peak_flops(device: Any) -> float | None:
 # --- model FLOPs
 # --------------------------------------------------------------------------------------------------
 def model_flops(config: Config, task: Task, specs: Any, trained: Any, lengths: np.ndarray) -> float:
-    """What one training step must compute for texts of these lengths, padding and recomputation
-    left out (Chowdhery et al., 2022, appendix B); of a cached backbone nothing.
+    """Counts the FLOPs that one training step must compute for texts of these lengths.
 
-    Two FLOPs for each weight of a product and token, and `4 x heads x head_dim` for each query and
-    key that see each other; as much again for the gradient of the inputs, in and above the lowest
-    trained layer, and of the weights that are trained.
+    Padding and recomputation are left out (Chowdhery et al., 2022, appendix B); a cached backbone
+    costs nothing. Counted are two FLOPs for each weight of a product and token, and `4 x heads x
+    head_dim` for each query and key that see each other; as much again for the gradient of the
+    inputs, in and above the lowest trained layer, and for the gradient of the weights that are
+    trained.
 
     Args:
       specs, trained: `WeightSpec` trees of all weights, and of those that are trained (cut into
@@ -92,7 +96,7 @@ def model_flops(config: Config, task: Task, specs: Any, trained: Any, lengths: n
 
 
 def _flops_of_layers(config: Config, specs: Any, trained: Any, lengths: np.ndarray) -> float:
-    """Of all layers and of adapters."""
+    """Counts the FLOPs of all layers, adapters included, for texts of these lengths."""
     tokens, pairs = (
         float(lengths.sum()),
         float((lengths * (lengths + 1) // 2 if config.model.causal else lengths**2).sum()),
@@ -130,8 +134,11 @@ def _flops_of_layers(config: Config, specs: Any, trained: Any, lengths: np.ndarr
 def _flops_of_pairs(
     config: Config, specs: Any, trained: Any, target: np.ndarray, source: np.ndarray
 ) -> float:
-    """Of both halves: what each layer's weights and scores cost, once more for the gradient of its
-    inputs where something below it is trained, and of the weights that are trained.
+    """Counts the FLOPs of a training step of an encoder-decoder model, both halves and the output.
+
+    Counted are the weights and attention scores of each layer, once more for the gradient of its
+    inputs where something below it is trained, and once more for each weight that is trained.
+    `target` and `source` are tokens of each text, `[texts]`.
     """
     m, flops = config.model, 0.0
     layers = {"encoder": m.layers, "decoder": m.decoder_layers}
@@ -161,8 +168,9 @@ def _flops_of_pairs(
 
 
 def _lowest_trained(trained: Any) -> int:
-    """The lowest layer that a gradient must reach: 0 where embeddings are trained; beyond the last
-    where no layer is.
+    """Returns the lowest layer that a gradient must reach.
+
+    That is 0 where embeddings are trained, and 10^9, beyond every layer, where no layer is.
     """
     beside = trained.get("adapters", {})
     if _leaves(trained.get("embed", {})) or _leaves(beside.get("embed", {})):
@@ -178,7 +186,7 @@ def _lowest_trained(trained: Any) -> int:
 
 
 def _head_size(config: Config, task: Task, specs: Any) -> int:
-    """The weights of the head's products that are in a tree, a tied output matrix among them."""
+    """Counts the weights of the head's products in a tree, a tied output matrix among them."""
     own = sum(math.prod(s.matrix) for s in _leaves(specs.get("head", {})) if s.matrix)
     table = (
         specs.get("embed", {}).get("tokens", {}).get("w")
@@ -218,8 +226,9 @@ class Meter:
         self._flops += flops
 
     def read(self) -> dict[str, Any]:
-        """The rates, of all devices together; `mfu` is the share of their peak in bfloat16, or
-        "unknown".
+        """Returns the rates since the last call, of all devices together, and starts to count anew.
+
+        `mfu` is the share of the devices' peak in bfloat16, or "unknown".
         """
         self.pause()
         seconds = max(self._seconds, 1e-9)
@@ -247,13 +256,19 @@ class Trace:
         self.folder, self._running = folder, False
 
     def before(self, step: int) -> None:
-        """Called before each step, counted from 1."""
+        """Starts the profiler before the first step of the trace.
+
+        Called before each step, counted from 1.
+        """
         if self.first <= step <= self.last and not self._running:
             jax.profiler.start_trace(str(self.folder))
             self._running = True
 
     def after(self, step: int, result: Any) -> None:
-        """Called when a step was started; at the last one, its result is waited for."""
+        """Stops the profiler after the last step of the trace, once its result is there.
+
+        Called when each step was started.
+        """
         if self._running and step >= self.last:
             jax.block_until_ready(result)
             self.close()
@@ -271,7 +286,7 @@ _kept: str | None = None  # the one that it has since our last call
 
 
 def keep_programs(folder: str) -> None:
-    """Compiled programs are kept on disk, so that the next run of the same shapes starts at once.
+    """Keeps compiled programs on disk, so that the next run of the same shapes starts at once.
 
     Args:
       folder: `auto` is the user's cache, unless JAX was told of a folder by somebody else; `none`
@@ -312,10 +327,10 @@ def _processor() -> str:
 
 
 def keep_memory() -> None:
-    """On CPU: glibc keeps the large arrays of a step for the next one, instead of giving each back
-    to the system and taking its pages anew.
+    """Makes glibc keep the large arrays of a step for the next one, on CPU.
 
-    Measured: 6 to 16 % faster steps of a model of 14 M parameters.
+    By default each is given back to the system and its pages are taken anew. Measured: 6 to 16 %
+    faster steps of a model of 14 M parameters.
     """
     if jax.default_backend() != "cpu":
         return
@@ -326,7 +341,7 @@ def keep_memory() -> None:
 
 
 def describe(devices: Any) -> str:
-    """`8 x TPU v5e in 2 processes`."""
+    """Describes the devices of a mesh, as in `8 x TPU v5e in 2 processes`."""
     return f"{devices.size} x {devices.flat[0].device_kind}" + (
         f" in {jax.process_count()} processes" if hosts.many() else ""
     )

@@ -50,8 +50,9 @@ def export(
     adapter: str = "merge",
     head: str = "class",
 ) -> dict[str, Any]:
-    """Writes the folder `to`, aside and renamed. A tensor that training did not touch has the bytes
-    that it had.
+    """Writes the folder `to`, under another name until it is complete.
+
+    A tensor that training did not touch has the bytes that it had.
 
     Args:
       dtype: fp32 | bf16 | fp16 of all tensors; None: what each had in the files that the run
@@ -116,8 +117,9 @@ def export(
 
 
 def refusal(parts: Components, before: dict[str, Any] | None) -> str | None:
-    """What `jaxsft export` would say of a run with these parts, before it is trained; None: it
-    would write a class.
+    """Returns why `jaxsft export` would not write a class for this run; None where it would.
+
+    Asked before training begins.
 
     Args:
       before: what the run keeps of its source (`hf.facts`).
@@ -130,9 +132,7 @@ def refusal(parts: Components, before: dict[str, Any] | None) -> str | None:
 
 
 def _reasons(parts: Components, kind: str | None, family: Family) -> list[str]:
-    """All that keeps a class of this family from computing what a task computes, and what would
-    fit.
-    """
+    """Lists why no class of this family computes what a task computes, each with what would fit."""
     task, reasons = parts.task, []
     if not getattr(task, "apart", False):
         try:
@@ -167,7 +167,13 @@ def _reasons(parts: Components, kind: str | None, family: Family) -> list[str]:
 def _values(
     run: Run, values: Mapping[str, Any], head: Head | None, kind: str | None, scratch: bool
 ) -> dict[str, Any]:
-    """config.json without class and dtype."""
+    """Returns the values of config.json but for class and dtype.
+
+    Args:
+      values: those that describe the architecture.
+      head: the head of the class; None for a body alone.
+      scratch: whether the model came from no folder, so that ids which nothing names become None.
+    """
     task = run.parts.task
     # labels of the source are of another task
     gone = ("torch_dtype", *(() if kind in ("lm", "mlm") else OF_LABELS))
@@ -185,8 +191,9 @@ def _most(dtypes: Mapping[str, str]) -> str:
 
 
 def _check(run: Run, written: read.PretrainedFolder, specs: Any, kind: str | None) -> None:
-    """What was written is what a reader finds: every option, every name, every shape. Raises
-    JaxsftError.
+    """Checks that a reader of the written folder finds every option, name and shape.
+
+    Raises JaxsftError.
     """
     read.plan(written, specs, kind)
     if other := hf.differs(
@@ -199,8 +206,9 @@ def _check(run: Run, written: read.PretrainedFolder, specs: Any, kind: str | Non
 
 
 def _weights(run: Run) -> tuple[Flat, dict[str, Any]]:
-    """What is written and its specs, flat: as it is cut into segments; of a run with an adapter the
-    merged weights. Raises ConfigError.
+    """Returns the weights to be written and their specs, by path, cut into segments.
+
+    An adapter is merged into its base. Raises ConfigError where it cannot be.
     """
     config, specs = run.parts.config, run.parts.specs
     if adapters.of(config.adapter) is None:
@@ -216,8 +224,10 @@ def _weights(run: Run) -> tuple[Flat, dict[str, Any]]:
 def _head(
     task: Task, head: Head, weights: Flat, specs: Mapping[str, WeightSpec]
 ) -> tuple[Flat, Mapping[str, WeightSpec]]:
-    """The weights as the class has them: a bias where ours has none, and numbers in the units of
-    the data. Raises ConfigError.
+    """Returns the weights and specs as the class has them.
+
+    Adds a zero bias where the class has one and ours has none, and scales the outputs of a head of
+    numbers to the units of the data. Raises ConfigError.
     """
     if any(path.startswith("head/features/") for path in specs):
         raise ConfigError(
@@ -234,7 +244,10 @@ def _head(
 def _peft(
     run: Run, to: Path, family: Family, head: Head | None, kind: str | None
 ) -> dict[str, Any]:
-    """The adapter alone, in the format of PEFT. Raises ConfigError."""
+    """Writes the adapter alone, in the format of PEFT, and returns class, tensors and dtypes.
+
+    Raises ConfigError where the head of the task or the base cannot be named in it.
+    """
     config = run.parts.config
     if head is None:
         raise ConfigError(
@@ -267,8 +280,9 @@ def _peft(
 
 
 def _check_base(run: Run, frozen: Mapping[str, Any]) -> None:
-    """Raises ConfigError where an adapter stands beside frozen weights that its base, as others
-    open it, does not have.
+    """Raises ConfigError where an adapter cannot be opened beside its base by others.
+
+    That is so where frozen weights of this run are not those of the base.
     """
     config = run.parts.config
     what = next((name for name in surgery.NONE if surgery.changes(config.model, name)), None)
@@ -293,7 +307,16 @@ def _check_base(run: Run, frozen: Mapping[str, Any]) -> None:
 def _config(
     parts: Components, what: str, before: dict[str, Any] | None, name: str | None
 ) -> tuple[str | None, dict[str, Any], Family]:
-    """(kind of head, config.json, family); `what` names the run in an error."""
+    """Returns (kind of head, values of config.json, family) of an export.
+
+    Args:
+      what: names the run in an error.
+      before: what the run keeps of its source (`hf.facts`), None without one.
+      name: `export.family`; None for that of the source, or the first that fits.
+
+    Raises:
+      ConfigError: config.json of this family cannot describe the model.
+    """
     config = parts.config
     kind, rows = config.task.spec.head, parts.model.vocab
     if before is None or (name is not None and name != before["config"].get("model_type")):
@@ -327,12 +350,12 @@ def _config(
 
 
 def _of_numbers(task: Task) -> bool:
-    """Whether what the head gives are numbers, which are scaled in training."""
+    """Returns whether the outputs of the head are numbers, which are standardized in training."""
     return task.spec.output == "numbers" or getattr(task, "kind", None) == "score"
 
 
 def _about_task(task: Task, head: bool = True) -> dict[str, Any]:
-    """Labels and, with a head, the kind of problem, as the classes for classification have them."""
+    """Returns the labels and, with a head, `problem_type`, as in a classifier's config.json."""
     labels = task.state.get("labels") or task.state.get("tags")
     out: dict[str, Any] = {}
     if head and (problems := task.spec.problems):
@@ -352,9 +375,7 @@ def _about_task(task: Task, head: bool = True) -> dict[str, Any]:
 
 
 def _ids(tokenizer: Tokenizer) -> dict[str, int]:
-    """The ids of roles that the tokenizer declares. Classes that pool the last token find it by
-    that of padding.
-    """
+    """Returns the declared ids of bos, eos and padding, as in `{"bos_token_id": 1}`."""
     declared = tokenizer.role_strings()
     out = {}
     for role in ("bos_token", "eos_token", "pad_token"):
@@ -364,8 +385,11 @@ def _ids(tokenizer: Tokenizer) -> dict[str, int]:
 
 
 def _ids_of_config(run: Run, kind: str | None) -> dict[str, int | None]:
-    """Those of `_ids` that config.json may name. Where positions are counted from the id of padding
-    on, that is part of the architecture.
+    """Returns the ids of special tokens that config.json may name.
+
+    Where positions are counted from the id of padding on, that id is part of the architecture and
+    left out. A class that pools the last token finds it by the id of padding, so that for whole
+    texts it is that of `padding_of`.
     """
     tokenizer = run.parts.tokenizer
     out: dict[str, int | None] = dict(_ids(tokenizer))
@@ -378,9 +402,11 @@ def _ids_of_config(run: Run, kind: str | None) -> dict[str, int | None]:
 
 
 def padding_of(tokenizer: Tokenizer) -> str | None:
-    """The token that may pad whole texts: classes that pool the last one take it for the last that
-    is no padding, so that it must be none of a text or of its frame. Where the declared one is, or
-    there is none, it is another special token, which no text holds; None: there is no other.
+    """Returns the special token that may pad whole texts; None where there is none.
+
+    Classes that pool the last token take it for the last that is no padding, so that the padding
+    token must be none of a text or of the special tokens around it. Where the declared one is, or
+    there is none, another special token is chosen, which no text holds.
     """
     frame = {part for half in tokenizer.frames for part, _ in half}
     roles = tokenizer.role_strings()
@@ -403,7 +429,7 @@ def padding_of(tokenizer: Tokenizer) -> str | None:
 
 
 def _starts(task: Task) -> dict[str, int]:
-    """What the decoder of an encoder-decoder model is given first."""
+    """Returns the ids that the decoder of an encoder-decoder model starts from, for config.json."""
     return dict(
         zip(
             ("decoder_start_token_id", "forced_bos_token_id"),
@@ -416,9 +442,11 @@ def _starts(task: Task) -> dict[str, int]:
 def _tokenizer(
     folder: Path, tokenizer: Tokenizer, task: Task, kind: str | None, scratch: bool
 ) -> None:
-    """With a post processor that frames a text as the task's prompts are. A prompt of `lm` starts
-    with bos and has no eos, so that it goes on; those of `chat` are framed by the template. A
-    language model that came from a folder keeps what its files say.
+    """Writes the tokenizer with a post processor that frames a text as the task's prompts are.
+
+    A prompt of `lm` starts with bos and has no eos, so that it goes on; those of `chat` are framed
+    by the template. A language model that came from a folder keeps what its files say. Raises
+    ConfigError under `tokenizer.segment`, which the files cannot express.
     """
     frames = None if kind == "lm" else tokenizer.frames
     if tokenizer.segment:
@@ -445,8 +473,9 @@ def _tokenizer(
 
 
 def _template(folder: Path, stored: Mapping[str, Any]) -> None:
-    """The chat template, and that of conversations with tools, each with the variables of the run
-    at its head. Raises ConfigError.
+    """Writes the chat template, and that of conversations with tools where there is one.
+
+    Each has the variables of the run at its head. Raises ConfigError.
     """
     rundir.write_text(folder / "chat_template.jinja", pinned(stored["source"], stored["variables"]))
     if stored.get("tool_use") is not None:
@@ -459,7 +488,10 @@ def _template(folder: Path, stored: Mapping[str, Any]) -> None:
 def _generation(
     folder: Path, before: dict[str, Any] | None, tokenizer: Tokenizer, task: Task
 ) -> None:
-    """generation_config.json, whose stop tokens are those of training."""
+    """Writes generation_config.json for a task that generates.
+
+    Its stop tokens are those of training.
+    """
     if not task.can_generate:
         return
     values = {**((before or {}).get("generation") or {}), **_ids(tokenizer), **_starts(task)}

@@ -48,8 +48,9 @@ ACTIVATIONS |= {"mish": "Mish", "hardswish": "Hardswish"}
 
 
 def write_head(folder: Path, task: Task, weights: Flat, specs: Mapping[str, WeightSpec]) -> int:
-    """The head of the task, in float32; how many weights it has comes back. A weight is
-    `[inputs..., outputs...]`: `y = x @ w + b`.
+    """Writes the head of the task, in float32, and returns how many weights it has.
+
+    A weight is `[inputs..., outputs...]`: `y = x @ w + b`.
     """
     own = {
         path.removeprefix("head/"): spec for path, spec in specs.items() if path.startswith("head/")
@@ -75,8 +76,10 @@ def write_head(folder: Path, task: Task, weights: Flat, specs: Mapping[str, Weig
 
 
 def write_vectors(folder: Path, task: Task, weights: Flat, context: int) -> bool:
-    """The layout of sentence-transformers, where the vector that the head reads can be said in it;
-    whether it can.
+    """Writes the layout of sentence-transformers; returns False where it cannot express the head.
+
+    It can where the task reads one pooled vector of a text, through nothing or one dense layer with
+    a known activation. `context` is the longest text in tokens.
     """
     options = task.config.task
     if (

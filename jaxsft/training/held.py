@@ -23,7 +23,7 @@ class Held:
 
     @property
     def run(self) -> Run:
-        """The run, with its layers stacked."""
+        """Returns the run with its layers stacked, as training and evaluation read them."""
         if self._depths is not None:
             halves, depths, self._depths = self._taken(), self._depths, None
             weights, frozen = (stacked(half, own) for half, own in zip(halves, depths, strict=True))
@@ -32,7 +32,7 @@ class Held:
 
     @property
     def layers(self) -> Any:
-        """All weights, each layer a segment of its own."""
+        """Returns all weights with each layer as a segment of its own, as generation reads them."""
         if self._depths is None:
             halves = self._taken()
             self._depths = tuple(depths_of(half) for half in halves)
@@ -41,7 +41,10 @@ class Held:
         return self._run.params
 
     def _taken(self) -> tuple[Any, Any]:
-        """Weights and frozen ones, of which the run holds nothing more; their dicts are ours."""
+        """Takes (weights, frozen weights) out of the run, which holds nothing after that.
+
+        The dicts are copies that the caller may change; the arrays are not copied.
+        """
         weights, frozen = (
             jax.tree.map(lambda leaf: leaf, half) for half in (self._run.weights, self._run.frozen)
         )

@@ -107,7 +107,7 @@ class Traced:
     missing: Any = _MISSING
 
     def asked(self, config: Config) -> Any:
-        """Returns what the config says, or `missing`."""
+        """Returns the value of the option, or `missing` where its group has no such option."""
         group, _, name = self.option.rpartition(".")
         return getattr(getattr(config, group), name, self.missing)
 
@@ -140,9 +140,10 @@ TRACED = frozenset({*(traced.option for traced in TABLE), "loss.z_loss"})
 
 
 def make_hyper(config: Config, clock: durations.Clock) -> dict[str, Any]:
-    """Returns the traced values of a run, from its config: those of `TABLE` that the program has,
-    the weight of each loss term and of each penalty. Which names there are is part of the program;
-    their values are not.
+    """Returns the traced values of a run, from its config.
+
+    They are those of `TABLE` that the program has, and the weights of loss terms and penalties.
+    Which names there are is part of the compiled program; their values are not.
     """
     if config.seeds.dropout is None:
         seeds = dataclasses.replace(config.seeds, dropout=config.seed)
@@ -160,8 +161,10 @@ def make_hyper(config: Config, clock: durations.Clock) -> dict[str, Any]:
 
 
 def program_key(config: Config) -> str:
-    """Returns a hash of the config without the values that are traced and without what no program
-    depends on. Two configs with one key are one compiled program, on the same data.
+    """Returns a hash of the options that the compiled program depends on.
+
+    Values that are traced are left out. Two configs with one key are one compiled program, on the
+    same data.
     """
     fixed = {
         option: value

@@ -77,8 +77,9 @@ def _train_one(config: Config, records: Recorder) -> Result:
 # --- the loop
 # --------------------------------------------------------------------------------------------------
 def run(session: Session, trials: Sequence[Trial], recorders: Sequence[Recorder]) -> list[Result]:
-    """Takes the steps that the trials have before them, and evaluates the best weights of each on
-    every split. A signal ends all of them after a step, with a checkpoint.
+    """Trains the trials to their end and evaluates the best weights of each on every split.
+
+    A signal ends all of them after a step, with a checkpoint.
     """
     pairs = list(zip(trials, recorders, strict=True))
     with StopSignal() as signal:
@@ -91,9 +92,10 @@ def run(session: Session, trials: Sequence[Trial], recorders: Sequence[Recorder]
 
 
 def _take_steps(session: Session, pairs: list[Pair], signal: StopSignal) -> int | None:
-    """Takes steps until the end, or until no trial has patience left; gives the signal that ended
-    them before. Nothing waits for the device but evaluation, checkpoints and the read of the step
-    before.
+    """Takes steps until the end, until no trial has patience left, or until a signal.
+
+    Returns the number of the signal, None without one. Nothing waits for the device but evaluation,
+    checkpoints and the read of the step before.
     """
     step = _common_step([trial for trial, _ in pairs])
     if 0 < step < session.total and session.is_due("evaluation", step):
@@ -129,9 +131,7 @@ def _take_steps(session: Session, pairs: list[Pair], signal: StopSignal) -> int 
 
 
 def _common_step(trials: Sequence[Trial]) -> int:
-    """Returns the number of steps that all trials have taken: they are given the same batches.
-    Raises JaxsftError where they differ.
-    """
+    """Returns the steps that all trials have taken. Raises JaxsftError where they differ."""
     taken = sorted({trial.step for trial in trials})
     if len(taken) > 1:
         raise JaxsftError(

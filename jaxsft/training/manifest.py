@@ -38,8 +38,10 @@ PACKAGES = (
 
 
 def manifest(parts: Any, data: dict[str, str]) -> dict[str, Any]:
-    """Versions, devices, command, start, host, git revision, hashes of data, tokenizer, task state
-    and config, commits of what came from the hub.
+    """Returns the manifest of a run: with what code, data and machine it is made.
+
+    It has versions, devices, command, start, host, git revision, hashes of data, tokenizer, task
+    state and config, and commits of what came from the hub.
     """
     return {
         "versions": {
@@ -70,8 +72,9 @@ def manifest(parts: Any, data: dict[str, str]) -> dict[str, Any]:
 
 
 def _plugins(config: Config) -> list[dict[str, Any]]:
-    """Returns the plug-ins that a run uses: those that its options name, and those that its data
-    and its pretrained model turned out to need.
+    """Returns the plug-ins that a run uses.
+
+    Its options name some; its data and its pretrained model may need others.
     """
     for kind, names in {
         "tasks": [config.task.name],
@@ -86,8 +89,10 @@ def _plugins(config: Config) -> list[dict[str, Any]]:
 
 
 def named(run_dir: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """The manifest with what stays for the life of a run: the name that its steps carry, and the
-    ids under which trackers know it.
+    """Returns the manifest with what stays for the life of a run.
+
+    That is the name that its steps carry (`run`, new where the run is), and the ids under which
+    trackers know it (`trackers`).
     """
     path = run_dir / seal.MANIFEST
     if not path.exists() or not (run_dir / seal.CONFIG).exists():
@@ -131,8 +136,9 @@ def check_config(run_dir: Path, config: Config) -> None:
 
 
 def kept(run_dir: Path, asked: Config, config: Config) -> Config:
-    """The config of a run that goes on: what `precision=auto` came to where it began stays,
-    whatever this machine would choose.
+    """Returns the config of a run that goes on, with the precision that the run began with.
+
+    What `precision=auto` came to at the start stays, whatever this machine would choose.
     """
     path = run_dir / "config.yaml"
     if asked.precision != "auto" or not path.exists():
@@ -145,9 +151,7 @@ def kept(run_dir: Path, asked: Config, config: Config) -> Config:
 
 
 def check_unchanged(run_dir: Path, place: str | Path, facts: dict[str, Any]) -> None:
-    """Raises ConfigError where the run was started with other data, another tokenizer or another
-    template than it finds now.
-    """
+    """Raises ConfigError where data, tokenizer or template are not those the run started with."""
     path = run_dir / "manifest.json"
     if not path.exists():
         return
@@ -177,8 +181,9 @@ def check_unchanged(run_dir: Path, place: str | Path, facts: dict[str, Any]) -> 
 
 
 def add_session(run_dir: Path, began: float, first: int, last: int, mesh: Any) -> None:
-    """Adds a line to `times.jsonl`: when this process worked on the run, from which step to which,
-    how long, where, and with how much memory.
+    """Adds a line to `times.jsonl` about the work of this process on the run.
+
+    It says when, from which step to which, how long, where, and with how much memory.
     """
     if jax.process_index() != 0:
         return
@@ -210,7 +215,7 @@ def _peak_of_process() -> int | None:
 
 
 def _peak_of_devices(mesh: Any) -> int | None:
-    """The most that one device held; None where devices do not count, as on CPU."""
+    """Returns the most bytes that one device held; None where devices do not count, as on CPU."""
     counted = [
         (device.memory_stats() or {}).get("peak_bytes_in_use") for device in mesh.local_devices
     ]
@@ -222,7 +227,10 @@ def _count(specs: Any) -> int:
 
 
 def config_hash(config: Config) -> str:
-    """Of everything that makes a run what it is; not of where it lies or how long it goes."""
+    """Returns the SHA-256 of the options that make a run what it is.
+
+    Where the run lies and how long it goes are left out (`compose.CHANGEABLE`).
+    """
     values = compose.flat(compose.to_dict(config))
     return rundir.sha256_json(
         {k: v for k, v in values.items() if not k.startswith(compose.CHANGEABLE)}
@@ -230,7 +238,10 @@ def config_hash(config: Config) -> str:
 
 
 def git_revision() -> str | None:
-    """Of the checkout that the code runs from, with `+` where it was changed; None outside one."""
+    """Returns the Git revision of this code, with `+` where it was changed.
+
+    Returns None outside a checkout.
+    """
     here = Path(__file__).parent
     try:
         run = lambda *args: subprocess.run(

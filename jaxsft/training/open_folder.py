@@ -48,7 +48,7 @@ LONGEST = 120  # tokens of an answer, where no training says it
 
 
 def open_folder(folder: Path, change: Callable[[Config], Config]) -> runs.Run:
-    """Components and weights.
+    """Opens a folder in the layout of Hugging Face as a run, with components and weights.
 
     Args:
       change: what a command's overrides make of the config.
@@ -84,9 +84,10 @@ def open_folder(folder: Path, change: Callable[[Config], Config]) -> runs.Run:
 
 
 def _run(folder: Path, parts: Components) -> runs.Run:
-    """With its weights. On a CPU those of linear layers are rounded once where every product of
-    precision=bf16 would round them again; of a large one that writes they are held so,
-    which is told.
+    """Loads the weights of a folder and returns it as a run.
+
+    On a CPU those of linear layers are rounded once where every product of precision=bf16 would
+    round them again; a large model that writes texts holds them in bfloat16, and a note says so.
     """
     rounded = parts.config.precision == "bf16" and jax.default_backend() == "cpu"
     weights = runs.starting_params(parts, rounded=rounded)
@@ -135,7 +136,10 @@ def _with_head(
     tokenizer: Tokenizer,
     change: Callable[[Config], Config],
 ) -> runs.Run:
-    """A model of a class with a head. Raises ConfigError where it has not all of that head."""
+    """Opens a folder whose class has a head as a run of the task of that head.
+
+    Raises ConfigError where weights of the head are missing or cannot be taken.
+    """
     name, names = _task_of(source, kind), trained_heads.names_of(source.values)
     options = trained_heads.options_of(head, source.values, TASKS[name])
     numbers = SPECS[name].output == "numbers"
@@ -154,7 +158,10 @@ def _with_head(
 
 
 def _task_of(source: pretrained.PretrainedFolder, kind: str) -> str:
-    """The task of a head, as transformers tells them apart. Raises ConfigError."""
+    """Returns the task of a head, as transformers tells them apart by `problem_type`.
+
+    Raises ConfigError where `problem_type` is unknown.
+    """
     if kind != "text":
         return kind
     problem = source.values.get("problem_type") or (
@@ -172,7 +179,10 @@ def _task_of(source: pretrained.PretrainedFolder, kind: str) -> str:
 
 
 def state_of_head(name: str, names: Sequence[str], columns: Columns) -> dict[str, Any]:
-    """What a task would have learnt in training: its labels, in the order of the outputs."""
+    """Returns the state that a task would have learnt: labels, in the order of the outputs.
+
+    A head of numbers has `targets`, with mean 0 and deviation 1 each.
+    """
     output = SPECS[name].output
     if output == "numbers":
         targets = (
@@ -190,8 +200,10 @@ def state_of_head(name: str, names: Sequence[str], columns: Columns) -> dict[str
 def state(
     folder: Path, tokenizer: Tokenizer, variables: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What a task would have learnt in training: the template with its variables, and every token
-    that ends an answer.
+    """Returns the state that a task would have learnt in training: stop tokens and chat template.
+
+    The stop tokens are those of generation_config.json, eos, and those that end an answer of the
+    template. `variables` are handed to the template.
     """
     stop = [
         *generation_config.stop_ids(folder),
@@ -208,8 +220,9 @@ def state(
 
 
 def state_of_pairs(config: Config, folder: Path, tokenizer: Tokenizer) -> dict[str, Any]:
-    """As `state`, of an encoder-decoder model: it reads a text as it is. Raises ConfigError where
-    nothing says what its decoder starts from.
+    """Returns the state of a task of an encoder-decoder model, which reads a text as it is.
+
+    Raises ConfigError where nothing says what its decoder starts from.
     """
     found = Seq2Seq.fit(config, tokenizer, [], [])
     return found | {

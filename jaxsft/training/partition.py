@@ -26,11 +26,13 @@ NONE = NoAdapter()
 def partition(
     params: Tree, specs: Tree, freeze: Sequence[str], adapter: AdapterConfig = NONE
 ) -> tuple[Tree, Tree]:
-    """(trainable, frozen) by patterns of virtual paths; `layers/[01]/.*` freezes two layers of a
-    stack, `encoder/layers/0/.*` one of an encoder's.
+    """Splits parameters into (trainable, frozen) by patterns of virtual paths.
 
-    With an adapter, what nothing names is frozen but for the adapter and the head of the task. A
-    stack, and that of its adapter alike, is cut into segments of neighbouring layers that are
+    `layers/[01]/.*` freezes two layers of a stack, `encoder/layers/0/.*` one of an encoder's. With
+    an adapter, weights that neither `train.freeze` nor `adapter.train` names are frozen, but for
+    the adapter and the head of the task.
+
+    A stack, and that of its adapter alike, is cut into segments of neighbouring layers that are
     frozen alike: the forward pass scans one after the other, and the lower ones, if nothing below
     them is trained, have no backward pass. Works on arrays and on `WeightSpec` alike (`specs` may
     be `params`).
@@ -54,8 +56,10 @@ def partition(
 
 
 def frozen_mask(specs: Tree, freeze: Sequence[str], adapter: AdapterConfig) -> Tree:
-    """Returns 1 where a parameter is frozen, 0 where it is trained; `[n]` of a stack whose layers
-    differ."""
+    """Returns 1 where a parameter is frozen, 0 where it is trained, as a tree.
+
+    A stack whose layers differ has an array `[n]`.
+    """
     rules = [(p, 1.0) for p in freeze]
     if adapter.name == NoAdapter.name:
         return patterns.resolve(rules, specs, 0.0, option="train.freeze")
@@ -78,8 +82,9 @@ def frozen_mask(specs: Tree, freeze: Sequence[str], adapter: AdapterConfig) -> T
 
 
 def merge(a: Tree, b: Tree) -> Tree:
-    """The union of two trees with different leaves: what `partition` took apart, still cut into
-    segments.
+    """Merges two trees with different leaves, as `partition` returns them, into their union.
+
+    Stacks stay cut into segments.
     """
     out = dict(a)
     for key, value in b.items():
@@ -88,8 +93,9 @@ def merge(a: Tree, b: Tree) -> Tree:
 
 
 def join(params: Tree) -> Tree:
-    """Each stack as one again from its segments: the layout that a fresh model has. An adapter of
-    some layers stays as many segments as it is.
+    """Joins the segments of each stack into one: the layout that a fresh model has.
+
+    An adapter of some layers stays as many segments as it is.
     """
     out = {}
     for key, child in params.items():
@@ -104,7 +110,7 @@ def join(params: Tree) -> Tree:
 
 
 def _join(layers: Tree) -> Tree:
-    """Neighbouring segments of the same structure as one."""
+    """Concatenates neighbouring segments of the same structure along the layer axis."""
     out: list[tuple[int, list[Tree]]] = []
     end = -1
     for start in sorted(layers, key=int):
@@ -123,8 +129,9 @@ def _join(layers: Tree) -> Tree:
 
 
 def is_stack(key: str, child: Any) -> bool:
-    """Whether this part of a tree is `layers/<first layer>/...`: one of the model's, or one of each
-    of its halves.
+    """Returns whether a part of a tree is a stack of layers, `layers/<first layer>/...`.
+
+    A model has one, an encoder-decoder model one in each half.
     """
     return key == "layers" and isinstance(child, dict) and all(k.isdigit() for k in child)
 
@@ -132,8 +139,9 @@ def is_stack(key: str, child: Any) -> bool:
 def _find_edges(
     params: Tree, frozen: Tree, path: tuple[str, ...], edges: dict[tuple[str, ...], set[int]]
 ) -> None:
-    """Adds, for the path of each stack in the base, where runs of layers that are frozen alike
-    begin and end, in the base and in its adapter.
+    """Adds to `edges` where segments of layers that are frozen alike begin and end.
+
+    The key is the path of the stack in the base; edges of the base and of its adapter are united.
     """
     for key, child in params.items():
         if is_stack(key, child):
@@ -156,7 +164,7 @@ def _of_base(path: tuple[str, ...]) -> tuple[str, ...]:
 def _cut(
     params: Tree, frozen: Tree, path: tuple[str, ...], edges: dict[tuple[str, ...], set[int]]
 ) -> tuple[Tree, Tree]:
-    """Both trees with every stack cut into segments; what is frozen as one number a leaf."""
+    """Cuts every stack of both trees into segments; `frozen` then has one number a leaf."""
     cut_params, cut_frozen = {}, {}
     for key, child in params.items():
         if is_stack(key, child):

@@ -39,8 +39,9 @@ OF_VOCABULARY = ("tied", "head_bias", "logit_softcap")
 
 
 def like(config: Config, folder: Path, reader: Tokenizer) -> Config:
-    """The config with the architecture and the tokenizer of a folder. Raises ConfigError: an option
-    changes nothing there, or the tokenizer is of another model.
+    """Returns the config with the architecture and the tokenizer of a folder.
+
+    Raises ConfigError: an option changes nothing there, or the tokenizer is of another model.
     """
     source = pretrained.open_source(folder, config.model.part)
     config = with_head_of_class(config, source)
@@ -72,9 +73,10 @@ def like(config: Config, folder: Path, reader: Tokenizer) -> Config:
 
 
 def with_head_of_class(config: Config, source: pretrained.PretrainedFolder) -> Config:
-    """The config with the head of the folder's class where no option of a head was given: what is
-    trained can be exported, and a trained head or a pooler is taken. A folder of
-    sentence-transformers keeps the standard, a mean, for that is how its vectors were made.
+    """Returns the config with the head of the folder's class, where no option of a head was given.
+
+    So what is trained can be exported, and a trained head or a pooler is taken. A folder of
+    sentence-transformers keeps the default, a mean, for that is how its vectors were made.
     """
     task, kind = config.task, config.task.spec.head
     head = source.family.heads.get(kind)
@@ -98,8 +100,10 @@ def with_head_of_class(config: Config, source: pretrained.PretrainedFolder) -> C
 
 
 def with_head_of_family(config: Config) -> Config:
-    """The config of a model from nothing that reads in both directions, with the head of the family
-    that has all options of the model, where there is one and no option of a head was given.
+    """Returns the config of a model from scratch with the head that its family has in transformers.
+
+    Applies to models that read in both directions, where a family has all options of the model and
+    no option of a head was given; otherwise the config comes back unchanged.
     """
     task, kind = config.task, config.task.spec.head
     if (
@@ -126,9 +130,11 @@ def with_head_of_family(config: Config) -> Config:
 def _unless_given(
     config: Config, head: Head, own: Mapping[str, Any], name: str, always: bool = False
 ) -> Config:
-    """The config with these options of the task, where nobody gave them; if one was given that the
-    class does not compute with, they make no whole, and the task stays (but for `always`).
-    `Config.origins` says that they are those of the class `name`.
+    """Returns the config with these options of the task, where nobody gave them.
+
+    If an option was given that the class does not compute with, the others would not make that
+    class either, and the task stays as it is (but for `always`). `Config.origins` says that they
+    are those of the class `name`.
     """
     task, unasked = config.task, dict(config.unasked)
     standard = type(task)()
@@ -158,9 +164,10 @@ def _several(head: Head, key: str) -> tuple[Any, ...]:
 
 
 def _start(source: pretrained.PretrainedFolder) -> list[str] | None:
-    """The tokens that the decoder was trained to start from: that of config.json, and bos where the
-    tokenizer has another one, for a target is framed as a source is. None where config.json names
-    none. Raises ConfigError.
+    """Returns the tokens that the decoder was trained to start from; None where none are named.
+
+    They are the `decoder_start_token_id`, and bos where the tokenizer has another one, for a target
+    is framed as a source is. Raises ConfigError where the id is no special token.
     """
     first, tokenizer = source.values.get("decoder_start_token_id"), Tokenizer.load(source.folder)
     if first is None:
@@ -178,8 +185,9 @@ def _start(source: pretrained.PretrainedFolder) -> list[str] | None:
 
 
 def architecture(config: Config, source: pretrained.PretrainedFolder) -> ModelConfig:
-    """The model of a folder, as the task uses it: without an output over the vocabulary where the
-    task has none.
+    """Returns the model of a folder as the task uses it.
+
+    It has no output over the vocabulary where the task has none.
     """
     found, own = source.model(config.model.context), own_options(config)
     if config.task.spec.head == "mlm":
@@ -188,8 +196,10 @@ def architecture(config: Config, source: pretrained.PretrainedFolder) -> ModelCo
 
 
 def own_options(config: Config) -> dict[str, Any]:
-    """What a run does not take from its source: the options of the user, and those of an output
-    over the vocabulary where its task has none.
+    """Returns the options that a run does not take from its source.
+
+    They are those of the user (`USERS`), and the defaults of an output over the vocabulary where
+    the task has none.
     """
     own = {name: getattr(config.model, name) for name in USERS}
     if config.task.spec.head not in ("lm", "mlm"):
@@ -199,8 +209,9 @@ def own_options(config: Config) -> dict[str, Any]:
 
 
 def longer(asked: ModelConfig, found: ModelConfig) -> ModelConfig:
-    """A pretrained architecture with the rope scaling that is asked for, and its context. Raises
-    ConfigError where positions are not rotary.
+    """Returns a pretrained architecture with the RoPE scaling that is asked for, and its context.
+
+    Raises ConfigError where positions are not rotary.
     """
     if asked.rope_scaling.kind == "none" or asked.rope_scaling == found.rope_scaling:
         return found
@@ -215,8 +226,10 @@ def longer(asked: ModelConfig, found: ModelConfig) -> ModelConfig:
 
 
 def differs(a: ModelConfig, b: ModelConfig) -> tuple[str, Any, Any] | None:
-    """The first option, but for the rows of the vocabulary, that two models have not alike; lists
-    and tuples of the same numbers are alike.
+    """Returns (name, value in a, value in b) of the first option that differs.
+
+    Returns None where none does. The rows of the vocabulary are not compared; lists and tuples of
+    the same numbers are equal.
     """
     one, other = (json.loads(rundir.json_text(dataclasses.asdict(model))) for model in (a, b))
     return next(
@@ -230,7 +243,7 @@ def differs(a: ModelConfig, b: ModelConfig) -> tuple[str, Any, Any] | None:
 
 
 def folder_of(config: Config) -> Path | None:
-    """The folder that the weights come from, where `model.pretrained` names one in this layout."""
+    """Returns the folder that `model.pretrained` names; None where it is none in this layout."""
     if not config.model.pretrained:
         return None
     folder = remote.opened(str(hub.run_dir(config.model.pretrained)))
@@ -240,7 +253,7 @@ def folder_of(config: Config) -> Path | None:
 def starting(
     parts: Components, folder: Path, fresh: Mapping[str, Any], rounded: bool = False
 ) -> Params:
-    """Parameters on the mesh with the values of the files, tensor by tensor.
+    """Initialises parameters on the mesh and fills them from the files, tensor by tensor.
 
     Args:
       fresh: by path, whether its weight (or, of a stack, which layers) keeps its initial values.
@@ -277,8 +290,10 @@ def starting(
 def narrow(
     parts: Components, source: pretrained.PretrainedFolder, todo: pretrained.LoadPlan
 ) -> set[str]:
-    """The weights that lose nothing when they are held in bfloat16 under precision=bf16: those that
-    products round, and those over the vocabulary that lie in the files so.
+    """Returns the paths of weights that lose nothing when held in bfloat16 under precision=bf16.
+
+    They are those that products round anyway, and those over the vocabulary whose files hold
+    bfloat16.
     """
     vocabulary = {"embed/tokens/w"}
     if parts.config.task.spec.has_lm_head:
@@ -292,8 +307,9 @@ def narrow(
 
 
 def plan(parts: Components, source: pretrained.PretrainedFolder) -> pretrained.LoadPlan:
-    """What becomes of every tensor. A head that is to start anew has none. Raises ConfigError and
-    CheckpointError, as `pretrained.plan`.
+    """Returns the plan that says what becomes of every tensor; a head that starts anew takes none.
+
+    Raises ConfigError and CheckpointError, as `pretrained.plan`.
     """
     specs, wanted = flatten(parts.specs), asked(parts)
     if resets_head(parts):
@@ -302,7 +318,7 @@ def plan(parts: Components, source: pretrained.PretrainedFolder) -> pretrained.L
 
 
 def asked(parts: Components) -> trained_heads.Asked:
-    """Returns what the task wants of a trained head."""
+    """Returns what the task needs of a trained head: its kind, options and labels."""
     state = parts.task.state
     names = state.get("labels") or state.get("targets")
     return trained_heads.Asked(parts.config.task.spec.head, parts.config.task, names)
@@ -319,7 +335,10 @@ def resets_head(parts: Components) -> bool:
 
 
 def resets(config: Config) -> list[str]:
-    """The patterns of weights that keep their initial values."""
+    """Returns the patterns of weights that keep their initial values.
+
+    They are those of `train.init_fresh` and of `model.init=reset:PATTERN`.
+    """
     reset = (
         config.model.init.removeprefix("reset:") if config.model.init.startswith("reset:") else None
     )
@@ -327,8 +346,10 @@ def resets(config: Config) -> list[str]:
 
 
 def initial(parts: Components, wanted: set[str], bits: Collection[str] = ()) -> Flat:
-    """Initial values of these weights, as a fresh model has them, and zeros for the others, which
-    cost nothing to make; of `bits` as `halves` are held.
+    """Computes the initial values of the weights `wanted`, by path, and zeros for all others.
+
+    Zeros cost nothing to make, and are overwritten. Weights in `bits` are packed as `halves` are
+    held.
     """
     place = flatten(meshes.shardings(parts.specs, parts.mesh))
 
@@ -348,11 +369,11 @@ def initial(parts: Components, wanted: set[str], bits: Collection[str] = ()) -> 
 # --- what a run keeps
 # --------------------------------------------------------------------------------------------------
 def facts(parts: Components, other: Callable[[str], Path]) -> dict[str, Any] | None:
-    """What `pretrained.json` of a run says; None where nothing of it came from such a folder.
+    """Returns the facts that `pretrained.json` of a run holds.
 
-    Returns: config, generation (config.json and generation_config.json as they were), tensors
-    ({name: [dtype, shape]}), renamed (names there that
-      are old ones: {today's: theirs}), fresh, left and head (of `pretrained.Plan`).
+    Returns None where nothing came from a folder in this layout. The facts are: folder, config and
+    generation (config.json and generation_config.json as they were), tensors ({name: [dtype,
+    shape]}), and fresh, left and head (of `pretrained.LoadPlan`).
     """
     config = parts.config
     if (folder := folder_of(config)) is None:
@@ -379,8 +400,9 @@ def facts(parts: Components, other: Callable[[str], Path]) -> dict[str, Any] | N
 
 
 def config_of(config: Config, other: Callable[[str], Path]) -> dict[str, Any] | None:
-    """Of `facts` what is known before anything is read of the tensors; of a run that started from
-    another all that this one keeps.
+    """Returns the part of `facts` that is known before tensors are read.
+
+    That is config.json; for a run that started from another run, all that the other one keeps.
     """
     if (folder := folder_of(config)) is not None:
         return {"config": dict(pretrained.open_source(folder, config.model.part).values)}
@@ -390,7 +412,7 @@ def config_of(config: Config, other: Callable[[str], Path]) -> dict[str, Any] | 
 
 
 def told(found: Mapping[str, Any]) -> str:
-    """One line for the start of a run."""
+    """Formats the line that a run prints first: how many tensors it took, and which it did not."""
     some = lambda names: (
         ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
     )
@@ -403,8 +425,9 @@ def told(found: Mapping[str, Any]) -> str:
 
 
 def check_init(option: str, folder: Path) -> None:
-    """Raises ConfigError where `train.init_from` names such a folder: its architecture would not be
-    read.
+    """Raises ConfigError where `train.init_from` names a folder in the layout of Hugging Face.
+
+    Its architecture would not be read.
     """
     if pretrained.is_source(folder):
         raise ConfigError(

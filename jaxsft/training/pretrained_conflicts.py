@@ -27,11 +27,11 @@ INSTEAD = {  # what does have an effect
 
 
 def check(config: Config, users: tuple[str, ...], source: ModelConfig, started: Config) -> None:
-    """Raises ConfigError where an option of model or tokenizer was given that is neither that of
-    `source` nor that of the run.
+    """Raises ConfigError where an option that was given contradicts the pretrained model.
 
-    An option is given unless it has the value of a preset that nobody asked for (`Config.unasked`);
-    where nobody knows, unless it has its default.
+    An option of model or tokenizer must have the value of `source` or that of the run. It is given
+    unless it has the value of a preset that nobody asked for (`Config.unasked`); where nobody
+    knows, unless it has its default.
 
     Args:
       users: options of the model that stay the user's.

@@ -55,8 +55,9 @@ def exit_code(result: Result) -> int:
 
 @contextlib.contextmanager
 def opened(config: Config, asked: Config) -> Iterator[tuple[Recorder, Config]]:
-    """Makes the run directory of a config, or takes the one that is there, and holds its lock;
-    yields its recorder, and the config with the precision that the run began with where `asked`
+    """Makes or takes the run directory of a config, and holds its lock.
+
+    Yields its recorder, and the config with the precision that the run began with where `asked`
     leaves it open. What is refused before anything was written leaves no directory.
 
     Raises:
@@ -90,8 +91,9 @@ def opened(config: Config, asked: Config) -> Iterator[tuple[Recorder, Config]]:
 
 
 def _home(config: Config) -> str:
-    """Returns where the run directory lies, which is made if it is a local one. Raises ConfigError
-    where the store cannot be reached from here.
+    """Returns where the run directory lies; a local one is made.
+
+    Raises ConfigError where the store cannot be reached from here.
     """
     if config.run_dir is not None and remote.is_remote(config.run_dir):
         remote.path(config.run_dir)
@@ -122,19 +124,20 @@ class Recorder:
     # ----------------------------------------------------------------------------------------------
     @property
     def config(self) -> Config:
-        """The config of the trial."""
+        """Returns the config of the trial."""
         return self.trial.config
 
     @functools.cached_property
     def components(self) -> Components:
-        """Those of the session, with the config of the trial."""
+        """Returns the components of the session, with the config of the trial."""
         shared = self.session.components
         same = self.config is shared.config
         return shared if same else dataclasses.replace(shared, config=self.config)
 
     def open(self, session: Session, trial: Trial) -> Result | None:
-        """Compares the directory with a trial of a session; gives the result of a run that has
-        reached this very duration.
+        """Compares the directory with a trial of a session.
+
+        Returns the result of a run that has reached this very duration already, else None.
 
         Raises:
           ConfigError: data, tokenizer or template changed since the run was started.
@@ -196,8 +199,9 @@ class Recorder:
         return start
 
     def _write_start(self, facts: dict[str, Any] | None) -> None:
-        """Writes what the run is, before it starts, so that a crash leaves a directory that
-        explains itself. Without facts the run is complete.
+        """Writes what the run is, before it starts, so that a crash leaves a readable directory.
+
+        Without facts the run is complete.
         """
         hosts.sync("the run directory was read")
         if not hosts.first():
@@ -226,7 +230,7 @@ class Recorder:
         rundir.write_text(self.run_dir / seal.CONFIG, compose.to_yaml(config))
 
     def announce(self) -> None:
-        """Prints what will happen, and opens what is written while it does."""
+        """Prints the banner, and opens the files that are written during training."""
         session = self.session
         if hosts.first():
             told = banner.facts(session, self.start)

@@ -66,7 +66,7 @@ def open_run(
     via: Sequence[Path] = (),
     checkpoint: str | None = None,
 ) -> Run:
-    """A run's parts and weights, from its directory alone.
+    """Reads a run's parts and weights from its directory alone.
 
     Args:
       change: what a command's overrides make of the run's config.
@@ -117,7 +117,7 @@ def open_run(
 
 
 def _with_own_files(config: Config, folder: Path) -> Config:
-    """The config, with the names of the classes as the run keeps them: their file may be gone."""
+    """Returns the config with `label_names` of the run's copy: the original may be gone."""
     if not (folder / LABEL_NAMES).is_file():
         return config
     columns = dataclasses.replace(config.data.columns, label_names=str(folder / LABEL_NAMES))
@@ -138,7 +138,7 @@ def _read(
 
 
 def _asked(checkpoints: Checkpoints, asked: str) -> int:
-    """The step that `checkpoint=` names. Raises CheckpointError where it is not there."""
+    """Returns the step that `checkpoint=` names. Raises CheckpointError where it does not exist."""
     steps = checkpoints.steps()
     step = (
         steps[-1]
@@ -170,8 +170,10 @@ def _shapes(specs: Any, mesh: jax.sharding.Mesh) -> Any:
 def frozen_weights(
     parts: Components, meta: dict, checkpoints: Checkpoints, step: int, via: Sequence[Path] = ()
 ) -> Params:
-    """The weights that were not trained: from the checkpoint where it includes them, else made
-    again as they were made, and verified.
+    """Returns the weights that were not trained, verified.
+
+    They come from the checkpoint where it includes them, else are made again as they were made:
+    from the seed, the other run or the folder.
 
     Raises:
       CheckpointError: they are not those that the run was trained with.
@@ -202,14 +204,15 @@ def frozen_weights(
 
 
 def fixed(frozen: Params) -> Params:
-    """What an adapter has made from the base and does not train: small, and in every checkpoint, as
-    another machine may round it otherwise.
+    """Returns the weights that an adapter made from the base and does not train; {} for none.
+
+    They are small, and in every checkpoint, as another machine may round them otherwise.
     """
     return {adapters.NAME: frozen[adapters.NAME]} if frozen.get(adapters.NAME) else {}
 
 
 def with_fixed(frozen: Params, meta: dict, checkpoints: Checkpoints, step: int) -> Params:
-    """The frozen weights with what the checkpoint has of `fixed`."""
+    """Returns the frozen weights with those of `fixed` replaced by what the checkpoint holds."""
     own = fixed(frozen)
     if not own or not meta["leaves"]["base"]:
         return frozen
@@ -225,10 +228,10 @@ def with_fixed(frozen: Params, meta: dict, checkpoints: Checkpoints, step: int) 
 
 
 def starting_params(parts: Components, via: Sequence[Path] = (), rounded: bool = False) -> Params:
-    """Fresh weights, or those of `train.init_from` / `model.pretrained`: all of them, strictly, but
-    for `train.init_fresh` and `model.init=reset`.
+    """Returns fresh weights, or those of `train.init_from` or `model.pretrained`.
 
-    An adapter of the other run goes on where this one has the same; otherwise it is merged into the
+    All weights are taken, strictly, but for those of `train.init_fresh` and `model.init=reset`. An
+    adapter of the other run goes on where this one has the same; otherwise it is merged into the
     weights that this one starts from, and an adapter of this run starts anew from them.
 
     Args:
@@ -258,8 +261,10 @@ def starting_params(parts: Components, via: Sequence[Path] = (), rounded: bool =
 
 
 def _from_folder(parts: Components, folder: Path, rounded: bool) -> Params:
-    """Weights from a folder in the layout of Hugging Face, with the rows of added tokens and the
-    changes of `models/surgery.py`. Raises ConfigError and CheckpointError.
+    """Reads weights from a folder in the layout of Hugging Face.
+
+    Adds the rows of added tokens and makes the changes of `models/surgery.py`. Raises ConfigError
+    and CheckpointError.
     """
     config, specs, given = parts.config, flatten(parts.specs), hf.resets(parts.config)
     theirs = tokenizer_at(config.model.pretrained)
@@ -276,8 +281,9 @@ def _from_folder(parts: Components, folder: Path, rounded: bool) -> Params:
 
 
 def _from_run(parts: Components, option: str, source: str, via: Sequence[Path]) -> Params:
-    """Weights of another run, of which `option` names the directory. Raises ConfigError and
-    CheckpointError.
+    """Reads the weights of another run, whose directory `option` names.
+
+    Raises ConfigError and CheckpointError.
     """
     config, specs = parts.config, flatten(parts.specs)
     params = parts.init_params()
@@ -323,7 +329,10 @@ def _from_run(parts: Components, option: str, source: str, via: Sequence[Path]) 
 
 
 def started(parts: Components, params: Params) -> Params:
-    """With what the adapter takes from the base."""
+    """Returns the parameters with the adapter's initial values, some of which depend on the base.
+
+    Takes the adapter of `adapter.start_from` where it is set.
+    """
     if adapters.NAME not in params:
         return params
     start = functools.partial(adapters.start, parts.config.adapter)
@@ -340,8 +349,9 @@ def started(parts: Components, params: Params) -> Params:
 
 
 def _from_peft(parts: Components, params: Params) -> Params:
-    """With the adapter of `adapter.start_from`. Raises ConfigError or CheckpointError where it is
-    not one of this model.
+    """Returns the parameters with the adapter of `adapter.start_from`.
+
+    Raises ConfigError or CheckpointError where it is not one of this model.
     """
     config, flat, specs = parts.config, flatten(params), flatten(parts.specs)
     folder = hf.folder_of(config)
@@ -379,7 +389,7 @@ def _from_peft(parts: Components, params: Params) -> Params:
 
 
 def _same_adapter(a: AdapterConfig, b: AdapterConfig) -> bool:
-    """Whether their weights mean the same."""
+    """Returns whether two adapters are alike in all that changes what their weights mean."""
     other = ("train", "dropout", "lr_ratio", "start_from")  # what only training reads
     plain = lambda c: {
         k: tuple(v) if isinstance(v, list | tuple) else v
@@ -394,7 +404,7 @@ def _placed(parts: Components, params: Params) -> Params:
 
 
 def source_parts(parts: Components) -> Components:
-    """The parts of what `model.pretrained` names, before anything was added or changed."""
+    """Builds the parts of the model that `model.pretrained` names, before any change to it."""
     config = parts.config
     plain = dataclasses.replace(
         config,
@@ -412,14 +422,19 @@ def source_parts(parts: Components) -> Components:
 
 
 def _part(parts: Components, tree: Params, base: Components) -> Params:
-    """Of a tree of the weights of `base` the half that `parts` has of it (`model.part`)."""
+    """Returns the half of a tree of `base` that `parts` uses (`model.part`).
+
+    A model without halves is returned whole.
+    """
     both = base.config.model.decoder_layers and parts.config.model.part == "encoder"
     return encoder_decoder.half(tree, "encoder") if both else tree
 
 
 def _changed(parts: Components, stored: Params, base: Components) -> Params:
-    """Weights of the model of `base` for that of `parts`: a half of it, with added tokens, and of
-    another structure.
+    """Converts weights of the model of `base` for that of `parts`.
+
+    Takes the half that is used, resizes the model as the options say, and adds rows for added
+    tokens.
     """
     m, stored = parts.config.model, _part(parts, stored, base)
     if m.pretrained and surgery.asked(m):
@@ -436,7 +451,7 @@ def _changed(parts: Components, stored: Params, base: Components) -> Params:
 
 
 def _same_tokenizer(theirs: Tokenizer, parts: Components, what: str) -> None:
-    """It may have further tokens (`tokenizer.added`). Raises ConfigError."""
+    """Raises ConfigError where a tokenizer differs by more than `tokenizer.added`."""
     if theirs.digest != parts.tokenizer.digest and not vocab_rows.extends(parts.tokenizer, theirs):
         source = what.partition("=")[2]
         raise ConfigError(
@@ -446,8 +461,9 @@ def _same_tokenizer(theirs: Tokenizer, parts: Components, what: str) -> None:
 
 
 def _same_labels(theirs: Components, parts: Components, fresh: set[str], what: str) -> None:
-    """Of as many outputs each must still mean what it meant, where they are taken. Raises
-    ConfigError.
+    """Raises ConfigError where an output of a head that is taken has another label here.
+
+    Heads with another number of outputs are left to the check of shapes.
     """
     for name in ("labels", "intents", "targets", "upos"):
         before, now = (list(p.task.state.get(name) or []) for p in (theirs, parts))
@@ -471,8 +487,10 @@ def _same_labels(theirs: Components, parts: Components, fresh: set[str], what: s
 
 
 def _fresh(given: Sequence[str], here: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:
-    """Which weights, or layers of a stack (`[L]`), match `train.init_fresh`, of this model and of
-    the other run. Raises ConfigError.
+    """Returns which weights, or layers of a stack (`[L]`), match the patterns `given`, by path.
+
+    `here` and `there` are the specs of this model and of the other run. Raises ConfigError where a
+    pattern matches no weight.
     """
     out, unused = {}, set(given)
     for name, spec in (there | here).items():

@@ -73,12 +73,12 @@ class Session:
 
     @property
     def mesh(self) -> jax.sharding.Mesh:
-        """The devices that all trials use."""
+        """Returns the mesh of devices that all trials use."""
         return self.components.mesh
 
     @property
     def total(self) -> int:
-        """The steps of the whole training."""
+        """Returns the number of steps of the whole training; 0 where it is not known."""
         return self.clock.total or 0
 
     def ends_at(self, step: int) -> bool:
@@ -90,8 +90,10 @@ class Session:
         return step % self.every[what] == 0
 
     def check_same(self) -> None:
-        """Compares what all processes must have alike, or their batches would differ, or one would
-        wait for a step that another does not have. Raises ConfigError.
+        """Compares what all processes must have alike. Raises ConfigError.
+
+        Otherwise their batches would differ, or one would wait for a step that another does not
+        have.
         """
         hosts.check_same(
             {
@@ -104,8 +106,9 @@ class Session:
         )
 
     def _answers(self) -> dict[str, tuple[int, int]]:
-        """Returns, for each split for which answers are generated, how many tokens they may have,
-        and how many references need more. Raises ConfigError.
+        """Returns (tokens an answer may have, references that need more) of each split.
+
+        It has the splits for which answers are generated. Raises ConfigError.
         """
         if not self.task.generates or self.config.evaluation.generate == "never":
             return {}
@@ -153,9 +156,7 @@ class Session:
         return trial
 
     def cache_backbone(self) -> None:
-        """Replaces the texts of all batches by what a cached backbone gives of them
-        (`train.backbone`).
-        """
+        """Replaces the texts of all batches by outputs of a cached backbone (`train.backbone`)."""
         splits = list(self.batches.values())
         self.cached = backbone.attach(self.components, self._starting, splits)
         self._starting = None
@@ -179,8 +180,9 @@ class Session:
     # --- programs
     # ----------------------------------------------------------------------------------------------
     def compile(self, trial: Trial) -> None:
-        """Compiles the step, once before the first batch, so that another shape is an error and not
-        a recompilation.
+        """Compiles the step before the first batch.
+
+        So a batch of another shape is an error and not a second compilation.
         """
         doing("compiling the training step")
         step = jax.jit(
@@ -236,8 +238,9 @@ class Session:
 
 
 def _check_shared(shared: Config, own: Config) -> None:
-    """Raises ConfigError where a trial differs from its session in more than traced values, the
-    initial weights and what only its host reads.
+    """Raises ConfigError where a trial differs from its session in what trials must share.
+
+    It may differ in traced values, the initial weights and what only its host reads.
     """
     theirs, ours = (compose.flat(compose.to_dict(config)) for config in (shared, own))
     options = {name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name)}
@@ -261,8 +264,9 @@ def doing(what: str) -> None:
 
 
 def _clock(config: Config, train: pipeline.Batches) -> durations.Clock:
-    """Returns the clock of a training. Raises ConfigError where a source of a mixture is used up
-    before its end.
+    """Returns the clock of a training, with its number of steps.
+
+    Raises ConfigError where a source of a mixture is used up before the end.
     """
     clock = durations.Clock(len(train), train.examples)
     total = durations.steps(config.train.duration, clock, "train.duration")
@@ -278,8 +282,9 @@ def _clock(config: Config, train: pipeline.Batches) -> durations.Clock:
 def _encode(
     parts: components.Components, records: Mapping[str, Records]
 ) -> tuple[dict[str, pipeline.Batches], dict[str, Any]]:
-    """Returns the batches of each split, and its entry of the ledger; evaluation shares the shape
-    of training, unless its rows are longer.
+    """Encodes the records of each split: (its batches, its entry of the ledger), each by name.
+
+    Evaluation shares the shape of training, unless its rows are longer.
     """
     kind = type(parts.task)
     leaks, lacks = splits.in_training_too(records, kind), splits.lacking(records, kind)

@@ -32,8 +32,10 @@ from jaxsft.training import pretrained_conflicts
 
 
 def resolve(config: Config) -> Config:
-    """The config that runs (`config/resolve.py`), with the architecture and tokenizer of
-    `model.pretrained`, and the splits of a prepared set. Raises ConfigError.
+    """Returns the config that runs, with what data, pretrained model and machine decide.
+
+    Architecture and tokenizer are those of `model.pretrained`, splits those of a prepared set; the
+    rest is decided in `config/resolve.py`. Raises ConfigError.
     """
     config, brought = with_template_tokens(config)
     if config.model.pretrained:
@@ -51,8 +53,9 @@ def resolve(config: Config) -> Config:
 
 
 def with_template_tokens(config: Config) -> tuple[Config, bool]:
-    """The config with the special tokens that the named chat template writes and the tokenizer
-    lacks as `tokenizer.added`; and whether there are.
+    """Adds the special tokens that the named chat template writes and the tokenizer lacks.
+
+    Returns the config with them in `tokenizer.added`, and whether there were any.
     """
     name = config.task.template if config.task.spec.conversations else "auto"
     if not named_templates.lacking(name, ()):
@@ -74,8 +77,9 @@ def with_template_tokens(config: Config) -> tuple[Config, bool]:
 
 
 def _with_trained_rows(config: Config) -> Config:
-    """The config whose adapter trains the rows of added tokens too, and no others: a token without
-    a meaning would stay one.
+    """Returns the config whose adapter trains the rows of added tokens too, and no other rows.
+
+    Without this a token that was added would keep a vector without a meaning.
     """
     rows = ["embed/tokens/.*", *([] if config.model.tied else ["head/.*"])]
     # a tuple: a model with an adapter is hashed
@@ -90,9 +94,10 @@ def _with_trained_rows(config: Config) -> Config:
 
 
 def like_pretrained(config: Config) -> Config:
-    """The architecture, changed as `models/surgery.py` says, and the tokenizer of what
-    `model.pretrained` names; `hf.USERS` stay the user's. Raises ConfigError where others were given
-    (`asked.check`).
+    """Returns the config with architecture and tokenizer of what `model.pretrained` names.
+
+    The architecture is changed as `models/surgery.py` says; the options `hf.USERS` stay the user's.
+    Raises ConfigError where others were given (`pretrained_conflicts.check`).
     """
     plain, source = of_source(config)
     found = dataclasses.replace(plain, model=surgery.resized(plain.model))
@@ -103,8 +108,7 @@ def like_pretrained(config: Config) -> Config:
 
 
 def _trained_with(config: Config) -> Source:
-    """Returns the kind and width of the started model, and how `model.pretrained` was
-    regularised."""
+    """Returns kind and width of the pretrained model, and how it was regularised."""
     m = config.model
     kind = "encoder-decoder" if m.decoder_layers else "decoder" if m.causal else "encoder"
     if (folder := hf.folder_of(config)) is not None:
@@ -115,8 +119,9 @@ def _trained_with(config: Config) -> Source:
 
 
 def of_source(config: Config) -> tuple[Config, ModelConfig]:
-    """The config with the architecture as it is used, and with the tokenizer, of what
-    `model.pretrained` names; and that architecture as it is.
+    """Returns (config with architecture and tokenizer of `model.pretrained`, that architecture).
+
+    The config has the architecture as the task uses it, the second value the one that is stored.
     """
     source = config.model.pretrained
     if (folder := hf.folder_of(config)) is not None:
@@ -143,9 +148,7 @@ def of_source(config: Config) -> tuple[Config, ModelConfig]:
 
 
 def check_columns(config: Config) -> None:
-    """Raises ConfigError where an option of data.columns is given that the parser of the task's
-    records never reads.
-    """
+    """Raises ConfigError for an option of data.columns that the task's records never read."""
     read = typed.columns_read(config.task.spec.records)
     unread = [name for name in prepared.told(config.data.columns) if name not in read]
     if unread:
@@ -156,8 +159,10 @@ def check_columns(config: Config) -> None:
 
 
 def of_prepared(config: Config, read: Sequence[str] | None = None) -> Config:
-    """`data.path` of a prepared set stands for its splits; columns that are not given are those of
-    the preparation, of which the task must `read` them.
+    """Returns the config with the splits of a prepared set in place of its `data.path`.
+
+    Columns that are not given are those of the preparation, of which only those in `read` are taken
+    (None: all). Raises ConfigError where splits are given too.
     """
     d = config.data
     if not d.path or (found := prepared.manifest(d.path)) is None:

@@ -78,8 +78,10 @@ class Program:
 
     @functools.cached_property
     def unfreeze_order(self) -> Any:
-        """When each trainable parameter is unfrozen, in units of `train.unfreeze_every`: heads at
-        0, the top layer at 1, the embedding last. [n] of a stack.
+        """Returns when each trainable parameter is unfrozen, in units of `train.unfreeze_every`.
+
+        Heads are at 0, the top layer at 1, the embedding last; a stack has one for each layer,
+        `[n]`.
         """
         layers = self.config.model.layers
 
@@ -95,8 +97,10 @@ class Program:
         return jax.tree_util.tree_map_with_path(of_leaf, self.specs)
 
     def _unfrozen_mask(self, step: Array, hyper: Hyper) -> Any:
-        """Which parameters are trained in this step, as flags against their first axis; None: all
-        of them always (Howard and Ruder 2018, arXiv:1801.06146, section 3.3).
+        """Returns flags of the parameters that are trained in this step; None for all of them.
+
+        A flag broadcasts against its weight along the first axis (Howard and Ruder 2018,
+        arXiv:1801.06146, section 3.3).
         """
         if "unfreeze_every" not in hyper:
             return None
@@ -109,7 +113,7 @@ class Program:
 
     @functools.cached_property
     def row_masks(self) -> Any:
-        """Of `model.train_rows=added`, else None."""
+        """Returns which rows are trained under `model.train_rows=added`, as masks; else None."""
         return (
             vocab_rows.trained(self.specs, self.task.tokenizer)
             if self.config.model.train_rows == "added"
@@ -124,7 +128,7 @@ class Program:
         return State(jnp.int32(0), jnp.int32(0), fresh(trainable), fresh(opt), fresh(ema))
 
     def weights(self, state: State) -> Params:
-        """What evaluation uses: the moving average where there is one."""
+        """Returns the weights that evaluation uses: the moving average where there is one."""
         return state.trainable if state.ema is None else state.ema
 
     # --- one step
@@ -132,8 +136,11 @@ class Program:
     def step(
         self, state: State, frozen: Params, batch: Batch, hyper: Hyper
     ) -> tuple[State, StepMetrics]:
-        """Gradient of `sum_k lambda_k S_k / W_k`, divided once by the weights of the whole batch,
-        then one update.
+        """Computes the gradient of `sum_k lambda_k S_k / W_k` over the batch and updates once.
+
+        `S_k` is the sum of loss term k over the batch, `W_k` its weights, by which it is divided
+        once, however the batch is cut. A step without targets or with a gradient that is not finite
+        changes nothing but its counters.
         """
         totals = self.task.totals(batch)
         grads, terms, states = self._gradient(state, frozen, batch, hyper, totals)
@@ -183,7 +190,7 @@ class Program:
     def _gradient(
         self, state: State, frozen: Params, batch: Batch, hyper: Hyper, totals: dict[str, Array]
     ):
-        """Gradient, term sums and metric states, summed over micro-batches."""
+        """Computes gradient, sums of loss terms and metric states, summed over micro-batches."""
         rows, expert_counts = batch.tokens.shape[0], None
         dropout = self._dropout(state.step, rows, hyper)
 
@@ -230,9 +237,7 @@ class Program:
     def _output(
         self, params: Params, batch: Batch, hyper: Hyper, dropout: Dropout | None, *, columns: bool
     ) -> Output:
-        """What the task makes of a batch, and what the routers of the model's experts did with its
-        tokens.
-        """
+        """Returns the task's output for a batch, with the experts' router counts in its states."""
         if not self.config.model.experts or batch.backbone is not None:
             return self.task.loss(self.model, params, batch, hyper, dropout, columns=columns)
         model = dataclasses.replace(self.model, routed=[])
@@ -244,8 +249,9 @@ class Program:
     def _router_losses(
         self, states: Mapping[str, Any], expert_counts: Array | None, batch: Batch, hyper: Hyper
     ) -> Array | float:
-        """The part of a micro-batch in the losses of the routers. As penalties, they are not in the
-        loss that is reported.
+        """Returns what a micro-batch adds to the losses of the routers.
+
+        As penalties, they are not in the loss that is reported.
 
         Args:
           expert_counts: how often each expert is chosen in the whole batch, `[L, E]`; None: the
@@ -265,7 +271,10 @@ class Program:
         return value
 
     def _dropout(self, step: Array, rows: int, hyper: Hyper) -> Dropout | None:
-        """One dropout key per row, from (seed, step, row): the same however the batch is cut."""
+        """Returns one dropout key for each row, from (seed, step, row); None without dropout.
+
+        The keys are the same however the batch is cut.
+        """
         if "dropout" not in hyper:
             return None
         key = jax.random.fold_in(jax.random.key(hyper["dropout_seed"], impl="threefry2x32"), step)
@@ -285,20 +294,18 @@ class Program:
     def evaluate(
         self, trainable: Params, frozen: Params, batch: Batch, hyper: Hyper
     ) -> tuple[Any, dict[str, Array]]:
-        """(terms, totals, states) and columns of a batch, without dropout: the same loss as the
-        step's.
-        """
+        """Returns ((terms, totals, states), columns): the step's loss, without dropout."""
         out = self._output(partition.merge(trainable, frozen), batch, hyper, None, columns=True)
         return (out.terms, self.task.totals(batch), out.states), out.columns
 
 
 def _safe(weight: Array) -> Array:
-    """No division by zero where nothing is trained; the step is then skipped and counted."""
+    """Returns the weight, or 1 where it is 0, so that a step without targets divides by no zero."""
     return jnp.where(weight > 0, weight, 1)
 
 
 def _layer_of(path: str) -> int | None:
-    """The number of the layer that a virtual path names."""
+    """Returns the number of the layer that a virtual path names; None where it names none."""
     found = re.search(rf"(?:^|/){LAYERS}/(\d+)/", path)
     return int(found[1]) if found else None
 
@@ -308,9 +315,7 @@ def _first(tree: Any) -> Any:
 
 
 def check_unfreezing(program: Program, hyper: Hyper, total: int) -> None:
-    """Raises ConfigError where the run ends before everything is trained: what waits for ever is
-    better frozen by name.
-    """
+    """Raises ConfigError where the run ends before everything is unfrozen."""
     last = max(int(np.max(place)) for place in jax.tree.leaves(program.unfreeze_order))
     if "unfreeze_every" in hyper and (at := last * int(hyper["unfreeze_every"])) >= total:
         raise ConfigError(
@@ -323,7 +328,7 @@ def check_unfreezing(program: Program, hyper: Hyper, total: int) -> None:
 def objective_value(
     terms: Mapping[str, Any], totals: Mapping[str, Any], weights: Mapping[str, Any]
 ) -> float:
-    """`sum_k lambda_k S_k / W_k` of merged sums, on the host; NaN where there is nothing."""
+    """Computes `sum_k lambda_k S_k / W_k` of merged sums, on the host; NaN where a `W_k` is 0."""
     return float(
         sum(
             float(weights[k])

@@ -25,7 +25,7 @@ class TensorBoard:
     """
 
     def __init__(self, directory: str | Path, purge_step: int | None = None):
-        """Start a new event file in `directory`; an older one is never written over.
+        """Starts a new event file in `directory`; an older one is never written over.
 
         Args:
             directory: the run's `tensorboard/`, made if missing.
@@ -54,8 +54,9 @@ class TensorBoard:
             self._write(self._event(wall_time=time.time(), step=purge_step, session_log=restart))
 
     def scalars(self, step: int, values: Mapping[str, Any]) -> None:
-        """Add numbers by name at `step`, NaN and infinities too; they reach the disk within about
-        ten seconds.
+        """Adds numbers by name at `step`, NaN and infinities too.
+
+        They reach the disk within about ten seconds.
 
         Raises:
             DataError: a value is no number (see `rundir.number`).
@@ -70,7 +71,7 @@ class TensorBoard:
         self._write(self._event(wall_time=time.time(), step=step, summary=summary))
 
     def close(self) -> None:
-        """Write what is buffered and close the file; a second call does nothing."""
+        """Writes what is buffered and closes the file; a second call does nothing."""
         writer, self._writer = self._writer, None
         if writer is None:
             return

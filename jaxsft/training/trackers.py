@@ -35,10 +35,10 @@ class Tracker(Protocol):
         """Begins a run, or goes on with the one of this id. Returns: its id."""
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Numbers by name at a step; a resumed run may give a step again."""
+        """Writes numbers by name at a step; a resumed run may give a step again."""
 
     def finish(self, numbers: Mapping[str, float], ok: bool) -> None:
-        """The numbers of `result.json`; `ok` False: the run was stopped or failed."""
+        """Writes the numbers of `result.json`; `ok` False: the run was stopped or failed."""
 
 
 class Trackers:
@@ -85,7 +85,10 @@ class Trackers:
             return None
 
     def _note(self, name: str, **facts: str | None) -> None:
-        """None takes a fact away."""
+        """Notes facts of a tracker in the manifest, such as its id of the run.
+
+        Removes those that are None.
+        """
         content = rundir.read_json(self._manifest)
         known = content.setdefault("trackers", {}).get(name, {}) | facts
         content["trackers"][name] = {
@@ -235,8 +238,9 @@ class Trackio:
 
 @contextlib.contextmanager
 def _warnings_raised(source: str) -> Iterator[None]:
-    """Turns warnings that name `source` into an error: Trackio tells of its failures in no other
-    way. The others are shown.
+    """Raises warnings that name `source` as RuntimeError when the block ends; shows the others.
+
+    Trackio tells of its failures in no other way.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

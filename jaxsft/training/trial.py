@@ -48,7 +48,7 @@ class Trial:
 
     @property
     def step(self) -> int:
-        """The number of steps taken; waits for the device."""
+        """Returns the number of steps taken; waits for the device."""
         return int(self.state.step)
 
     # --- what a step reports
@@ -77,8 +77,9 @@ class Trial:
         self.window = states.merge(self.window, states.widen(sums))
 
     def summary(self, metrics: StepMetrics) -> dict[str, Any]:
-        """Returns the numbers of a log line: of the window, which begins anew, and of its last
-        step.
+        """Returns the numbers of a log line, and begins a new window.
+
+        Loss and metrics are those of the window, rate and norm those of its last step.
         """
         terms, totals, merged = self.window
         values = {"loss": objective_value(terms, totals, self.hyper["terms"])}
@@ -95,8 +96,9 @@ class Trial:
         return values
 
     def _group_rates(self, rate: float) -> dict[str, float]:
-        """Returns the rate of each group by its pattern, of whose signs only words are left:
-        trackers take no others.
+        """Returns the learning rate of each group, by a name that trackers accept.
+
+        The name is made of the letters and digits of the group's pattern.
         """
         return {
             f"learning_rate_{'_'.join(re.findall(r'[A-Za-z0-9]+', g.pattern))}": rate * g.factor
@@ -106,8 +108,9 @@ class Trial:
     # --- what an evaluation says
     # ----------------------------------------------------------------------------------------------
     def judge(self, step: int, value: float, sign: int) -> None:
-        """Notes the value of `evaluation.metric` at a step; `sign` is -1 where less is better. A
-        value that is not finite is no improvement.
+        """Notes the value of `evaluation.metric` at a step; `sign` is -1 where less is better.
+
+        A value that is not finite is no improvement.
         """
         if math.isfinite(value) and (
             self.best["value"] is None or sign * value > sign * self.best["value"]
@@ -118,14 +121,14 @@ class Trial:
 
     @property
     def out_of_patience(self) -> bool:
-        """Whether as many evaluations as `evaluation.patience` brought no improvement."""
+        """Returns whether as many evaluations as `evaluation.patience` brought no improvement."""
         patience = self.config.evaluation.patience
         return patience is not None and self.impatience >= patience
 
     # --- what a checkpoint keeps beside the state
     # ----------------------------------------------------------------------------------------------
     def meta(self) -> dict[str, Any]:
-        """Returns what the host knows, as plain JSON."""
+        """Returns what a checkpoint keeps beside the state, as plain JSON."""
         return {
             "best": self.best,
             "impatience": self.impatience,
@@ -135,8 +138,9 @@ class Trial:
         }
 
     def restore(self, state: State, meta: rundir.Stored, empty_window: Any) -> None:
-        """Takes the state and the `meta` of a checkpoint; `empty_window` has the structure of a
-        window.
+        """Restores state and meta of a checkpoint.
+
+        `empty_window` has the structure of a window of metrics.
         """
         self.state = state
         self.best, self.impatience = meta["best"], meta["impatience"]

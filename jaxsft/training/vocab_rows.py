@@ -18,8 +18,9 @@ VOCAB = "vocab"  # the logical axis
 
 
 def with_vectors(params: Any, found: vectors.VectorRows) -> Any:
-    """The parameters with the rows of the embedding that have a vector; the others stay as they
-    are. Raises ConfigError where the sizes differ.
+    """Replaces the rows of the embedding that have a vector; the others stay as they are.
+
+    Raises ConfigError where the sizes differ.
     """
     table = params["embed"]["tokens"]["w"]
     if found.vectors.shape[1] != table.shape[1]:
@@ -36,14 +37,15 @@ def with_vectors(params: Any, found: vectors.VectorRows) -> Any:
 
 
 def extends(tokenizer: Tokenizer, other: Tokenizer) -> bool:
-    """Whether a tokenizer is another one with further tokens."""
+    """Returns whether a tokenizer is `other` with further tokens."""
     return tokenizer.extends is not None and tokenizer.extends["digest"] == other.digest
 
 
 def grown(stored: dict[str, Any], specs: dict[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
-    """Weights of a model without the added tokens, for one with them: each new row is the mean of
-    the rows that were there (Hewitt, 2021, "Initializing new word embeddings for pretrained
-    language models").
+    """Adds rows for added tokens to weights: each new row is the mean of the rows that were there.
+
+    The mean is that of Hewitt (2021), "Initializing new word embeddings for pretrained language
+    models".
 
     Args:
       stored: weights by path.
@@ -64,8 +66,10 @@ def grown(stored: dict[str, Any], specs: dict[str, Any], tokenizer: Tokenizer) -
 
 
 def _grow(w: Any, axis: int, old: int, new: int, rows: int) -> Any:
-    """Rows `[old, new)` are new; what lies behind them are rows without a token, as there may be at
-    the end of a table.
+    """Fills rows `[old, new)` along `axis` with the mean of the first `old`, `rows` rows in all.
+
+    What lies behind them are rows without a token, as there may be at the end of a table; they are
+    kept.
     """
     take = lambda start, stop: jax.lax.slice_in_dim(w, start, stop, axis=axis)
     mean = (
@@ -84,8 +88,9 @@ def _grow(w: Any, axis: int, old: int, new: int, rows: int) -> Any:
 
 
 def trained(specs: Any, tokenizer: Tokenizer) -> Any:
-    """Of each weight which rows are trained under `model.train_rows=added`: bool, broadcastable, or
-    True where the weight has no such rows.
+    """Returns which rows of each weight are trained under `model.train_rows=added`.
+
+    They are bool arrays that broadcast against the weight, or True where it has no such rows.
     """
     first = tokenizer.extends["rows"]
 
@@ -101,5 +106,5 @@ def trained(specs: Any, tokenizer: Tokenizer) -> Any:
 
 
 def only(masks: Any, tree: Any) -> Any:
-    """The tree with zeros where the masks are false."""
+    """Returns the tree with zeros where the masks are false."""
     return jax.tree.map(lambda m, x: jnp.where(m, x, jnp.zeros_like(x)), masks, tree)

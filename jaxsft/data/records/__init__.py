@@ -86,14 +86,17 @@ class Kind:
     settle: settled.Settle = settled.neither
 
     def text_key(self, record: Any) -> str:
-        """Returns what two rows that say the same share: what the model is given, in NFC, without
-        regard to case and white space.
+        """Returns a text that is equal for two rows with the same input.
+
+        It is made of `compared`, by default of what the model is given, in NFC, without regard to
+        case and white space.
         """
         return split_rule.text_key((self.compared or self.given)(record))
 
     def classes(self, record: Any) -> list[tuple[str, str]]:
-        """Returns every label that must be known to learn or score a record, `("label", name)`; of
-        a text beside its words `("text", name)`.
+        """Returns every label that must be known to learn or score a record, as `("label", name)`.
+
+        The label of a text beside labels of its words is `("text", name)`.
         """
         found = [("label", name) for name in self.labels(record)]
         beside = self.stratum(record)
@@ -113,8 +116,9 @@ def _one_or_two(record: Any) -> list[str]:
 
 
 def _other_column(row: Row, columns: Any) -> Any:
-    """Without data.columns.label: `label`, or the only column beside the text. Raises DataError
-    where there are several.
+    """Returns the columns with the one of the label: `label`, or the only column beside the text.
+
+    Applies where `data.columns.label` is not given. Raises DataError where there are several.
     """
     if columns.label:
         return columns
@@ -137,8 +141,10 @@ def _other_column(row: Row, columns: Any) -> Any:
 
 
 def _asked(record: Chat) -> list[str]:
-    """The turns before the last one, with the calls in them, and the tools; of a conversation of
-    one turn that turn.
+    """Returns the texts that ask for the last answer of a conversation.
+
+    They are the turns before the last one, with the calls in them, and the tools as JSON; of a
+    conversation of one turn, that turn.
     """
     asked = [
         (
@@ -152,8 +158,9 @@ def _asked(record: Chat) -> list[str]:
 
 
 def _label_hint(row: Row) -> str:
-    """What may help where the label has no column: it may stand in front of the text, or in the
-    name of the folder.
+    """Returns advice for a row that has no column with a label.
+
+    The label may stand in front of the text, or in the name of the folder.
     """
     if set(row.fields) != {"text"}:
         return "set data.columns.label=<column>"
@@ -172,7 +179,10 @@ def _given_names(*names: str | None) -> list[str]:
 
 
 def _chat_inputs(columns: Any) -> list[str]:
-    """Only files of prompts and completions are delimited."""
+    """Returns the columns of a delimited file that an answer is generated from.
+
+    Only files of prompts and completions are delimited.
+    """
     return [
         columns.prompt or ("instruction" if columns.form == "alpaca" else "prompt"),
         *_given_names(columns.input),
@@ -302,8 +312,10 @@ PAIR = Kind(
 
 
 def settled_columns(task: Any, rows: Sequence[Row], config: Any) -> Any:
-    """The columns of a file, from its rows: those that were not named, and how what they hold is
-    read. `task`: that, or its Kind.
+    """Returns the columns of a file, with what its rows decide.
+
+    That is which columns were not named, and how what they hold is read. `task` is the task or its
+    `Kind`.
 
     Raises:
       DataError: the rows leave that in doubt.
@@ -318,8 +330,7 @@ def settled_columns(task: Any, rows: Sequence[Row], config: Any) -> Any:
 
 
 def columns_read(kind: Kind) -> tuple[str, ...]:
-    """Returns the fields of data.columns that decide about the records of a kind, and their
-    weight."""
+    """Returns the fields of data.columns that decide about records of a kind, and their weight."""
     return (*kind.reads, "weight")
 
 
@@ -330,8 +341,9 @@ def parse_rows(
     aside: list[Aside],
     on_bad_row: str,
 ) -> tuple[list[Row], list[Any]]:
-    """The rows that give a record, and their records. Those that do not are put into `aside`:
-    `no_label` where that is declared, else `no_record`.
+    """Parses rows, and returns those that give a record, with their records.
+
+    The others are put into `aside`: as `no_label` where that is declared, else as `no_record`.
 
     Raises:
       DataError: of the first row that gives none, unless `on_bad_row` is quarantine.

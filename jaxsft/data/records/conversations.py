@@ -53,7 +53,7 @@ class Chat(Record):
 
 
 def chat_record(row: Row, columns: Any) -> Chat:
-    """The conversation of a row, in the form that `form_of` tells.
+    """Reads the conversation of a row, in the form that `form_of` returns.
 
     Raises:
       DataError: a column is missing, a message is malformed, there is no assistant turn, or the
@@ -65,8 +65,10 @@ def chat_record(row: Row, columns: Any) -> Chat:
 
 
 def open_chat(row: Row, columns: Any) -> Chat:
-    """The conversation of a row whose answer is to come: an empty assistant turn stands for it; one
-    that is there is replaced. Raises DataError.
+    """Reads the conversation of a row whose answer is to be generated.
+
+    An empty turn of the assistant stands for the answer; one that is there is replaced. Raises
+    DataError.
     """
     chat = _conversation(row, columns, answered=False)
     given = (
@@ -80,7 +82,7 @@ def open_chat(row: Row, columns: Any) -> Chat:
 
 
 def form_of(row: Row, columns: Any) -> str:
-    """One of FORMS: what `data.columns.form` says, or what the columns leave no doubt about.
+    """Returns the form of a conversation, one of FORMS, as its columns or `data.columns.form` say.
 
     Raises:
       DataError: the columns are those of several forms, or of none.
@@ -202,9 +204,7 @@ def _without_marks(message: Message, where: str, media: bool, columns: Any) -> s
 
 
 def _no_preference(row: Row, columns: Any) -> None:
-    """Raises DataError for a row of preferences, whose answers are not all to be learnt, unless its
-    answer is named on purpose.
-    """
+    """Raises DataError for a row of preferences, unless its answer is named on purpose."""
     if columns.messages is not None or columns.completion is not None:
         return
     fields, out = row.fields, "preference data, which jaxsft does not train on as such"
@@ -231,7 +231,7 @@ def _no_preference(row: Row, columns: Any) -> None:
 
 
 def _has_prompt(answer: Any) -> bool:
-    """Whether an answer is a whole conversation: messages, of which one asks."""
+    """Returns whether an answer is a whole conversation: messages, one of which asks."""
     return isinstance(answer, list) and any(
         isinstance(turn, dict)
         and SPEAKERS.get(str(turn.get("role", turn.get("from")))) in ("user", "system")
@@ -240,9 +240,7 @@ def _has_prompt(answer: Any) -> bool:
 
 
 def _judges(name: str, value: Any) -> bool:
-    """Whether a column beside an answer tells how good it is: a flag, as `true`, 0, 1 or -1, or any
-    reward.
-    """
+    """Returns whether a column grades an answer: it is true, false, 0, 1 or -1, or a `reward`."""
     return (
         isinstance(value, bool)
         or (isinstance(value, int) and value in (-1, 0, 1))
@@ -251,13 +249,13 @@ def _judges(name: str, value: Any) -> bool:
 
 
 def _functions(row: Row) -> tuple:
-    """The tools of a row as they were written before tools: `functions`."""
+    """Returns the tools of a row in the older spelling of OpenAI, `functions`."""
     found = _tools(row.fields.get("functions"), f"{row.where}: column 'functions'")
     return tuple({"type": "function", "function": one} for one in found)
 
 
 def _open_form(row: Row, columns: Any) -> str:
-    """The form of a row whose answer may be absent."""
+    """Returns the form of a row whose answer may be absent."""
     if (
         columns.form == "auto"
         and columns.messages is None
@@ -308,8 +306,10 @@ def _listed(row: Row, columns: Any, form: str, answered: bool) -> tuple[Message,
 
 
 def _alpaca(row: Row, columns: Any, answered: bool) -> tuple[Message, ...]:
-    """instruction, input (perhaps empty), output, and history, a list of [question, answer]. The
-    input follows the instruction after a blank line.
+    """Reads a row of Alpaca: instruction, input (perhaps empty), output, and history.
+
+    The input follows the instruction after a blank line; history is a list of [question, answer].
+    Raises DataError.
     """
     asked = text_of(row, columns.prompt or "instruction", "data.columns.prompt")
     more = (
@@ -354,7 +354,7 @@ def _alpaca(row: Row, columns: Any, answered: bool) -> tuple[Message, ...]:
 
 
 def _prompted(row: Row, columns: Any, answered: bool) -> tuple[Message, ...]:
-    """A prompt and its completion, each a string or a list of messages."""
+    """Reads a prompt and its completion, each a string or a list of messages. Raises DataError."""
     parts = [("prompt", columns.prompt or "prompt", "user")]
     parts += [("completion", columns.completion or "completion", "assistant")] if answered else []
     messages: list[Message] = []
@@ -382,8 +382,9 @@ def _prompted(row: Row, columns: Any, answered: bool) -> tuple[Message, ...]:
 def _in_order(
     messages: tuple[Message, ...], where: str, allow: Sequence[str]
 ) -> tuple[Message, ...]:
-    """The turns, cut behind the last answer where that is allowed. Raises DataError where the order
-    is none of a conversation.
+    """Checks the order of turns, and cuts them behind the last answer where that is allowed.
+
+    Raises DataError where the order is none of a conversation, unless `allow` takes it.
     """
     if all(message.role != "assistant" for message in messages):
         raise DataError(
@@ -413,7 +414,7 @@ def _in_order(
 
 
 def _with_tools(messages: tuple[Message, ...], where: str) -> tuple[tuple[Message, ...], tuple]:
-    """The tools that MiniMind keeps in the system message are those of the conversation."""
+    """Takes the tools out of the system message, where MiniMind writes them: (messages, tools)."""
     if not messages or messages[0].role != "system" or "tools" not in messages[0].extra:
         return messages, ()
     tools = _tools(messages[0].extra["tools"], f"{where}: the tools of message 1")

@@ -30,7 +30,7 @@ FEW, FLAT = 0.01, 1e-4
 
 
 def values_of(row: Row, columns: Any) -> tuple[Value, ...]:
-    """The cells of a row, as text, in the order of `data.columns.features`.
+    """Returns the cells of a row, as text, in the order of `data.columns.features`.
 
     Raises:
       DataError: a column is missing; a cell holds a list or an object; or it is empty under
@@ -69,8 +69,9 @@ _numeral = re.compile(
 def learn(
     columns: Any, rows: Sequence[Sequence[Value]], where: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """What there is to know of each column. A column of numbers alone is one of numbers, unless
-    `data.columns.categories` names it.
+    """Returns what is learnt of each column: mean and deviation of numbers, or the set of values.
+
+    A column of numbers alone is one of numbers, unless `data.columns.categories` names it.
 
     Raises:
       DataError: no row has a value, or all have the same number; or numbers and other cells stand
@@ -108,8 +109,9 @@ def learn(
 def _refuse_flat(
     name: str, numbers: Sequence[float], deviation: float, there: Sequence[tuple[str, str]]
 ) -> None:
-    """Raises DataError where so few cells are so far off that, standardised, the others are all
-    alike.
+    """Raises DataError for a column of numbers with a few that are far from all others.
+
+    Standardised by a deviation that those few make, the others would all be alike.
     """
     apart = np.abs(np.asarray(numbers, np.float64) - np.median(numbers))
     order = np.argsort(apart, kind="stable")
@@ -127,8 +129,9 @@ def _refuse_flat(
 def _refuse_mixed(
     name: str, numbers: Sequence[float | None], there: Sequence[tuple[str, str]]
 ) -> None:
-    """Raises DataError where a column that is not of numbers alone holds some, or what looks like
-    one: a slip would make names of all of them.
+    """Raises DataError for a column of words that holds some numbers, or what looks like one.
+
+    One slip in a column of numbers would otherwise turn all of them into categories.
     """
     held = len(numbers) - numbers.count(None)
     cell, place = next(pair for pair, number in zip(there, numbers, strict=True) if number is None)
@@ -151,15 +154,20 @@ def _refuse_mixed(
 
 
 def sizes(learnt: Learnt) -> list[int]:
-    """Of each column how many classes it has, that of other values included; 0: it is a number."""
+    """Counts the classes of each column, one for other values included.
+
+    A column of numbers has 0.
+    """
     return [len(one["values"]) + 1 if "values" in one else 0 for one in learnt]
 
 
 def encode(
     learnt: Learnt, rows: Sequence[Sequence[Value]], where: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(numbers, classes), each `[rows, columns]`: a standardised number, and a class. A missing
-    number is 0 of class 1, others are of class 0.
+    """Encodes cells as (numbers, classes), each `[rows, columns]`.
+
+    Numbers are standardised. A missing number is 0 of class 1, others are of class 0; of a category
+    the class is its place among the learnt values, from 1, and 0 for any other value.
 
     Raises:
       DataError: a cell of a column of numbers holds something else.
@@ -196,8 +204,9 @@ def _standardised(number: float, one: Mapping[str, Any], where: str) -> float:
 
 
 def written(template: str, learnt: Learnt, row: Sequence[Value], text: str) -> str:
-    """The cells of a row in front of its text, each in the template, whose `{name}` and `{value}`
-    are replaced; a missing one is left out.
+    """Writes the cells of a row in front of its text, each in the template.
+
+    `{name}` and `{value}` in the template are replaced; a missing cell is left out.
     """
     cells = [
         (one["name"], value) for one, value in zip(learnt, row, strict=True) if value is not None

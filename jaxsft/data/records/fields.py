@@ -41,7 +41,10 @@ class Doubtful(DataError):
 
 
 def text_of(row: Row, name: str, option: str) -> str:
-    """The string in a column. Raises DataError (missing, or no string), which names `option`."""
+    """Returns the string in a column.
+
+    Raises DataError (missing, or no string), which names `option`.
+    """
     value = require_column(row, name, option)
     if not isinstance(value, str):
         raise DataError(
@@ -52,7 +55,7 @@ def text_of(row: Row, name: str, option: str) -> str:
 
 
 def pair_of(row: Row, columns: Any) -> tuple[str, str | None]:
-    """The text, and the second one where a column is named for it."""
+    """Returns the text, and the second one where a column is named for it, else None."""
     text = text_of(row, columns.text or "text", "data.columns.text")
     return text, (
         None
@@ -62,15 +65,16 @@ def pair_of(row: Row, columns: Any) -> tuple[str, str | None]:
 
 
 def first_of(row: Row, names: Sequence[str]) -> str:
-    """The first of these columns that the row has; the first name where it has none."""
+    """Returns the first of these columns that the row has; the first name where it has none."""
     return next((name for name in names if name in row.fields), names[0])
 
 
 # --- labels
 # --------------------------------------------------------------------------------------------------
 def label_of(value: Any, where: str, columns: Any) -> str:
-    """One name per class: the label 3 and "3" are one, true is "true", 1.0 is "1"; with
-    `data.columns.label_names`, the name of the id.
+    """Returns the class that a label names: 3 and "3" are one, true is "true", 1.0 is "1".
+
+    With `data.columns.label_names` an id gives the name of its class.
 
     Raises:
       Unlabelled: it is the mark of `data.columns.no_label`.
@@ -86,7 +90,7 @@ def label_of(value: Any, where: str, columns: Any) -> str:
 
 
 def plain_label(value: Any, where: str) -> str:
-    """A label as a name. Raises DataError."""
+    """Returns a label as a text, without a file of class names. Raises DataError."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
@@ -118,13 +122,14 @@ def plain_label(value: Any, where: str) -> str:
 
 
 def label_text(label: Any) -> str:
-    """A label of an option as labels of data are written: true is "true"."""
+    """Writes a label of an option as labels of data are written: true is "true"."""
     return ("true" if label else "false") if isinstance(label, bool) else str(label)
 
 
 def declared_labels(given: Sequence[Any], found: Collection[str]) -> list[str]:
-    """The labels of an option, spelled as in the data: true and false of the command line are those
-    of the data, which may be True or TRUE.
+    """Returns the labels of an option, spelled as in the data.
+
+    The command line writes true and false, the data may have True or TRUE.
     """
     out = []
     for label in map(label_text, given):
@@ -138,8 +143,9 @@ def declared_labels(given: Sequence[Any], found: Collection[str]) -> list[str]:
 
 
 def _cell_of_list(cell: str) -> Any:
-    """The list or object that a cell spells; None where it is a text that begins with a bracket,
-    such as [UNK].
+    """Reads the list or object that a cell spells, as JSON or as Python prints it.
+
+    Returns None where the cell is a text that begins with a bracket, such as [UNK].
     """
     for read in (json.loads, literals.read):
         try:
@@ -168,8 +174,10 @@ def _named(label: str, where: str, path: str) -> str:
 
 
 def label_names(path: str) -> dict[str, int]:
-    """The names of a class file by their id, from 0: a JSON list, a JSON object of `id: name` or
-    `name: id`, or a text file with a name a line.
+    """Reads the names of a class file, as ids by name, from 0.
+
+    The file is a JSON list, a JSON object of `id: name` or `name: id`, or a text file with a name a
+    line.
 
     Raises:
       ConfigError: no such file, another layout, an empty or repeated name, ids with a gap, or names
@@ -232,8 +240,9 @@ def _label_names(path: str, changed: int) -> dict[str, int]:
 # --- numbers
 # --------------------------------------------------------------------------------------------------
 def number_of(row: Row, name: str, option: str) -> float | None:
-    """The number in a column, rounded to float32 whatever type it was read as; None where the cell
-    is missing: null, empty, NA, NaN.
+    """Returns the number in a column, rounded to float32; None where the cell is missing.
+
+    Missing are null, empty cells, NA and NaN. The result is the same whatever type the file has.
 
     Raises:
       DataError: the column is missing, or holds no finite number.
@@ -255,8 +264,9 @@ def number_of(row: Row, name: str, option: str) -> float | None:
 
 
 def finite(value: Any) -> float | None:
-    """A number as float32 has it, from a number or from a text of digits (`1_000`, `1,000` and
-    `infinity` are none); None where it is none, or larger than float32 can be.
+    """Converts a number, or a text of digits, to a float of float32; None where that cannot be.
+
+    `1_000`, `1,000` and `infinity` are no numbers, nor is one that float32 cannot hold.
     """
     spelled = plain_number(value) if isinstance(value, str) else value
     if not isinstance(spelled, int | float | np.number) or isinstance(spelled, bool):
@@ -272,7 +282,10 @@ def finite(value: Any) -> float | None:
 # --- lists
 # --------------------------------------------------------------------------------------------------
 def list_of(row: Row, name: str, option: str) -> list[Any]:
-    """The list in a column, or in a JSON string there. Raises DataError (missing, or no list)."""
+    """Returns the list in a column, or in a JSON string there.
+
+    Raises DataError (missing, or no list).
+    """
     value = require_column(row, name, option)
     if isinstance(value, str) and spells_list(value):
         value = listed_in(value, f"{row.where}: column {name!r}", f"; set {option}=<column>")
@@ -285,14 +298,15 @@ def list_of(row: Row, name: str, option: str) -> list[Any]:
 
 
 def spells_list(cell: str) -> bool:
-    """Whether a cell is the spelling of a list, a tuple or a set, and not a text that begins with a
-    bracket, such as `(a)`.
+    """Returns whether a cell is the spelling of a list, a tuple or a set.
+
+    A text that begins with a bracket, such as `(a)`, is none.
     """
     return re.match(r"\s*(?:\[|[({]\s*['\"])", cell) is not None
 
 
 def listed_in(cell: str, where: str, cure: str = "") -> Any:
-    """The list that a cell spells as JSON, or as Python prints lists. Raises DataError."""
+    """Reads the list that a cell spells as JSON, or as Python prints lists. Raises DataError."""
     try:
         return json.loads(cell)
     except (ValueError, RecursionError) as error:
@@ -310,8 +324,9 @@ _bits = re.compile(r"\s*(\[\s*)?[01](?:\.0)?(?:\s*[\s,;|]\s*[01](?:\.0)?)*\s*(?(
 
 
 def one_hot(value: Any) -> list[int] | None:
-    """The zeros and ones of a list of at least two that holds nothing else, in a cell too; None for
-    anything else.
+    """Returns the zeros and ones of a list that holds nothing else; None for anything else.
+
+    The list has at least two places, and may be spelled in a cell.
     """
     if isinstance(value, str) and (found := _bits.fullmatch(value)):
         value = [int(float(number)) for number in re.findall(r"[01](?:\.0)?", found[0])]
@@ -325,8 +340,10 @@ def one_hot(value: Any) -> list[int] | None:
 
 
 def without_none(value: Any, written: bool = False) -> Any:
-    """The same without the null fields of structs: a columnar file gives each struct the fields of
-    all. A null that somebody wrote stays, unless `written` are to go too.
+    """Returns the value without the null fields of structs.
+
+    A columnar file gives each struct the fields of all. A null that somebody wrote stays, unless
+    `written` are to go too.
     """
     if isinstance(value, dict):
         gone = written or isinstance(value, Struct)

@@ -19,8 +19,10 @@ ENDS = {"[": "]", "(": ")", "{": "}"}
 
 
 def read(content: str) -> Any:
-    """The value that a text spells in Python's lists, tuples (as lists), dicts with texts as keys,
-    texts, numbers, None, True and False.
+    """Reads the value that a text spells in Python's syntax.
+
+    Lists, tuples (as lists), dicts with texts as keys, texts, numbers, None, True and False are
+    read.
 
     Raises:
       ValueError: it spells something else; the message says where.
@@ -90,7 +92,7 @@ def _dict(content: str, at: int, depth: int) -> tuple[dict[str, Any], int]:
 
 
 def _comma(content: str, at: int, end: str) -> int:
-    """The place behind a comma; that of the end of the list where there is none."""
+    """Returns the place behind a comma, or that of the end of the list. Raises ValueError."""
     at = _skip(content, at)
     if content.startswith(",", at):
         return _skip(content, at + 1)

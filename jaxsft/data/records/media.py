@@ -26,7 +26,7 @@ _ABOUT = re.compile(r"[\s\"'*]*(?:tag|element|attribute)s?\b", re.IGNORECASE)
 
 
 def is_media(part: Mapping[str, Any]) -> bool:
-    """Returns whether a part of a content is no text."""
+    """Returns whether a part of a content is a picture, a sound or a film."""
     kind = str(part.get("type"))
     return any(kind == name or kind == f"{name}_url" or kind == f"input_{name}" for name in MEDIA)
 
@@ -34,8 +34,9 @@ def is_media(part: Mapping[str, Any]) -> bool:
 def without_media(
     fields: Mapping[str, Any], where: str, allow: Sequence[str]
 ) -> tuple[dict[str, Any], bool]:
-    """Returns the fields without pictures, sounds and films, and whether there were some. Raises
-    DataError where `allow` does not leave them out.
+    """Returns the fields without pictures, sounds and films, and whether there were some.
+
+    Raises DataError where `allow` does not leave them out.
     """
     media = [name for name in fields if _fields.fullmatch(name)]
     there = [name for name in media if fields[name] not in (None, "", [], {})]

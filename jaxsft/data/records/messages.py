@@ -79,7 +79,10 @@ class Message:
 
 
 def message_of(found: Any, where: str, allow: Sequence[str] = ()) -> Message:
-    """A turn with role and content. `allow`: data.columns.allow. Raises DataError."""
+    """Builds a message from a turn with role and content; `allow` is `data.columns.allow`.
+
+    Raises DataError.
+    """
     if not isinstance(found, dict):
         raise DataError(f"{where} is {show(found)}, expected an object with role and content")
     fields = {key: part for key, part in without_none(found).items() if part is not None}
@@ -116,8 +119,10 @@ def message_of(found: Any, where: str, allow: Sequence[str] = ()) -> Message:
 
 
 def shared_message(found: Any, where: str, allow: Sequence[str] = ()) -> Message:
-    """A turn of ShareGPT: `from` and `value`. A function_call becomes the assistant's tool call, an
-    observation the tool's turn. Raises DataError.
+    """Builds a message from a turn of ShareGPT, with `from` and `value`.
+
+    A function_call becomes the assistant's tool call, an observation the tool's turn. Raises
+    DataError.
     """
     if not isinstance(found, dict):
         raise DataError(f"{where} is {show(found)}, expected an object with from and value")
@@ -142,7 +147,7 @@ def shared_message(found: Any, where: str, allow: Sequence[str] = ()) -> Message
 
 
 def joined_calls(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """A call that follows the assistant's own words or calls is of the same turn."""
+    """Joins a call that follows the assistant's own words or calls to the turn before it."""
     out: list[Message] = []
     for message in messages:
         before = out[-1] if out else None
@@ -165,7 +170,10 @@ def joined_calls(messages: Sequence[Message]) -> tuple[Message, ...]:
 # --- content
 # --------------------------------------------------------------------------------------------------
 def _content(found: Any, where: str, allow: Sequence[str]) -> str:
-    """A string, or the parts of one as OpenAI's API has them."""
+    """Returns the text of a content: a string, or the joined parts of OpenAI's API.
+
+    Raises DataError.
+    """
     if isinstance(found, list) and found and all(isinstance(part, dict) for part in found):
         texts = [part for part in found if part.get("type") in _TEXTS]
         if others := [part for part in found if part.get("type") not in _TEXTS]:
@@ -196,7 +204,10 @@ def _content(found: Any, where: str, allow: Sequence[str]) -> str:
 
 
 def _thoughts(fields: dict[str, Any], where: str) -> dict[str, Any]:
-    """The fields with a thought checked. Raises DataError where it is no text, or two differ."""
+    """Checks the thoughts of a turn. Raises DataError where one is no text, or two differ.
+
+    Returns the fields unchanged.
+    """
     found = {name: fields[name] for name in THOUGHTS if name in fields}
     for name, value in found.items():
         if not isinstance(value, str):
@@ -212,7 +223,10 @@ def _thoughts(fields: dict[str, Any], where: str) -> dict[str, Any]:
 # --- calls
 # --------------------------------------------------------------------------------------------------
 def _with_former_call(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The fields with a `function_call`, as it was written before tools, as a tool call."""
+    """Returns the fields with a `function_call`, OpenAI's older spelling, as a tool call.
+
+    Raises DataError.
+    """
     if fields.get("tool_calls"):
         raise DataError(
             f"{where} has both function_call and tool_calls, expected one; remove function_call"
@@ -230,9 +244,11 @@ def _with_former_call(fields: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _tool_calls(found: Any, role: str, where: str) -> list[dict[str, Any]]:
-    """Calls as templates expect them, `{"type": "function", "function": {"name", "arguments":
-    {...}}}`, whatever they are found as: a JSON string of the list, arguments as a JSON string, or
-    name and arguments without the frame (Qwen, MiniMind).
+    """Converts tool calls to the form of templates.
+
+    That is `{"type": "function", "function": {"name", "arguments": {...}}}`. They may be a JSON
+    string of the list, have arguments as a JSON string, or be name and arguments alone (Qwen,
+    MiniMind). Raises DataError.
     """
     if isinstance(found, str):
         found = json_of(found, f"{where}: tool_calls", "a list of calls")
@@ -283,8 +299,10 @@ def _tool_call(call: dict[str, Any], where: str) -> dict[str, Any]:
 # --- weights
 # --------------------------------------------------------------------------------------------------
 def _weight(weight: Any, flags: Mapping[str, Any], role: str, where: str) -> float:
-    """What the loss of a turn is multiplied by. Raises DataError where two keys of it say different
-    things.
+    """Returns the factor by which the loss of a turn is multiplied.
+
+    Raises DataError where two of them contradict each other, or a turn that is not the assistant's
+    has one.
     """
     said: dict[str, bool] = {}
     for name, value in flags.items():
@@ -324,7 +342,7 @@ def _weight(weight: Any, flags: Mapping[str, Any], role: str, where: str) -> flo
 
 
 def json_of(text: str, where: str, expected: str) -> Any:
-    """The value of JSON text. Raises DataError."""
+    """Parses JSON text. Raises DataError, which says what was `expected`."""
     try:
         return documents.decode(text)
     except ValueError as error:

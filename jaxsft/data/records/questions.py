@@ -27,8 +27,9 @@ class Question(Record):
 
 
 def question_of(row: Row, columns: Any) -> Question:
-    """The question (`data.columns.text`, else `question`) and its context
-    (`data.columns.text_pair`, else `context`), without answers.
+    """Reads question and context of a row, without answers.
+
+    They are in `data.columns.text`, else `question`, and `data.columns.text_pair`, else `context`.
     """
     question = text_of(row, columns.text or "question", "data.columns.text")
     return Question(
@@ -37,8 +38,9 @@ def question_of(row: Row, columns: Any) -> Question:
 
 
 def question_record(row: Row, columns: Any) -> Question:
-    """A row of SQuAD (Rajpurkar et al., 2016, arXiv:1606.05250): `answers` is `{"text": [...],
-    "answer_start": [...]}`, or a list of those.
+    """Reads a row of SQuAD (Rajpurkar et al., 2016, arXiv:1606.05250).
+
+    `answers` is `{"text": [...], "answer_start": [...]}`, or a list of those.
 
     Raises:
       DataError: a column is missing or of another form, or an answer does not stand in the context

@@ -68,13 +68,14 @@ class Parse(Record):
 
 
 def joined(record: Tags | Parse) -> str:
-    """The text of a record, with spaces where it has them."""
+    """Joins the words of a record to its text, with spaces where it has them."""
     return joined_words(record.tokens, record.glued)
 
 
 def joined_words(words: Sequence[str], glued: Sequence[int]) -> str:
-    """Returns words as a text: a space before each but the first and those that are `glued` (their
-    numbers, from 0).
+    """Joins words to a text, with a space before each but the first and those in `glued`.
+
+    `glued` holds indices of words, from 0.
     """
     close = {0, *glued}
     return "".join(word if i in close else f" {word}" for i, word in enumerate(words))
@@ -83,8 +84,9 @@ def joined_words(words: Sequence[str], glued: Sequence[int]) -> str:
 # --- tags
 # --------------------------------------------------------------------------------------------------
 def tag_record(row: Row, columns: Any) -> Tags:
-    """A row with lists of words and tags; or with a text and spans of it (`data.columns.spans`),
-    whose words are tagged.
+    """Reads a row with lists of words and tags, or with a text and spans of it.
+
+    The words of a text with spans (`data.columns.spans`) are tagged.
 
     Raises:
       DataError: a column is missing, the lists differ in length or are empty, a word or tag is no
@@ -125,8 +127,9 @@ def tag_record(row: Row, columns: Any) -> Tags:
 
 
 def slots_record(row: Row, columns: Any) -> Slots:
-    """A row as `tag_record` takes it, with a label: `data.columns.label`, or the column label or
-    intent. Raises DataError.
+    """Reads a row as `tag_record` takes it, with a label of its text.
+
+    The label is in `data.columns.label`, or in the column label or intent. Raises DataError.
     """
     name = columns.label or first_of(row, ("label", "intent"))
     label = label_of(
@@ -138,8 +141,9 @@ def slots_record(row: Row, columns: Any) -> Slots:
 
 
 def _scheme(tags: Sequence[str], asked: str, where: str) -> str:
-    """The scheme that is asked for, or with auto the first that fits; none where a tag is of no
-    chunk. Raises DataError for a tag out of place.
+    """Returns the scheme that is asked for, or with auto the first that fits the tags.
+
+    It is `none` where a tag is of no chunk. Raises DataError for a tag out of place.
     """
     if asked == "none" or (asked == "auto" and any(schemes.split(tag) is None for tag in tags)):
         return "none"
@@ -159,9 +163,11 @@ def _scheme(tags: Sequence[str], asked: str, where: str) -> str:
 # --- spans
 # --------------------------------------------------------------------------------------------------
 def span_record(row: Row, columns: Any) -> Spans:
-    """A row with a text and its spans: a list of `[start, end, label]`, of objects with start, end
-    and label, an object of `label: {span: [start, end]}`, or the text cut into segments, `{text,
-    entity}`, of which those with an entity are spans.
+    """Reads a row with a text and its spans.
+
+    Spans are a list of `[start, end, label]`, of objects with start, end and label, an object of
+    `label: {span: [start, end]}`, or the text cut into segments, `{text, entity}`, of which those
+    with an entity are spans.
 
     Raises:
       DataError: a column is missing, or a span is of another form, empty or outside the text.
@@ -213,7 +219,7 @@ PARTS = ("parts", "fragments", "segments", "locations", "offsets", "indices")
 
 
 def _ends(found: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Start and end of a span, under the names that tools give them."""
+    """Returns start and end of a span, under the names that tools give them."""
     if isinstance(span := found.get("span"), list | tuple) and len(span) == 2:
         return span[0], span[1]
     if "start_offset" in found:
@@ -280,7 +286,7 @@ def _from_segments(found: Sequence[Mapping[str, Any]], where: str) -> Spans:
 
 
 def tags_of(record: Spans, where: str, allow: bool = False) -> Tags:
-    """The words of the text with IOB2 tags.
+    """Splits the text of spans into words with IOB2 tags.
 
     Args:
       allow: a span that begins or ends inside a word takes the whole word.
@@ -319,7 +325,9 @@ def tags_of(record: Spans, where: str, allow: bool = False) -> Tags:
 # --- trees
 # --------------------------------------------------------------------------------------------------
 def parse_record(row: Row, columns: Any) -> Parse:
-    """A row with lists of words, heads and relations, as CoNLL-U has them (form, head, deprel).
+    """Reads a row with lists of words, heads and relations, as CoNLL-U has them.
+
+    CoNLL-U calls them form, head and deprel.
 
     Raises:
       DataError: a column is missing, lists differ in length or are empty, a head is outside the
@@ -382,8 +390,10 @@ def _check_tree(heads: Sequence[int], where: str, several_roots: bool) -> None:
 
 
 def glued(row: Row, tokens: Sequence[str]) -> tuple[int, ...]:
-    """The words, from 0, that no space stands before: as CoNLL-U tells (`SpaceAfter=No`, and inside
-    a range `1-2`), else beside a letter of a writing without spaces.
+    """Returns the words, from 0, that no space stands before.
+
+    CoNLL-U marks them (`SpaceAfter=No`, and inside a range `1-2`); without marks they are those
+    beside a letter of a script without spaces.
     """
     misc, ranges = row.fields.get("misc"), row.fields.get("multiword") or []
     if not isinstance(misc, list) or len(misc) != len(tokens):
@@ -424,8 +434,9 @@ def _words(row: Row, name: str, option: str) -> tuple[str, ...]:
 
 
 def _spans_column(row: Row) -> str | None:
-    """The column that seems to hold spans of the text of a row: objects or lists with where they
-    begin and end, and their label.
+    """Returns the column that seems to hold spans of the text of a row; None where none does.
+
+    Spans are objects or lists with where they begin and end, and their label.
     """
     marks = lambda one: (
         {"start", "end"} <= one.keys()

@@ -36,7 +36,7 @@ MOST = 0.9  # of the tags, or of the rows, from which the others are taken for m
 # --- tags
 # --------------------------------------------------------------------------------------------------
 def tags(rows: Sequence[Row], columns: Any, declared: Sequence[str] = ()) -> Any:
-    """The columns with the scheme `none` where the tags are no chunks.
+    """Returns the columns with the scheme `none` where the tags are no chunks.
 
     Raises:
       Doubtful: some tags are of chunks and others are not, the tags look like chunks in another
@@ -77,7 +77,7 @@ Lists = Sequence[tuple[Row, list[str]]]
 
 
 def _first(lists: Lists, among: set[str]) -> tuple[Row, int, str]:
-    """The first of these tags: its row, its place from 1, and the tag."""
+    """Returns the first tag that is among these: its row, its place from 1, and the tag."""
     return next(
         (row, i, tag)
         for row, those in lists
@@ -109,8 +109,9 @@ def _mixed(
 def _spelled(
     lists: Lists, name: str, counts: Counter[str], chunks: set[str], others: set[str]
 ) -> None:
-    """Raises Doubtful where nearly all tags of words in no chunk or other read as chunk tags once
-    they are spelled as usual.
+    """Raises Doubtful where tags become those of chunks when they are spelled as usual.
+
+    That is so where nearly all tags of words inside chunks are, or can be respelled as, chunk tags.
     """
     said = {tag: schemes.respelled(tag) for tag in others}
     spelled = {tag for tag, new in said.items() if new is not None and new != "O"}
@@ -140,8 +141,10 @@ def _spelled(
 
 
 def _of_letters(lists: Lists, name: str, columns: Any) -> Any:
-    """B, I, E, S ... without a type: chunks, such as words, where all rows fit a scheme; else tags
-    that stand for themselves.
+    """Returns the columns for tags B, I, E, S ... without a type.
+
+    They are chunks, such as words, where all rows fit a scheme, else tags that stand for
+    themselves. Raises Doubtful where most rows fit and some do not.
     """
     scheme = schemes.detect(those for _, those in lists)
     broken = [row for row, those in lists if scheme and schemes.problems(those, scheme)]
@@ -170,7 +173,7 @@ def _some(those: set[str], counts: Counter[str]) -> str:
 # --- labels
 # --------------------------------------------------------------------------------------------------
 def label(rows: Sequence[Row], columns: Any, declared: Sequence[str] = ()) -> Any:
-    """The columns as they are.
+    """Checks the labels of a file, and returns the columns unchanged.
 
     Args:
       declared: `task.labels`: a label that is named there is a class, whatever it looks like.
@@ -216,9 +219,10 @@ def _text(value: Any) -> str | None:
 
 
 def labels(rows: Sequence[Row], columns: Any, declared: Sequence[str] = ()) -> Any:
-    """The columns as they are. Raises Doubtful where the lists of all rows are one-hot and no
-    option names their classes, or where cells seem to be parted by another sign than
-    `data.columns.separator`.
+    """Checks the lists of labels of a file, and returns the columns unchanged.
+
+    Raises Doubtful where the lists of all rows are one-hot and no option names their classes, or
+    where cells seem to be parted by another sign than `data.columns.separator`.
     """
     if columns.labels:
         return columns
@@ -241,8 +245,10 @@ def labels(rows: Sequence[Row], columns: Any, declared: Sequence[str] = ()) -> A
 
 
 def _parted(rows: Sequence[Row], name: str, columns: Any, declared: Sequence[str]) -> None:
-    """Raises Doubtful where a cell holds `|` or `;`, or a sign between labels that stand alone in
-    other cells, and no cell has the separator.
+    """Raises Doubtful where cells seem to hold several labels behind another separator.
+
+    No cell then has `data.columns.separator`, and one holds `|` or `;`, or another sign between
+    labels that stand alone in other cells.
     """
     cells = [
         (row, cell.strip())
@@ -283,7 +289,10 @@ Settle = Callable[[Sequence[Row], Any, Sequence[str]], Any]
 
 
 def both(rows: Sequence[Row], columns: Any, declared: Sequence[str] = ()) -> Any:
-    """Of tags with a label for their text; `declared` are the labels of texts."""
+    """Checks the labels of texts as `label`, and returns the columns of tags as `tags` does.
+
+    `declared` are the labels of texts. Raises Doubtful.
+    """
     label(rows, columns, declared)
     return dataclasses.replace(
         tags(rows, dataclasses.replace(columns, label_names=None)), label_names=columns.label_names

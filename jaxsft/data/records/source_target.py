@@ -24,8 +24,9 @@ class Seq2Seq(Record):
 
 
 def seq2seq_record(row: Row, columns: Any) -> Seq2Seq:
-    """A row with `source` and `target`, or with a source and a list of references
-    (`data.columns.references`).
+    """Reads a row with `source` and `target`, or with a source and a list of references.
+
+    The references are in `data.columns.references`, or in a column `references` beside no target.
 
     Raises:
       DataError: a column is missing, holds no text, or the list of references is empty or holds
@@ -54,8 +55,10 @@ def seq2seq_record(row: Row, columns: Any) -> Seq2Seq:
 def group_references(
     records: Sequence[Seq2Seq], where: Sequence[str]
 ) -> tuple[list[Seq2Seq], list[str]]:
-    """One record for each source, in the order in which they first occur, with all its references;
-    and where the first of it stands.
+    """Merges the records of each source into one with all its references.
+
+    Returns the records in the order in which the sources first occur, and where the first record of
+    each stands.
     """
     references: dict[str, list[str]] = {}
     first: dict[str, str] = {}

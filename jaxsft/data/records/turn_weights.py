@@ -33,8 +33,9 @@ UNSURE = ("mask",)  # 1 may be what is trained, or what is hidden
 
 
 def column(row: Row, columns: Any) -> tuple[str, str] | None:
-    """Returns the column of such a list and the key of a turn that it stands for; None: there is
-    none, or `data.columns.weight=none` leaves it alone.
+    """Returns the column with a list of weights of turns, and the key of a turn that it stands for.
+
+    Returns None where there is no such column, or `data.columns.weight=none` leaves it alone.
 
     Raises:
       DataError: there are several, or one that could mean either.
@@ -65,7 +66,10 @@ def column(row: Row, columns: Any) -> tuple[str, str] | None:
 
 
 def listed(value: Any) -> list[Any] | None:
-    """Returns a list of numbers or of true and false, written as JSON perhaps; None: it is none."""
+    """Returns a cell as a list of numbers or booleans, also if it is JSON.
+
+    Returns None for anything else.
+    """
     if isinstance(value, str) and re.fullmatch(r"\s*\[[\d.,\s\w+-]*\]\s*", value):
         try:
             value = json_of(value, "", "")
@@ -76,8 +80,10 @@ def listed(value: Any) -> list[Any] | None:
 
 
 def spread(row: Row, columns: Any, turns: Sequence[Any]) -> list[Any]:
-    """Returns the turns, each with its value of the row's list under the key of a turn: one for
-    each turn, or one for each of the assistant.
+    """Returns the turns, each with its value of the row's list of weights.
+
+    The list has a value for each turn, or for each of the assistant; it is put under the key that
+    `column` returns.
 
     Raises:
       DataError: the list has another length, or a turn says it too.
@@ -109,7 +115,7 @@ def spread(row: Row, columns: Any, turns: Sequence[Any]) -> list[Any]:
 
 
 def refuse(row: Row, columns: Any) -> None:
-    """Raises DataError for such a list in a row without a list of turns."""
+    """Raises DataError for a list of weights in a row without a list of turns."""
     if (found := column(row, columns)) is not None:
         raise DataError(
             f"{row.where}: column {found[0]!r} holds {show(row.fields[found[0]])}, a value for each"

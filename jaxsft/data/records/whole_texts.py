@@ -85,14 +85,15 @@ class Pair(Record):
 
 
 def text_record(row: Row, columns: Any) -> Text:
-    """A row with one text (which may be empty). Raises DataError if the column is missing or no
-    string.
+    """Reads a row with one text (which may be empty).
+
+    Raises DataError if the column is missing or no string.
     """
     return Text(text_of(row, columns.text or "text", "data.columns.text"))
 
 
 def label_record(row: Row, columns: Any) -> LabelledText:
-    """A row with a text, perhaps a second one, and a label (see `fields.label_of`).
+    """Reads a row with a text, perhaps a second one, and a label (see `fields.label_of`).
 
     Raises:
       DataError: a column is missing, a text is no string, or a label is none.
@@ -107,8 +108,10 @@ def label_record(row: Row, columns: Any) -> LabelledText:
 
 
 def multilabel_record(row: Row, columns: Any) -> MultiLabel:
-    """A row with a text and its labels: a list, a cell in which `data.columns.separator` parts
-    them, or a column of 0 and 1 for each class.
+    """Reads a row with a text and its labels.
+
+    The labels are a list, a cell in which `data.columns.separator` parts them, or a column of 0 and
+    1 for each class.
 
     Raises:
       DataError: a column is missing, a text is no string, a label is none or stands twice, or a
@@ -162,8 +165,9 @@ def multilabel_record(row: Row, columns: Any) -> MultiLabel:
 
 
 def _places(row: Row, name: str, found: Sequence[int], names: Sequence[str]) -> tuple[str, ...]:
-    """The classes of a one-hot list. Raises DataError where it has more places than there are
-    names, or fewer.
+    """Returns the classes of a one-hot list, by their names.
+
+    Raises DataError where it has more places than there are names, or fewer.
     """
     if len(found) != len(names):
         raise DataError(
@@ -185,7 +189,7 @@ def _flag(row: Row, name: str) -> bool:
 
 
 def regression_record(row: Row, columns: Any) -> Regression:
-    """A row with a text and one or several numbers (`data.columns.targets`).
+    """Reads a row with a text and one or several numbers (`data.columns.targets`).
 
     Raises:
       DataError: a column is missing, a text is no string, a target is no finite number, or is
@@ -211,7 +215,7 @@ def regression_record(row: Row, columns: Any) -> Regression:
 
 
 def pair_record(row: Row, columns: Any) -> Pair:
-    """A row with two texts and, where there is one, a score (`data.columns.score`) or a label.
+    """Reads a row with two texts and, if present, a score (`data.columns.score`) or a label.
 
     Raises:
       DataError: a column is missing, a text is no string, a label is none, or a score is no finite
