@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 
-class Source(NamedTuple):
+class StartingModel(NamedTuple):
     """What the defaults of a pretrained model depend on: its kind (decoder | encoder |
     encoder-decoder), `embed`, and the regularisation that it was trained with."""
 
@@ -45,5 +45,5 @@ class Facts:
     """
 
     device: Device = Device()
-    pretrained: Source | None = None
+    pretrained: StartingModel | None = None
     scores: Sequence[str] = ("exact_match",)

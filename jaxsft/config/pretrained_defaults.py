@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from jaxsft.config.environment import Source
+from jaxsft.config.environment import StartingModel
 from jaxsft.config.schema import FROZEN, Config
 
 # Peak rates of Adam and AdamW. Whole models: BERT, appendix A.3 (arXiv:1810.04805: 2e-5 to 5e-5),
@@ -50,7 +50,7 @@ def dropout_of(values: Mapping[str, Any]) -> float:
     return float(found) if number and 0 <= found < 1 else 0.0
 
 
-def apply(config: Config, source: Source) -> Config:
+def apply(config: Config, source: StartingModel) -> Config:
     """Returns the config with the defaults of fine-tuning where nobody asked for others.
 
     `Config.origins` says of each changed option where its value comes from.
@@ -66,7 +66,7 @@ def apply(config: Config, source: Source) -> Config:
     )
 
 
-def _defaults(config: Config, source: Source) -> dict[str, tuple[Any, str]]:
+def _defaults(config: Config, source: StartingModel) -> dict[str, tuple[Any, str]]:
     """Returns (value, where it comes from) by option."""
     cached = config.train.backbone == "cached"
     out = {
@@ -85,7 +85,7 @@ def _defaults(config: Config, source: Source) -> dict[str, tuple[Any, str]]:
     return out
 
 
-def _rate(config: Config, source: Source) -> tuple[float, str]:
+def _rate(config: Config, source: StartingModel) -> tuple[float, str]:
     adapter = config.adapter.name
     rate = RATES[source.kind] if adapter == "none" else ADAPTER_RATES[adapter]
     what = f"a pretrained {source.kind}" if adapter == "none" else f"adapter={adapter}"

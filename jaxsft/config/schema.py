@@ -365,7 +365,7 @@ class Constant(ScheduleConfig):
 
 
 @dataclass(frozen=True)
-class Linear(ScheduleConfig):
+class LinearDecay(ScheduleConfig):
     name: str = "linear"
     final: float = option(0.0, "as a fraction of the peak", at_least=0)
 
@@ -873,7 +873,7 @@ GROUPS: dict[str, Mapping[str, type]] = {
         "schedules",
         {
             "constant": Constant,
-            "linear": Linear,
+            "linear": LinearDecay,
             "cosine": Cosine,
             "inverse_sqrt": InverseSqrt,
             "wsd": WSD,

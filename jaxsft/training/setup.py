@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from jaxsft import remote
 from jaxsft.config import compose, pretrained_defaults, validate
 from jaxsft.config import resolve as resolving
-from jaxsft.config.environment import Facts, Source
+from jaxsft.config.environment import Facts, StartingModel
 from jaxsft.config.schema import (
     Config,
     ModelConfig,
@@ -107,15 +107,15 @@ def like_pretrained(config: Config) -> Config:
     return dataclasses.replace(found, unasked=())
 
 
-def _trained_with(config: Config) -> Source:
+def _trained_with(config: Config) -> StartingModel:
     """Returns kind and width of the pretrained model, and how it was regularised."""
     m = config.model
     kind = "encoder-decoder" if m.decoder_layers else "decoder" if m.causal else "encoder"
     if (folder := hf.folder_of(config)) is not None:
         values = pretrained.open_source(folder, m.part).values
-        return Source(kind, m.embed, pretrained_defaults.dropout_of(values))
+        return StartingModel(kind, m.embed, pretrained_defaults.dropout_of(values))
     run = compose.read(remote.opened(str(hub.run_dir(m.pretrained))) / "config.yaml")
-    return Source(kind, m.embed, run.model.dropout, run.loss.label_smoothing)
+    return StartingModel(kind, m.embed, run.model.dropout, run.loss.label_smoothing)
 
 
 def of_source(config: Config) -> tuple[Config, ModelConfig]:

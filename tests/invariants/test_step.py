@@ -453,7 +453,8 @@ def test_a_stacked_trial_equals_its_solo_run():  # guards I6
     }
     options["model"] |= {"layers": 1}
     benches = [
-        bench("chat", seed=s, schedule=schema.Linear(warmup="1steps"), **options) for s in range(3)
+        bench("chat", seed=s, schedule=schema.LinearDecay(warmup="1steps"), **options)
+        for s in range(3)
     ]
     hypers = [
         b.hyper
