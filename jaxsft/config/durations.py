@@ -13,8 +13,8 @@ _PATTERN = re.compile(r"(\d+(?:\.\d+)?(?:[eE]\d+)?)\s*(steps?|epochs?|examples?|
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
-    """What turns a duration into steps: steps and examples of one epoch, and the steps of the whole
-    training (for percent).
+    """The numbers that turn a duration into steps: steps and examples of one epoch, and the steps
+    of the whole training (for percent).
     """
 
     steps_per_epoch: int

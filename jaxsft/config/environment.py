@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class StartingModel(NamedTuple):
-    """What the defaults of a pretrained model depend on: its kind (decoder | encoder |
+    """The facts that the defaults of a pretrained model depend on: its kind (decoder | encoder |
     encoder-decoder), `embed`, and the regularisation that it was trained with."""
 
     kind: str
@@ -36,7 +36,7 @@ class Device:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """What must be known of the place where a run runs, and of what it starts from.
+    """The facts about the place where a run runs, and about what it starts from.
 
     Attributes:
       pretrained: of `model.pretrained`; None: the run starts from nothing, or its defaults are in

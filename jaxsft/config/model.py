@@ -34,7 +34,7 @@ ACTIVATIONS += ("laplace", "sqrtsoftplus", "linear")
 
 @dataclass(frozen=True)
 class RopeScaling:
-    """How rotary frequencies are changed for a longer context; `models/rope.py` has the
+    """The change of rotary frequencies for a longer context; `models/rope.py` has the
     formulas."""
 
     kind: str = option(
@@ -95,7 +95,7 @@ class RopeScaling:
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a model is; `model.pretrained` decides all of it."""
+    """The architecture of a model; `model.pretrained` decides all of it."""
 
     kind: str = option(
         "transformer",
@@ -288,7 +288,8 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Computation:
-    """How a model is computed and trained, whatever it is and wherever it comes from."""
+    """The way in which a model is computed and trained, whatever it is and wherever it comes
+    from."""
 
     dropout: float = option(
         0.0, "share of the activations that training drops", at_least=0, below=1, common="Model"
@@ -316,7 +317,7 @@ class Computation:
 
 @dataclass(frozen=True)
 class StartingPoint:
-    """Where the weights of a model come from, and what is made of them."""
+    """The source of the weights of a model, and what is made of them."""
 
     pretrained: Optional[str] = option(
         None,

@@ -25,7 +25,7 @@ Reasons = Sequence[str | tuple[str, str]]  # conditions, each with the reason wh
 
 @dataclasses.dataclass(frozen=True)
 class Accepts:
-    """What an option may be; the arguments of `option`."""
+    """The values that an option may have; the arguments of `option`."""
 
     choices: tuple[str, ...] = ()
     plugins: str = ""

@@ -77,8 +77,8 @@ CACHED = (  # what would train the backbone, or make of one text another vector 
 # --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Columns:
-    """Which column of the file holds what, null being the field's own name (for headerless files, a
-    number), and how what is found there is read.
+    """The columns of a file by what they hold, null being the field's own name (for headerless
+    files, a number), and how what is found there is read.
     """
 
     form: str = option(
@@ -179,7 +179,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class DataFiles:
-    """Which files hold the rows, and how they are read."""
+    """The files that hold the rows, and how they are read."""
 
     train: Optional[str] = option(
         None,
@@ -625,7 +625,7 @@ class GenerateConfig:
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """Of `jaxsft check`, which looks at data and trains nothing."""
+    """The options of `jaxsft check`, which looks at data and trains nothing."""
 
     output: Optional[str] = option(None, "a folder for check.json and check.html")
     json: Optional[str] = option(
@@ -692,7 +692,8 @@ class HostsConfig:
 
 @dataclass(frozen=True)
 class TrackersConfig:
-    """Where the numbers go beside `metrics.jsonl` and TensorBoard, which are always written."""
+    """The places where numbers go beside `metrics.jsonl` and TensorBoard, which are always
+    written."""
 
     use: list[str] = option(
         [],

@@ -77,7 +77,9 @@ class MLMTask(TaskConfig):
 
 @dataclass(frozen=True)
 class TextTask(TaskConfig):
-    """What the tasks on whole texts share: how a text becomes one vector, and what reads it."""
+    """The options that tasks on whole texts share: how a text becomes one vector, and what reads
+    it.
+    """
 
     pool: str = option(
         "mean",

@@ -51,7 +51,7 @@ class Cache(NamedTuple):
 
 
 class ScoreOptions(NamedTuple):
-    """What is done to the products of queries and keys before the softmax.
+    """The changes of the products of queries and keys before the softmax.
 
     Attributes:
       causal: no later position is seen.

@@ -40,7 +40,7 @@ Terms = dict[str, Array]  # by name: a weighted sum, or a sum of weights
 
 
 class Output(NamedTuple):
-    """What a task computes from a batch.
+    """The values that a task computes from a batch.
 
     Attributes:
       terms: per loss term `sum w v`, unnormalised; `Task.totals` gives its `sum w`.

@@ -37,7 +37,8 @@ from jaxsft.tasks.whole_text import TextTask, about, mean_of_parts
 
 
 class PairTask(TextTask):
-    """What a pair has, a label, a score or neither, is what the loss reads; all rows have the same.
+    """A task on two texts: what a pair has, a label, a score or neither, is what the loss reads;
+    all rows have the same.
 
     Under `bi` a cosine is compared with a score, scaled so that those of training lie between 0 and
     1; under `cross` scores are standardised.

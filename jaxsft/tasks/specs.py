@@ -36,7 +36,7 @@ def _nothing(config: Any) -> None:
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """What is known of a task before JAX.
+    """The facts about a task that are known without JAX.
 
     Attributes:
       name: as in `task=NAME`.

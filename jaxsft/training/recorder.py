@@ -38,7 +38,7 @@ from jaxsft.training.trial import Trial, terms_text
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What a run came to: its directory, the numbers of `result.json`, and how it ended."""
+    """The outcome of a run: its directory, the numbers of `result.json`, and how it ended."""
 
     run_dir: Path  # on this machine
     numbers: dict[str, float]

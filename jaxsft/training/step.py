@@ -34,8 +34,8 @@ EXPERTS = "experts"  # the name of the state of what routers did
 
 
 class State(struct.PyTreeNode):
-    """What a step changes, and nothing else. The learning-rate clock is `step`; a skipped step
-    moves it and nothing but it.
+    """The values that a step changes, and nothing else. The learning-rate clock is `step`; a
+    skipped step moves it and nothing but it.
     """
 
     step: Array  # int32
@@ -46,7 +46,9 @@ class State(struct.PyTreeNode):
 
 
 class StepMetrics(struct.PyTreeNode):
-    """What a step reports: sums that add over steps, and a few numbers of the step itself."""
+    """The numbers that a step reports: sums that add over steps, and a few numbers of the step
+    itself.
+    """
 
     terms: dict[str, Array]
     totals: dict[str, Array]

@@ -25,7 +25,7 @@ class Diverged(JaxsftError):
 
 @dataclasses.dataclass
 class Trial:
-    """What one training changes, and what tells it from the others of its session.
+    """The state of one training, and what tells it from the others of its session.
 
     Attributes:
       config: with the options that are traced as this trial has them.

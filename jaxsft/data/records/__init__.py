@@ -53,7 +53,7 @@ from jaxsft.errors import DataError
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Kind:
-    """What is known of the records of a task before it has a head.
+    """The facts about the records of a task before it has a head.
 
     Attributes:
       record: `record(row, columns)`; raises DataError.

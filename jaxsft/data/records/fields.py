@@ -31,8 +31,8 @@ class Unlabelled(DataError):
 
 
 class Doubtful(DataError):
-    """What the rows of a file mean together is in doubt, and no option decides. `finding` is what a
-    check calls it, `repair` names the options.
+    """An error: what the rows of a file mean together is in doubt, and no option decides. `finding`
+    is what a check calls it, `repair` names the options.
     """
 
     def __init__(self, message: str, finding: str, repair: str):
