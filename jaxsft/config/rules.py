@@ -95,7 +95,7 @@ def model(config: Config) -> Broken:
             f"model.kind={m.kind}: task={spec.name} generates answers, which needs"
             " model.kind=transformer"
         )
-    if m.heads % m.kv_heads:
+    if m.kind == "transformer" and m.heads % m.kv_heads:
         yield f"model.kv_heads={m.kv_heads}: does not divide model.heads={m.heads}"
     yield from _positions(m)
     if m.tied and m.embed_inner and spec.has_lm_head:

@@ -21,7 +21,7 @@ from jaxsft.models.layers import Dropout, neftune
 from jaxsft.models.recurrent import Recurrent, RecurrentCell
 from jaxsft.models.transformer import Soft, Transformer
 from jaxsft.sharding.weights import flatten
-from jaxsft.training import partition, setup
+from jaxsft.training import partition
 from tests import conftest, tiny
 
 D, V = 6, 11
@@ -345,7 +345,7 @@ def test_a_run(tmp_path):
         "tokenizer.min_count=1",
     )
     assert code == 0, err
-    assert (tmp_path / "run" / "result.json").is_file() and setup.kinds.KINDS["lstm"] is Recurrent
+    assert (tmp_path / "run" / "result.json").is_file() and registry.KINDS["lstm"] is Recurrent
 
 
 def test_the_interface_is_that_of_the_transformer():

@@ -118,7 +118,7 @@ def test_the_command_line_knows_its_own_presets(source, tmp_path, monkeypatch):
         code == 1
         and "model.layers=5: " in err
         and "rows.txt" in err
-        and "model.layers=3" not in err
+        and "model.layers=3: " not in err
     )
 
 
