@@ -129,7 +129,7 @@ def test_batches_of_a_mixture_are_a_function_of_their_step(files, how, taken):  
         ("at least two", ("a",), {}),
         ("at least two", ("a", "a"), {}),
         ("a weight for each", (("a", 1.0), "b"), {}),
-        ("weight -1", (("a", 1.0), ("b", -1.0)), {}),
+        ("sources[1].weight=-1", (("a", 1.0), ("b", -1.0)), {}),
         ("data.mixture.temperature", (("a", 1.0), ("b", 1.0)), {"mixture": {"temperature": 2.0}}),
         (
             "data.mixture.exhausted",
