@@ -337,7 +337,7 @@ def test_a_tracker_that_is_not_there_is_one_line_before_any_data(tmp_path, monke
         ("[mlflow]", "trackers.use=[mlflow]: install jaxsft[mlflow]"),
         (
             "[comet]",
-            ("trackers.use=[comet]: expected some of wandb, mlflow, trackio always written)"),
+            "trackers.use=[comet]: expected some of wandb, mlflow, trackio",
         ),
     ):
         code, out, err = jaxsft("train", "task=lm", "data.train=none.txt", f"trackers.use={use}")
