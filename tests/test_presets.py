@@ -5,7 +5,7 @@ them, also those that other presets name.
 import pytest
 
 from jaxsft.commands import hydra_app
-from jaxsft.config import validate
+from jaxsft.config import schema, validate
 from jaxsft.errors import ConfigError
 
 BOMB = "a0: &a0 {k: v}\n" + "".join(
@@ -32,5 +32,5 @@ def test_what_a_preset_names_is_bounded(tmp_path, entry, flag):
 
 
 def test_no_text_of_a_config_holds_nul():
-    with pytest.raises(ConfigError, match=r"run_dir='a\\x00b': expected a text without"):
-        validate.validate_each({"run_dir": "a\0b"})
+    with pytest.raises(ConfigError, match=r"output='a\\x00b': expected a text without"):
+        validate.each(schema.QualityConfig(output="a\0b"))

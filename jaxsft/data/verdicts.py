@@ -176,7 +176,7 @@ def _negative(rows: Sequence[Row], columns: Any, task: str) -> dict[str, Any] | 
 
     None where a rejection says nothing that could be learned.
     """
-    output = plugins.table("tasks")[task].output
+    output = plugins.table("tasks")[task].output if task else None  # none of a preparation
     if output not in ("label", "labels"):
         return None
     name = columns.label or next((n for n in ("label", "labels") if n in rows[0].fields), "label")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jaxsft.metrics import classification
+from jaxsft.metrics import classification, names
 
 sklearn = pytest.importorskip("sklearn.metrics")
 
@@ -22,7 +22,7 @@ def test_scores_are_those_of_scikit_learn(seed):  # guards E4
     gold, given = cells(seed)
     found = classification.scores(gold, given)
     assert tuple(found) == classification.NAMES and found["rows"] == 40
-    for average in classification.AVERAGES:
+    for average in names.AVERAGES:
         expected = sklearn.precision_recall_fscore_support(
             gold, given, average=average, zero_division=0
         )[:3]

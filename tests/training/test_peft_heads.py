@@ -10,7 +10,7 @@ from jaxsft import rundir
 from jaxsft.errors import ConfigError
 from jaxsft.hf import peft_write
 from jaxsft.sharding.weights import flatten
-from jaxsft.training import export, runs, setup
+from jaxsft.training import components, export, runs, setup
 from tests.training import exporting
 from tests.training.exporting import LAST, TEXT
 
@@ -28,7 +28,7 @@ def started(tmp_path, name, task, *given):
         *exporting.OPTIONS.get(task, ()),
     ]
     config = jaxsft.compose(*run, *LORA, f"adapter.start_from={tmp_path / 'peft'}", *given)
-    return flatten(runs.starting_params(setup.prepare(setup.resolve(config))[0]))
+    return flatten(runs.starting_params(components.prepare(setup.resolve(config))[0]))
 
 
 @pytest.mark.parametrize(
