@@ -8,7 +8,7 @@ import pytest
 
 from jaxsft.config import adapters
 from jaxsft.config.optim import AdamW
-from jaxsft.config.schema import Linear
+from jaxsft.config.schema import LinearDecay
 from jaxsft.data.records import Pair
 from jaxsft.training import hyper
 from tests.conftest import bench, make_config, make_records
@@ -16,7 +16,7 @@ from tests.conftest import bench, make_config, make_records
 BEFORE = {
     "chat": {
         "optim": AdamW(learning_rate=1e-3, weight_decay=0.1, clip_norm=None),
-        "schedule": Linear(warmup="1steps", final=0.1),
+        "schedule": LinearDecay(warmup="1steps", final=0.1),
         "model": {"dropout": 0.1},
         "loss": {"label_smoothing": 0.1, "z_loss": 1e-3},
         "train": {"neftune": 5.0, "ema": 0.9, "unfreeze_every": "1steps"},
@@ -32,7 +32,7 @@ BEFORE = {
 AFTER = {
     "chat": {
         "optim": AdamW(learning_rate=1e-2, weight_decay=0.2, clip_norm=1.0),
-        "schedule": Linear(warmup="2steps", final=0.2),
+        "schedule": LinearDecay(warmup="2steps", final=0.2),
         "model": {"dropout": 0.2},
         "loss": {"label_smoothing": 0.2, "z_loss": 2e-3},
         "train": {"neftune": 6.0, "ema": 0.8, "unfreeze_every": "2steps"},

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxsft.config.optim import AdamW
-from jaxsft.config.schema import Constant, Linear
+from jaxsft.config.schema import Constant, LinearDecay
 from jaxsft.data import synthetic
 from jaxsft.errors import ConfigError
 from jaxsft.generation import decoding
@@ -96,7 +96,7 @@ def test_the_schedule_ends_with_the_packed_batches(files, tmp_path):  # guards B
             data=data,
             model=SMALL,
             train=train,
-            schedule=Linear(warmup="0steps", final=0.5),
+            schedule=LinearDecay(warmup="0steps", final=0.5),
         )
     )
     packing = read_json(tmp_path / "run" / "ledger.json")["train"]["packing"]
