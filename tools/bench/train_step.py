@@ -36,6 +36,7 @@ from jaxsft.data.chosen_tokenizer import make_tokenizer
 from jaxsft.data.pipeline import Batches
 from jaxsft.data.splits import read_splits
 from jaxsft.errors import ConfigError
+from jaxsft.sharding import platforms
 from jaxsft.training import setup
 from jaxsft.training.checkpoint import flatten
 from jaxsft.training.components import build_components
@@ -248,6 +249,10 @@ def bench(config: Config) -> int:
         )
     here = Path(__file__).parent
     variants = [*(f"torch {n}" for n in TORCH), *(f"jaxsft {n}" for n in OURS)]
+    here_is = platforms.facts()
+    if here_is.kind == "cpu" and not here_is.bf16:
+        variants = [name for name in variants if "bf16" not in name]
+        print("no bf16: this CPU only emulates it; BENCH_VARIANTS names it all the same")
     chosen = os.environ.get("BENCH_VARIANTS", ",".join(variants)).split(",")
     python = interpreter() if any(name.startswith("torch ") for name in chosen) else ""
     modes = os.environ.get("BENCH_MODES", ",".join(MODES)).split(",")
