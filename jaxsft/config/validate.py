@@ -42,7 +42,8 @@ def each(config: Any) -> None:
       config: of training, preparation or quality.
     """
     for key, declaration, value in option.walk(config):
-        if isinstance(value, str) and "\0" in value:
+        texts = value if isinstance(value, list | tuple) else [value]
+        if any(isinstance(text, str) and "\0" in text for text in texts):
             raise ConfigError(f"{key}={value!r}: expected a text without the character NUL")
         option.check(key, declaration, value)
 

@@ -23,8 +23,6 @@ from jaxsft.data.tokenizers.special_tokens import Wrapped
 from jaxsft.data.windows import cut_places, owners, sentence_windows, windows, word_windows
 from jaxsft.errors import ConfigError, DataError
 
-TOO_LONG = ("error", "drop", "truncate_left", "truncate_right")
-
 
 class EncodedWords(NamedTuple):
     """The words of a text, one after another between the special tokens of an `Encoded`.

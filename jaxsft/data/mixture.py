@@ -20,8 +20,6 @@ import numpy as np
 
 from jaxsft.errors import ConfigError
 
-EXHAUSTED = ("stop", "repeat", "error")
-
 
 def shares(rows: Sequence[int], weights: Sequence[float | None], temperature: float) -> np.ndarray:
     """Returns the share of each source in an epoch, `[sources]`, adding to 1.

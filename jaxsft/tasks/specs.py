@@ -100,10 +100,6 @@ class TaskSpec:
         return self.about == "words"
 
     @property
-    def of_texts(self) -> bool:
-        return self.about == "text"
-
-    @property
     def over_vocabulary(self) -> bool:
         return self.about == "tokens"
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -102,8 +103,9 @@ def test_train_step(files, task, monkeypatch, capsys):
     )
     out = capsys.readouterr().out
     assert "train: median of 1 rounds" in out
-    losses = {line.split("  ")[-2] for line in out.splitlines() if "real tokens/s" in line}
-    assert losses
+    trained = out.partition("train: ")[2].partition("evaluate: ")[0]
+    losses = re.findall(r"  (\d+\.\d{4})  ", trained)  # of the first batch, before any step
+    assert len(losses) == len(variants) and len(set(losses)) == 1
 
 
 @pytest.mark.slow

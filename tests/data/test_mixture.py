@@ -34,7 +34,7 @@ def test_shares_by_weight_or_temperature():
         mixture.shares(ROWS, [None, None], 2.0), np.sqrt(ROWS) / np.sqrt(ROWS).sum()
     )
     np.testing.assert_allclose(mixture.shares(ROWS, [None, None], math.inf), [0.5, 0.5])
-    for how in mixture.EXHAUSTED:  # proportional: everything is read once
+    for how in ("stop", "repeat", "error"):  # proportional: everything is read once
         assert mixture.counts(ROWS, mixture.shares(ROWS, [None, None], 1.0), how).tolist() == ROWS
     with pytest.raises(ConfigError, match="source 2 has a share of"):
         mixture.counts([100, 40], np.array([0.9999, 0.0001]), "stop")
