@@ -14,7 +14,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsft import patterns, rundir
+from jaxsft import patterns, remote, rundir
+from jaxsft.config import compose
+from jaxsft.config.schema import Config
+from jaxsft.data import hub
 from jaxsft.data.chat.template_variables import pinned
 from jaxsft.data.template_files import FURTHER
 from jaxsft.data.tokenizers.special_tokens import A, B, Frames
@@ -27,7 +30,7 @@ from jaxsft.hf.families.family import Family, Head
 from jaxsft.models import adapters, surgery
 from jaxsft.sharding.weights import Flat, WeightSpec, flatten
 from jaxsft.tasks.base import Task
-from jaxsft.training import headless_export, partition
+from jaxsft.training import headless_export, partition, runs
 from jaxsft.training import pretrained as hf
 from jaxsft.training.components import Components
 from jaxsft.training.runs import Run
@@ -254,13 +257,12 @@ def _peft(
             f"export.adapter=peft: task={config.task.name} is written without its head, which PEFT"
             " cannot say; leave the option out"
         )
-    base = config.model.pretrained or config.train.init_from
     frozen = flatten(partition.frozen_mask(run.parts.specs, config.train.freeze, config.adapter))
     _check_base(run, frozen)
     with rundir.atomic_folder(to) as folder:
         about = {
             "kind": kind,
-            "base": None if base is None else str(base),
+            "base": adapter_base(config),
             "frozen": frozen,
         }
         weights, specs = _head(
@@ -277,6 +279,30 @@ def _peft(
         "tensors": count,
         "dtypes": {"F32": count},
     }
+
+
+def adapter_base(config: Config) -> str | None:
+    """Returns the folder or run whose weights the adapter of a run stands on; None: on fresh ones.
+
+    A run that goes on with the adapter of another run stands on what that one stands on: the
+    weights of the other run, as they would be opened, have its adapter in them already.
+
+    Raises ConfigError where the other run trained weights beside its adapter that stay frozen here:
+    neither that base nor this adapter has them.
+    """
+    base = config.model.pretrained or config.train.init_from
+    if base is None or read.is_source(folder := remote.opened(str(hub.run_dir(str(base))))):
+        return None if base is None else str(base)
+    before = compose.read(folder / "config.yaml")
+    if not runs.same_adapter(before.adapter, config.adapter):
+        return str(base)
+    if left := [one for one in before.adapter.train if one not in config.adapter.train]:
+        raise ConfigError(
+            f"export.adapter=peft: {base} trained {', '.join(left)} beside the adapter that this"
+            " run goes on with, and they are frozen here, so that the adapter lacks them; train"
+            f" with adapter.train={json.dumps(list(before.adapter.train))}, or leave the option out"
+        )
+    return adapter_base(before)
 
 
 def _check_base(run: Run, frozen: Mapping[str, Any]) -> None:

@@ -291,7 +291,7 @@ def _from_run(parts: Components, option: str, source: str, via: Sequence[Path]) 
     _same_tokenizer(run.parts.tokenizer, parts, f"{option}={source}")
     there, goes_on = (
         partition.join(run.params),
-        _same_adapter(run.parts.config.adapter, config.adapter),
+        same_adapter(run.parts.config.adapter, config.adapter),
     )
     if not goes_on:
         there = partition.join(adapters.merge(run.parts.config.adapter, there))
@@ -388,7 +388,7 @@ def _from_peft(parts: Components, params: Params) -> Params:
     return jax.tree.unflatten(jax.tree.structure(params), leaves)
 
 
-def _same_adapter(a: AdapterConfig, b: AdapterConfig) -> bool:
+def same_adapter(a: AdapterConfig, b: AdapterConfig) -> bool:
     """Returns whether two adapters are alike in all that changes what their weights mean."""
     other = ("train", "dropout", "lr_ratio", "start_from")  # what only training reads
     plain = lambda c: {

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+import jaxsft
 from jaxsft import api
 from jaxsft.config import adapters as options
-from jaxsft.config import optim, schema
+from jaxsft.config import compose, optim, schema
 from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.rundir import read_json
 from jaxsft.sharding.weights import flatten
-from jaxsft.training import loop, runs
+from jaxsft.training import export, loop, runs
 from jaxsft.training.checkpoint import Checkpoints
 from tests import tiny
 
@@ -174,3 +175,25 @@ def test_a_run_is_exported_merged_or_as_an_adapter_which_another_starts_from(pla
     assert all(np.array_equal(there[path], value) for path, value in own.items())
     with pytest.raises(ConfigError, match="has no adapter"):
         api.export(place / "base", tmp_path / "none", adapter="peft")
+
+
+def test_an_adapter_that_goes_on_stands_on_the_base_of_the_first_run(tmp_path):
+    """PEFT would open the other run as exported, with its adapter merged, and add it once more."""
+    base, first = tmp_path / "base", tmp_path / "first"
+    for folder in (base, first):
+        folder.mkdir()
+    (base / "config.json").write_text("{}", encoding="utf-8")
+    lora = ("task=lm", "data.train=a.txt", "adapter=lora")
+    run = jaxsft.compose(*lora, f"model.pretrained={base}")
+    assert export.adapter_base(run) == str(base)
+    (first / "config.yaml").write_text(compose.to_yaml(run), encoding="utf-8")
+    for option in ("model.pretrained", "train.init_from"):
+        again = jaxsft.compose(*lora, f"{option}={first}")
+        assert export.adapter_base(again) == str(base)
+        other = jaxsft.compose(*lora, f"{option}={first}", "adapter.rank=2")
+        assert export.adapter_base(other) == str(first)
+    assert export.adapter_base(jaxsft.compose(*lora)) is None
+    trained = jaxsft.compose(*lora, f"model.pretrained={base}", "adapter.train=[norm/.*]")
+    (first / "config.yaml").write_text(compose.to_yaml(trained), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"trained norm/\.\* beside the adapter"):
+        export.adapter_base(jaxsft.compose(*lora, f"train.init_from={first}"))
