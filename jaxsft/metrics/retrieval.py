@@ -5,13 +5,9 @@ They do not depend on the batch size.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 CHUNK = 1024  # queries whose scores are held at once
-AT = (1, 5, 10)
-NAMES = ("mrr", *(f"recall_at_{k}" for k in AT), "rows")
 
 
 def ranks(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
@@ -30,15 +26,3 @@ def ranks(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
         scores[np.arange(len(scores)), np.arange(len(queries))[rows]] = -np.inf
         out[rows] = 1 + (scores >= right[rows, None] - 1e-6).sum(1)
     return out
-
-
-def scores(queries: np.ndarray, candidates: np.ndarray) -> dict[str, float]:
-    """Computes the mean reciprocal rank (Voorhees, 1999) and the recall among the first k."""
-    if not len(queries):
-        return {name: math.nan for name in NAMES if name != "rows"} | {"rows": 0}
-    found = ranks(queries, candidates)
-    return (
-        {"mrr": float((1 / found).mean())}
-        | {f"recall_at_{k}": float((found <= k).mean()) for k in AT}
-        | {"rows": len(found)}
-    )
