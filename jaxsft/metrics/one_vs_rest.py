@@ -2,7 +2,7 @@
 
 Of a label, `hit` counts the rows where it is predicted and right, `predicted` and `gold` those that
 are given it and that have it; 0/0 is 0 as in scikit-learn. `macro` averages over the labels that
-occur, gold or predicted; `weighted` by gold counts; `micro` divides sums over all labels.
+occur, gold or predicted; `weighted` by gold counts; `micro` is of their counts added up.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def averages(name: str, score: Callable[..., Any], parts: Counts, occurs: Any) -
     xp, gold, value = namespace(parts[0]), parts[2], score(*parts)
     return {
         f"{name}_macro": ratio(xp.where(occurs, value, 0).sum(-1), occurs.sum(-1), 0.0),
-        f"{name}_micro": score(*(x.sum(-1) for x in parts)),
+        f"{name}_micro": score(*(xp.where(occurs, x, 0).sum(-1) for x in parts)),
         f"{name}_weighted": ratio((value * gold).sum(-1), gold.sum(-1), 0.0),
     }
 
