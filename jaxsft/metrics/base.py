@@ -155,6 +155,11 @@ class Metric:
     counts: tuple[str, ...] = ()
     scheme: str | None = None
 
+    @property
+    def of_answers(self) -> bool:
+        """Returns whether it is of generated answers, instead of what the pass gives."""
+        return "answer" in self.needs or "stopped" in self.needs
+
     def fits(self, outputs: Outputs) -> bool:
         """Returns whether the outputs have what the metric reads."""
         chunks = "none" if outputs.scheme == "none" else "chunks"

@@ -5,10 +5,10 @@ import math
 import jax
 import numpy as np
 import pytest
+from jaxsft.metrics.states import Confusion, TokenStatistics
 from sklearn import metrics as sklearn
 
 from jaxsft.metrics import states
-from jaxsft.metrics.states import Confusion, TokenStatistics
 
 RNG = np.random.default_rng(0)
 GOLD = {
