@@ -115,7 +115,7 @@ def compare(arms: Sequence[Arm], settings: Settings) -> Comparison:
     independent = of.rows if of.clusters is None else of.clusters
     told, pairs, tied, notes = [{"name": a.name, "numbers": {}} for a in arms], [], {}, []
     for metric_name, (metric, numbers) in metrics.items():
-        drawn = [_drawn(arm, metric_name, metric, of, settings) for arm in arms]
+        drawn = [arm_draws(arm, metric_name, metric, of, settings) for arm in arms]
         for number in numbers:
             for arm, entry, of_arm in zip(arms, told, drawn, strict=True):
                 entry["runs"] = [run.name for run in arm.runs]
@@ -179,9 +179,10 @@ def shared_metrics(
     return out
 
 
-def _drawn(
+def arm_draws(
     arm: Arm, name: str, metric: Metric, of: bounds.Units, settings: Settings
 ) -> dict[str, Drawn]:
+    """Returns each number of an arm: of its runs the values and the replicates."""
     points, replicates = [], []
     for run in arm.runs:
         statistics = run.content.metrics[name]
