@@ -101,11 +101,16 @@ def listed(value: str | None) -> list[str]:
 
 
 def short_names(groups: list[list[str]]) -> list[str]:
-    """Returns a name for each arm: the last part of its first path, or more where two are alike."""
-    for parts in (1, 2, 3, 99):
+    """Returns a name for each arm: the last part of its first path, or more where two are alike.
+
+    A file of predictions has the name of its run.
+    """
+    first = [Path(group[0]) for group in groups]
+    runs = [p.parent.parent if p.parent.name == "predictions" else p for p in first]
+    for paths, parts in ((runs, 1), (runs, 2), (first, 3), (first, 99)):
         names = [
-            "/".join(Path(group[0]).parts[-parts:]) + (f" (+{n})" if (n := len(group) - 1) else "")
-            for group in groups
+            "/".join(path.parts[-parts:]) + (f" (+{n} seeds)" if (n := len(group) - 1) else "")
+            for path, group in zip(paths, groups, strict=True)
         ]
         if len(set(names)) == len(names):
             return names

@@ -73,8 +73,8 @@ def _files(place: str, split: str) -> tuple[Path, Path]:
         pair = folder / f"{split}.npz", folder / f"{split}.jsonl"
         if not pair[0].is_file() and not pair[1].is_file():
             raise DataError(
-                f"{place}: has no predictions of the split {split!r} (expected {pair[0]}); give"
-                " split=validation, or evaluate the run: jaxsft eval"
+                f"{place}: has no predictions of the split {split!r} (expected {pair[0]}); name"
+                " another one with split=, or train with data.test="
             )
         return pair
     if not path.is_file():
@@ -182,7 +182,7 @@ def same_rows(one: RunRows, other: RunRows) -> None:
         has, lacks = (one, other) if row in a.rows else (other, one)
         raise DataError(
             f"{other.name}: its rows are not those of {one.name}: {has.place(row)} is missing in"
-            f" {lacks.name} ({len(only)} rows are in one only)"
+            f" {lacks.name} ({len(only)} in all are in one only)"
         )
     if (differ := np.flatnonzero(a.digests != b.digests)).size:
         row = int(a.rows[differ[0]])

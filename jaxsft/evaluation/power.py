@@ -87,15 +87,19 @@ def seeds_for(
     Returns: None where the rows alone leave too much.
     """
     for seeds in range(2, MOST_SEEDS + 1):
-        part = 2 * seed_variance / seeds
-        variance = row_part + part
-        if variance == 0:
-            return seeds
-        # each arm has its seeds - 1; Satterthwaite, rows counted as without end
-        freedom = variance**2 / (part**2 / (2 * (seeds - 1))) if part > 0 else math.inf
-        if power_at(effect, variance, level, freedom) >= power:
+        variance, freedom = of_seeds(row_part, seed_variance, seeds)
+        if variance == 0 or power_at(effect, variance, level, freedom) >= power:
             return seeds
     return None
+
+
+def of_seeds(row_part: float, seed_variance: float, seeds: int) -> tuple[float, float]:
+    """Returns the variance of a difference of two arms with so many runs each, and its degrees of
+    freedom (Satterthwaite, 1946; those of the rows count as without end).
+    """
+    part = 2 * seed_variance / seeds
+    variance = row_part + part
+    return variance, variance**2 / (part**2 / (2 * (seeds - 1))) if part > 0 else math.inf
 
 
 def needed(
