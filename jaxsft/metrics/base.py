@@ -48,6 +48,7 @@ class Outputs:
       labels: what the numbers of labels stand for.
       scheme: in which the labels are tags of chunks; none: they are not.
       texts: by name, a text (or what a text is compared with) for each row.
+      beside: by name, `[labels]` numbers that tables show beside those of each label.
       tokenizer: how scores of texts cut them into tokens, a name of `text_overlap.TOKENIZERS`.
     """
 
@@ -56,6 +57,7 @@ class Outputs:
     labels: Sequence[str] = ()
     scheme: str = "none"
     texts: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    beside: Mapping[str, Array] = field(default_factory=dict)
     tokenizer: str = "13a"
 
     def __len__(self) -> int:
@@ -131,12 +133,12 @@ class Metric:
       value: `(state [..., *]) -> {name: [...]}`.
       reduce: `(statistics, weights [..., rows]) -> state`. `total` is linear in the weights; a
         metric that ranks rows brings its own.
-      each: `(state) -> {name: [..., labels]}`, the same of every label; written as a table.
-      table: what the table of `each` is called.
+      each: `(state) -> {name: [..., labels]}`, the same of every label.
+      table: what the table of `each` is called; empty: none is written.
       rows_of: `(outputs) -> names` of the rows of that table.
       confusion: the state is a matrix `[gold, predicted]` over the labels, to be shown as one.
       lower_is_better: those of `names` of which less is better.
-      counts: those of `names` that only count what is there, and have no bound.
+      counts: the numbers that only count what is there, and have no bound.
       scheme: `chunks` or `none`: labels that are tags of chunks, or are not; None: either.
     """
 

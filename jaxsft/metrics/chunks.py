@@ -18,7 +18,7 @@ from jaxsft.metrics.classification import SCORES
 
 
 class Found(NamedTuple):
-    """The chunks of all rows in order: first word, word behind the last one, number of the type."""
+    """The chunks of all rows, in order: first word, word behind the last, number of the type."""
 
     start: np.ndarray
     end: np.ndarray
@@ -172,6 +172,7 @@ def _of_chunks(
         table=table,
         rows_of=lambda outputs: types(outputs.labels),
         scheme="chunks",
+        counts=("support", "predicted"),
     )
 
 

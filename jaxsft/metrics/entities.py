@@ -227,8 +227,9 @@ def of_characters(outputs: Outputs) -> tuple[Spans, Spans]:
 # --- numbers
 # --------------------------------------------------------------------------------------------------
 def each(state: dict[str, Any]) -> dict[str, Any]:
-    """Computes outcomes, precision, recall and F1 of every type, under every schema."""
-    return _numbers(state["each"])
+    """Computes support, outcomes, precision, recall and F1 of every type, under every schema."""
+    gold = state["each"][..., 0, :4].sum(-1)  # all but the spurious ones
+    return {"support": gold} | _numbers(state["each"])
 
 
 def value(state: dict[str, Any]) -> dict[str, Any]:
@@ -287,7 +288,7 @@ METRICS = {
         each=each,
         table="entities",
         lower_is_better=_LOWER,
-        counts=_COUNTS,
+        counts=("support", *_COUNTS),
         **_OF_WORDS,
     ),
     "entity_errors": Metric(
@@ -308,6 +309,6 @@ METRICS = {
         each=each,
         table="entities",
         lower_is_better=_LOWER,
-        counts=_COUNTS,
+        counts=("support", *_COUNTS),
     ),
 }

@@ -92,6 +92,6 @@ METRICS = {
         each=each,
         table="labels",
         lower_is_better=("hamming_loss",),
-        counts=("rows",),
+        counts=("rows", "support", "given"),
     )
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Iterable
-from typing import Any
 
 from jaxsft import metrics, plugins
 from jaxsft.errors import ConfigError

@@ -183,7 +183,7 @@ def _longest_common(a: Sequence[str], b: Sequence[str]) -> int:
 
 
 def _of_texts(name: str, observe: Callable[[Outputs], np.ndarray], value: Any = None) -> Metric:
-    """Makes a metric of answers and references: the mean over rows, or what `value` makes of sums."""
+    """Makes a metric of answers: the mean over rows, or what `value` makes of sums."""
     return Metric(
         (name,),
         ("answer", "references"),

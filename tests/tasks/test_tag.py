@@ -16,7 +16,7 @@ from jaxsft.data.records import Tags, tag_record
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.models.crf import ChainScores
-from jaxsft.tasks.base import by_text
+from jaxsft.tasks.rows import words_by_row as by_text
 from jaxsft.tasks.tag import UNTAGGED
 from tests import tiny
 from tests.conftest import assert_same, bench, make_config
