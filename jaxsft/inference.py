@@ -459,10 +459,9 @@ class Model:
         part = splits.arranged(type(self.task), part, config.data.columns, training=False)
         split, result = self._evaluate(parts.split(name, part))
         if self.task.generates and config.evaluation.generate != "never":
-            answers, numbers = evaluation.answer(
-                self.task, parts.model, self._held.layers, split, config, parts.mesh
+            result = evaluation.with_answers(
+                result, self.task, parts.model, self._held.layers, split, config, parts.mesh
             )
-            result = evaluation.Evaluation(result.numbers | numbers, result.columns, answers)
         return split, result, {**result.numbers, "rows_read": len(records) + len(aside)}
 
     def read(self, path: str | os.PathLike, aside: list[Aside] | None = None) -> list[Row]:
@@ -504,7 +503,7 @@ class Model:
         hyper, batches = make_hyper(self.config, Clock(1, 1, 1)), parts.batches(split)
         step = lambda batch: self._pass(run.weights, run.frozen, parts.put(batch, batches), hyper)
         objective = lambda terms, totals: objective_value(terms, totals, hyper["terms"])
-        return batches.split, evaluation.evaluate(step, self.task, batches, objective)
+        return batches.split, evaluation.evaluate(step, self.task, batches, objective, {})
 
     def _as_trained(self, rows: list[Row]) -> list[Row]:
         """Prepares new rows as the training rows were: cleaned, filled and scaled.

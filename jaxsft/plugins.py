@@ -36,8 +36,8 @@ KINDS: dict[str, tuple[str, str, str]] = {
     "tasks": ("task", "jaxsft.tasks.specs:SPECS", "jaxsft.tasks.specs:TaskSpec"),
     "metrics": (
         "metric",
-        "jaxsft.metrics.row_metrics:METRICS",
-        "jaxsft.metrics.row_metrics:Metric",
+        "jaxsft.metrics.registry:METRICS",
+        "jaxsft.metrics.base:Metric",
     ),
     "losses": ("loss", "jaxsft.losses.table:LOSSES", "jaxsft.losses.table:Loss"),
     "optimizers": (

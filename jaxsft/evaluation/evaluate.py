@@ -16,8 +16,11 @@ from jaxsft.config.schema import Config
 from jaxsft.data import pipeline
 from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.errors import ConfigError
+from jaxsft.evaluation import measured
+from jaxsft.evaluation.measured import Measured
 from jaxsft.generation.decoding import generate
-from jaxsft.metrics import row_metrics, states
+from jaxsft.metrics.registry import METRICS
+from jaxsft.models import step_sums
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.tasks.base import Task
 
@@ -26,13 +29,21 @@ from jaxsft.tasks.base import Task
 class Evaluation:
     """The result of an evaluation.
 
-    Numbers by name, columns `[examples, ...]` (`word.NAME`: `[words, ...]`), and generated
-    answers by row (None: none were asked for).
+    Attributes:
+      numbers: by name, as in result.json.
+      columns: `[examples, ...]` (`word.NAME`: `[words, ...]`), what the pass gave.
+      measured: the metrics with the statistics of the rows, by name.
+      answers: generated texts by row; None: none were asked for.
+      tuned: what was learnt from this split, or given: entries of the state of the task.
+      beside: numbers that tables of labels show too.
     """
 
     numbers: dict[str, float]
     columns: dict[str, np.ndarray]
+    measured: dict[str, Measured]
     answers: dict[int, str] | None = None
+    tuned: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    beside: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 def run_pass(
@@ -52,7 +63,7 @@ def run_pass(
     def read(step: int, result: tuple[Any, Mapping[str, Any]]) -> None:
         nonlocal sums
         new, values = jax.device_get(result)
-        sums = states.merge(sums, states.widen(new))
+        sums = step_sums.merge(sums, step_sums.widen(new))
         ids, words = batches.example_ids(step), batches.word_ids(step)
         np.add.at(seen, ids[ids >= 0], 1)
         for name, value in decoded(values).items():
@@ -78,35 +89,35 @@ def evaluate(
     task: Task,
     batches: Batches,
     objective: Callable[[Any, Any], float],
-    tune: bool = False,
+    tuned: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Computes loss and metrics of a split.
 
     Args:
       run: the compiled evaluation of a batch.
       objective: the loss from merged (terms, totals): the one that training minimises.
-      tune: this is the validation split of training, from which the task may learn thresholds.
+      tuned: what the task has learnt from the validation split; None: this is that split, from
+        which it learns thresholds.
     """
     (terms, totals, merged), columns = run_pass(run, batches, task.decoded)
-    if tune:
-        task.tune(batches.split, columns)
-    numbers = {"loss": objective(terms, totals), **task.summarise(batches.split, merged, columns)}
-    numbers |= _further(task, batches.split, columns)
-    return Evaluation(
-        numbers | (merged["experts"].compute() if "experts" in merged else {}), columns
-    )
+    if tuned is None:
+        tuned = task.tune(task.row_outputs(batches.split, columns))
+    task = task.with_tuned(tuned)
+    outputs = task.row_outputs(batches.split, columns)
+    further = _further(task, of_answers=False)
+    found = measured.measure(task.measures, further, outputs, task.name)
+    numbers = {"loss": objective(terms, totals)}
+    for one in found.values():
+        numbers |= one.numbers(task.spelled)
+    if "experts" in merged:
+        numbers |= merged["experts"].brief()
+    return Evaluation(numbers, columns, found, tuned=tuned, beside=outputs.beside)
 
 
-def _further(task: Task, split: Split, columns: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Returns the numbers of `evaluation.metrics`, of the predictions without generated answers."""
-    if not (wanted := task.config.evaluation.metrics):
-        return {}
-    lines = list(task.predictions(split, columns, None))
-    return {
-        name: value
-        for one in wanted
-        for name, value in row_metrics.numbers(row_metrics.take(one, task.spec), lines).items()
-    }
+def _further(task: Task, of_answers: bool) -> list[str]:
+    """Returns the metrics of `evaluation.metrics` that are, or are not, of generated answers."""
+    asked = task.config.evaluation.metrics
+    return [name for name in asked if METRICS[name].of_answers == of_answers]
 
 
 def rows_to_answer(split: Split, rows: int | None) -> list[int]:
@@ -198,11 +209,17 @@ def generate_answers(
     return [answer.text for answer in out], [answer.stopped for answer in out]
 
 
-def answer(
-    task: Task, model: Transformer, params: Params, split: Split, config: Config, mesh: Mesh
-) -> tuple[dict[int, str], dict[str, float]]:
-    """Generates the answers of the first `evaluation.generate_rows` kept rows and has the task
-    score them. Raises as `answer_limit`.
+def with_answers(
+    result: Evaluation,
+    task: Task,
+    model: Transformer,
+    params: Params,
+    split: Split,
+    config: Config,
+    mesh: Mesh,
+) -> Evaluation:
+    """Returns the evaluation with generated answers to the first `evaluation.generate_rows` kept
+    rows, and their scores. Raises as `answer_limit`.
     """
     kept, (limit, _) = (
         rows_to_answer(split, config.evaluation.generate_rows),
@@ -210,12 +227,20 @@ def answer(
     )
     records, where = [split.records[row] for row in kept], [split.where[row] for row in kept]
     texts, stopped = generate_answers(task, model, params, records, where, config, limit, mesh)
-    numbers = {
-        **task.score(texts, records, where),
-        "stopped": float(np.mean(stopped)),
-        "generated_rows": len(kept),
-    }
-    return dict(zip(kept, texts, strict=True)), numbers
+    found = task.answer_outputs(texts, records, where)
+    arrays = {**found.arrays, "stopped": np.array(stopped, bool)}
+    outputs = dataclasses.replace(found, rows=np.array(kept, np.int64), arrays=arrays)
+    names = (*task.answer_measures, "stop_rate")
+    scored = measured.measure(names, _further(task, of_answers=True), outputs, task.name)
+    numbers = dict(result.numbers)
+    for one in scored.values():
+        numbers |= one.numbers()
+    return dataclasses.replace(
+        result,
+        numbers=numbers,
+        measured={**result.measured, **scored},
+        answers=dict(zip(kept, texts, strict=True)),
+    )
 
 
 def write_predictions(path: Any, task: Task, split: Split, result: Evaluation) -> None:
@@ -228,15 +253,15 @@ def write_predictions(path: Any, task: Task, split: Split, result: Evaluation) -
 
 
 def write_results(run_dir: Any, task: Task, split: Split, result: Evaluation) -> None:
-    """Writes `predictions/<split>.jsonl`, the task's tables, and its confusion matrix if any."""
+    """Writes `predictions/<split>.jsonl`, the tables of metrics, and a confusion matrix if any."""
+    task = task.with_tuned(result.tuned)
     write_predictions(run_dir / "predictions" / f"{split.name}.jsonl", task, split, result)
-    for name, (heads, rows) in task.tables(split, result.columns).items():
+    for name, (heads, lines) in measured.tables(result.measured, result.beside).items():
         rundir.write_json(
             run_dir / "figures" / f"table_{name}_{split.name}.json",
-            {"columns": heads, "rows": rows},
+            {"columns": heads, "rows": lines},
         )
-    if hasattr(task, "confusion"):
-        matrix = task.confusion(split, result.columns).matrix
+    if (matrix := measured.confusion(result.measured)) is not None:
         rundir.write_json(
             run_dir / "figures" / f"confusion_{split.name}.json",
             {"labels": task.labels, "matrix": matrix.tolist()},

@@ -35,11 +35,15 @@ class Outputs:
       numbers: `targets` (NaN: missing), `predictions` `[rows, targets]`.
       two texts: as one label or as numbers; without either `rank`, that of the right partner.
       tags: `word.tag`, `word.predicted` `[words]` int (-1: none); `intent_hit`, `frame_hit`.
+      entities in texts: `span.gold`, `span.predicted` `[entities, 4]` int: place of the row, first
+        character, character behind the last one, number of the type.
       trees: `word.head`, `word.predicted_head`, `word.relation`, `word.predicted_relation`,
         `word.punctuation`; heads count in their row from 1, 0 is the root.
-      tokens: `nll` (nats), `correct`, `count` `[rows]`, sums over the trained tokens of a row.
+      tokens: `nll` (nats), `correct`, `count` `[rows]`, sums over the trained tokens of a row;
+        `bytes` `[rows]`, those of the trained text in UTF-8.
       a stretch of text: `exact`, `f1` `[rows]`.
-      generated answers: texts `answer` and `references` (a list each), array `stopped` bool.
+      generated answers: texts `answer` and `references` (a list each), array `stopped` bool;
+        `schema`, a JSON Schema that the answer has to follow.
 
     Attributes:
       rows: `[rows]` int64, their numbers in the split; a row that was dropped may be left out.
@@ -48,6 +52,7 @@ class Outputs:
       labels: what the numbers of labels stand for.
       scheme: in which the labels are tags of chunks; none: they are not.
       texts: by name, a text (or what a text is compared with) for each row.
+      beside: by name, `[labels]` numbers that tables show beside those of each label.
       tokenizer: how scores of texts cut them into tokens, a name of `text_overlap.TOKENIZERS`.
     """
 
@@ -56,6 +61,7 @@ class Outputs:
     labels: Sequence[str] = ()
     scheme: str = "none"
     texts: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    beside: Mapping[str, Array] = field(default_factory=dict)
     tokenizer: str = "13a"
 
     def __len__(self) -> int:
@@ -95,7 +101,7 @@ class Cells:
         xp, size = namespace(weights), int(np.prod(self.shape))
         of_item = weights if self.row is None else weights[..., self.row]
         index = xp.where(self.index < 0, size, self.index)
-        flat = of_item.reshape((int(np.prod(of_item.shape[:-1])), of_item.shape[-1]))
+        flat = of_item.reshape((int(np.prod(weights.shape[:-1])), of_item.shape[-1]))
         if xp is np:
             out = np.stack([np.bincount(index, w, size + 1) for w in flat])
         else:
@@ -131,13 +137,15 @@ class Metric:
       value: `(state [..., *]) -> {name: [...]}`.
       reduce: `(statistics, weights [..., rows]) -> state`. `total` is linear in the weights; a
         metric that ranks rows brings its own.
-      each: `(state) -> {name: [..., labels]}`, the same of every label; written as a table.
-      table: what the table of `each` is called.
+      each: `(state) -> {name: [..., labels]}`, the same of every label.
+      table: what the table of `each` is called; empty: none is written.
       rows_of: `(outputs) -> names` of the rows of that table.
       confusion: the state is a matrix `[gold, predicted]` over the labels, to be shown as one.
       lower_is_better: those of `names` of which less is better.
-      counts: those of `names` that only count what is there, and have no bound.
+      counts: the numbers that only count what is there, and have no bound.
       scheme: `chunks` or `none`: labels that are tags of chunks, or are not; None: either.
+      signature: `(outputs) -> text` that says how the numbers were made, for those who publish
+        them; None: nothing but the data decides.
     """
 
     names: tuple[str, ...]
@@ -152,6 +160,12 @@ class Metric:
     lower_is_better: tuple[str, ...] = ()
     counts: tuple[str, ...] = ()
     scheme: str | None = None
+    signature: Callable[[Outputs], str] | None = None
+
+    @property
+    def of_answers(self) -> bool:
+        """Returns whether it is of generated answers, instead of what the pass gives."""
+        return "answer" in self.needs or "stopped" in self.needs
 
     def fits(self, outputs: Outputs) -> bool:
         """Returns whether the outputs have what the metric reads."""

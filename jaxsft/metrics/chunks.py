@@ -1,8 +1,13 @@
-"""Scores of chunks of words, such as names: right where beginning, end and type are right."""
+"""Scores of chunks of words, such as names: right where beginning, end and type are right.
+
+Two readings of the tags: `strict` takes only what the scheme allows, and `lenient` also reads tags
+that it does not allow, as the conlleval script of CoNLL-2000 does. Valid tags are the same chunks
+in both.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +18,7 @@ from jaxsft.metrics.classification import SCORES
 
 
 class Found(NamedTuple):
-    """The chunks of all rows, in order: first word, word behind the last one, number of the type."""
+    """The chunks of all rows, in order: first word, word behind the last, number of the type."""
 
     start: np.ndarray
     end: np.ndarray
@@ -70,6 +75,35 @@ def strict(tag: np.ndarray, row: np.ndarray, labels: Sequence[str], scheme: str)
     return Found(start[good], end[good], type_[start[good]])
 
 
+def lenient(tag: np.ndarray, row: np.ndarray, labels: Sequence[str]) -> Found:
+    """Returns the chunks that conlleval finds, whatever the scheme.
+
+    Equal to `schemes.spans(repair=True)` of each row, and so to the default mode of seqeval: a tag
+    that goes on with no chunk of its type opens one, and a chunk ends before the next tag that does
+    not go on with it.
+
+    Args:
+      tag: `[words]`, numbers of labels, -1 where nothing is known.
+      row: `[words]`, the row of each word; words of a row are neighbours.
+    """
+    names = types(labels)
+    parts = [*(schemes.split(label) or ("O", "") for label in labels), ("O", "")]
+    inside = np.array([prefix != "O" for prefix, _ in parts])
+    opening = np.array([prefix in "BSU" for prefix, _ in parts])
+    closing = np.array([prefix in "ELSU" for prefix, _ in parts])
+    type_ = np.array([names.index(t) if p != "O" else -1 for p, t in parts])[tag]
+    joined = np.zeros(len(row), bool)
+    joined[1:] = (
+        (inside & ~closing)[tag[:-1]]
+        & (inside & ~opening)[tag[1:]]
+        & (type_[1:] == type_[:-1])
+        & (row[1:] == row[:-1])
+    )
+    start = np.flatnonzero((type_ >= 0) & ~joined)
+    stop = np.append(np.flatnonzero(~joined), len(row))  # where no chunk goes on, and the end
+    return Found(start, stop[np.searchsorted(stop, start, side="right")], type_[start])
+
+
 def compared(gold: Found, predicted: Found, row: np.ndarray, number: int) -> dict[str, Cells]:
     """Returns what counts of two lists of chunks: the gold and predicted ones and those in both, by
     type (`number` of them).
@@ -92,14 +126,21 @@ def compared(gold: Found, predicted: Found, row: np.ndarray, number: int) -> dic
     }
 
 
+def _observed(read: Callable[[np.ndarray, Outputs], Found], outputs: Outputs) -> dict[str, Cells]:
+    row, number = outputs["word.row"], len(types(outputs.labels))
+    gold, predicted = (read(outputs[name], outputs) for name in ("word.tag", "word.predicted"))
+    return compared(gold, predicted, row, number)
+
+
 def observe(outputs: Outputs) -> dict[str, Cells]:
-    """Returns the gold, predicted and right chunks of each row by type."""
-    row, names = outputs["word.row"], types(outputs.labels)
-    gold, predicted = (
-        strict(outputs[name], row, outputs.labels, outputs.scheme)
-        for name in ("word.tag", "word.predicted")
-    )
-    return compared(gold, predicted, row, len(names))
+    """Returns the gold, predicted and right chunks of each row by type, read strictly."""
+    read = lambda tag, o: strict(tag, o["word.row"], o.labels, o.scheme)
+    return _observed(read, outputs)
+
+
+def observe_lenient(outputs: Outputs) -> dict[str, Cells]:
+    """Returns the gold, predicted and right chunks of each row by type, as conlleval reads them."""
+    return _observed(lambda tag, o: lenient(tag, o["word.row"], o.labels), outputs)
 
 
 def value(state: dict[str, Any]) -> dict[str, Any]:
@@ -108,21 +149,39 @@ def value(state: dict[str, Any]) -> dict[str, Any]:
     return averaged(hit, predicted, gold, (gold + predicted) > 0)
 
 
+def value_lenient(state: dict[str, Any]) -> dict[str, Any]:
+    """Computes the same under names that say how the tags were read."""
+    return {f"conlleval_{name}": score for name, score in value(state).items()}
+
+
 def each(state: dict[str, Any]) -> dict[str, Any]:
     """Computes support, number of predictions, precision, recall and F1 of every type."""
     found = {"support": state["gold"], "predicted": state["predicted"]}
     return found | scored(state["hit"], state["predicted"], state["gold"])
 
 
-METRICS = {
-    "chunk_scores": Metric(
-        SCORES,
+def _of_chunks(
+    names: tuple[str, ...], observe: Callable[[Outputs], Any], value: Any, table: str
+) -> Metric:
+    return Metric(
+        names,
         ("word.row", "word.tag", "word.predicted"),
         observe,
         value,
         each=each,
-        table="chunks",
+        table=table,
         rows_of=lambda outputs: types(outputs.labels),
         scheme="chunks",
+        counts=("support", "predicted"),
     )
+
+
+METRICS = {
+    "chunk_scores": _of_chunks(SCORES, observe, value, "chunks"),
+    "conlleval_scores": _of_chunks(
+        tuple(f"conlleval_{name}" for name in SCORES),
+        observe_lenient,
+        value_lenient,
+        "conlleval_chunks",
+    ),
 }

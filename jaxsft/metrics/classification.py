@@ -49,8 +49,7 @@ METRICS = {
         observe=confusion,
         value=value,
         each=each,
-        table="classes",
         confusion=True,
-        counts=("rows",),
+        counts=("rows", "support", "predicted"),
     )
 }

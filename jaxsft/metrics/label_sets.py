@@ -109,7 +109,7 @@ METRICS = {
         each=each,
         table="labels",
         lower_is_better=("hamming_loss",),
-        counts=("rows",),
+        counts=("rows", "support", "given"),
     ),
     "label_set_jaccard": Metric(
         names=tuple(f"jaccard_{average}" for average in (*AVERAGES, "samples")),
@@ -117,6 +117,5 @@ METRICS = {
         observe=observe_overlap,
         value=overlap,
         each=each_overlap,
-        table="jaccard",
     ),
 }

@@ -78,7 +78,7 @@ def ranks(x: Any, mass: Any) -> Any:
         before = xp.concat([xp.zeros_like(before[..., :1]), before], axis=-1)
         low, high = before[..., first], before[..., last]
         back = xp.argsort(order)
-        out.append((((low + high + 1) / 2)[..., back]))
+        out.append(((low + high + 1) / 2)[..., back])
     return xp.stack(out, -1)
 
 
@@ -123,5 +123,6 @@ METRICS = {
         each=each,
         table="targets",
         lower_is_better=ERRORS,
+        counts=("rows",),
     ),
 }

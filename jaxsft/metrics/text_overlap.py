@@ -1,9 +1,9 @@
-"""Corpus scores of generated texts against references: exact match, BLEU, chrF and ROUGE-L.
+"""Corpus scores of generated texts against references: exact match, BLEU, chrF, edit rate, length.
 
-Host code; the tokenizer is always named.
+Host code; the tokenizer is always named. BLEU, chrF and TER are those of sacrebleu, and other
+scores take its tokens, so that all depend on nothing but the texts and the name of a tokenizer.
 
-BLEU and chrF are those of sacrebleu, and ROUGE-L takes its tokens, so that all three depend on
-nothing but the texts and the name of a tokenizer.
+An answer without references is compared with the empty text.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxsft import extras
 from jaxsft.config.tasks import SCORES
 from jaxsft.errors import ConfigError
 from jaxsft.metrics.base import Metric, Outputs, namespace, ratio
@@ -73,16 +74,14 @@ def matches(answer: str, references: Texts) -> bool:
 # --- statistics of a row, and what their sums come to
 # --------------------------------------------------------------------------------------------------
 def exact_match(outputs: Outputs) -> np.ndarray:
-    return _per_row(outputs, lambda answer, references: [matches(answer, references)])
+    return per_row(outputs, lambda answer, references: [matches(answer, references)])
 
 
 def bleu_counts(outputs: Outputs) -> np.ndarray:
     """Returns of each answer its length, that of the nearest reference, and of one to four tokens
     how many are right and how many there are.
     """
-    from sacrebleu.metrics import BLEU
-
-    return _statistics(BLEU(tokenize=outputs.tokenizer, force=True), outputs, 2 + 2 * ORDERS)
+    return _statistics(_bleu(outputs), outputs, 2 + 2 * ORDERS)
 
 
 def bleu(state: Any) -> dict[str, Any]:
@@ -96,21 +95,20 @@ def bleu(state: Any) -> dict[str, Any]:
     right, there = counts[..., 2 : 2 + ORDERS], counts[..., 2 + ORDERS :]
     none = right == 0
     smoothed = xp.where(none, 0.5 ** xp.cumulative_sum(none.astype(counts.dtype), axis=-1), right)
-    precision = smoothed / xp.where(there > 0, there, 1)
-    log = xp.log(xp.where(precision > 0, precision, 1)).mean(-1)
-    brevity = xp.where(length < nearest, 1 - nearest / xp.where(length > 0, length, 1), 0)
+    precision = 100 * smoothed / xp.where(there > 0, there, 1)
+    log = xp.log(xp.where(precision > 0, precision, 1)).sum(-1) / ORDERS
+    short = length < nearest
+    brevity = xp.exp(xp.where(short, 1 - nearest / xp.where(length > 0, length, 1), 0))
     useful = (right.sum(-1) > 0) & (there > 0).all(-1)
     nan = ratio(state["rows"], state["rows"])  # 1, or NaN without rows
-    return {"bleu": nan * xp.where(useful, 100 * xp.exp(log + brevity), 0)}
+    return {"bleu": nan * xp.where(useful, brevity * xp.exp(log), 0)}
 
 
 def chrf_counts(outputs: Outputs) -> np.ndarray:
     """Returns of each answer, for one to six characters, how many it and the best-matching
     reference have, and how many both.
     """
-    from sacrebleu.metrics import CHRF
-
-    return _statistics(CHRF(), outputs, 3 * CHARACTERS)
+    return _statistics(_chrf(outputs), outputs, 3 * CHARACTERS)
 
 
 def chrf(state: Any) -> dict[str, Any]:
@@ -127,24 +125,66 @@ def chrf(state: Any) -> dict[str, Any]:
     return {"chrf": 100 * nan * ratio(5 * precision * recall, 4 * precision + recall, 0.0)}
 
 
-def rouge_l(outputs: Outputs) -> np.ndarray:
-    """Returns of each answer the F1 of the longest common token subsequence, in lower case (Lin,
-    2004), in percent; it counts against the reference where its F1 is largest.
+def edit_counts(outputs: Outputs) -> np.ndarray:
+    """Returns of each answer the fewest edits that make it a reference, and the mean length of its
+    references.
     """
+    return _statistics(_ter(outputs), outputs, 2)
+
+
+def edit_rate(state: Any) -> dict[str, Any]:
+    """Computes TER (Snover et al., 2006): edits in percent of the tokens of the references.
+
+    An edit inserts, deletes or replaces a token, or moves a stretch of them.
+    """
+    xp, edits, length = namespace(state["sums"]), state["sums"][..., 0], state["sums"][..., 1]
+    nan = ratio(state["rows"], state["rows"])  # 1, or NaN without rows
+    without = xp.where(edits > 0, 1.0, 0.0)  # references are empty
+    rate = xp.where(length > 0, edits / xp.where(length > 0, length, 1), without)
+    return {"ter": 100 * nan * rate}
+
+
+def length_counts(outputs: Outputs) -> np.ndarray:
+    """Returns of each answer its number of tokens, and that of the reference nearest in length."""
+    cut = tokens_of(outputs)
+
+    def lengths(answer: str, references: Texts) -> list[float]:
+        ours, theirs = len(cut(answer)), [len(cut(reference)) for reference in references]
+        return [ours, min(theirs, key=lambda n: (abs(n - ours), n))]
+
+    return per_row(outputs, lengths, 2)
+
+
+def length_ratio(state: Any) -> dict[str, Any]:
+    """Computes the tokens of all answers by those of the references: under 1, answers are short."""
+    ours, theirs = state["sums"][..., 0], state["sums"][..., 1]
+    return {"length_ratio": ratio(ours, theirs), "answer_tokens": ratio(ours, state["rows"])}
+
+
+def per_row(
+    outputs: Outputs, score: Callable[[str, Texts], list[float]], numbers: int = 1
+) -> np.ndarray:
+    """Returns the numbers of each answer and its references, `[rows, numbers]` float64."""
+    pairs = zip(outputs["answer"], references_of(outputs), strict=True)
+    return np.array([score(*pair) for pair in pairs], np.float64).reshape(len(outputs), numbers)
+
+
+def references_of(outputs: Outputs) -> list[Texts]:
+    """Returns the references of each answer: at least the empty one."""
+    return [list(references) or [""] for references in outputs["references"]]
+
+
+def tokens_of(outputs: Outputs) -> Callable[[str], list[str]]:
+    """Returns a function from a text to its tokens, as `outputs.tokenizer` cuts them."""
+    if outputs.tokenizer == "none":  # white space; needs no library
+        return str.split
     cut = tokenizer(outputs.tokenizer)
-    split = lambda text: cut(text.lower()).split()
-    best = lambda a, rs: 100 * max(_f1(split(a), split(r)) for r in rs)
-    return _per_row(outputs, lambda answer, references: [best(answer, references)])
-
-
-def _per_row(outputs: Outputs, score: Callable[[str, Texts], list[float]]) -> np.ndarray:
-    pairs = zip(outputs["answer"], outputs["references"], strict=True)
-    return np.array([score(*pair) for pair in pairs], np.float64).reshape(len(outputs), 1)
+    return lambda text: cut(text).split()
 
 
 def _statistics(scorer: Any, outputs: Outputs, width: int) -> np.ndarray:
     """Returns the statistics of sacrebleu of each answer, `[rows, width]`."""
-    answers, references = list(outputs["answer"]), outputs["references"]
+    answers, references = list(outputs["answer"]), references_of(outputs)
     if not answers:
         return np.zeros((0, width))
     # what its own bootstrap calls; `corpus_score` would give the sum alone
@@ -155,9 +195,43 @@ def _statistics(scorer: Any, outputs: Outputs, width: int) -> np.ndarray:
 @functools.cache
 def tokenizer(name: str) -> Callable[[str], str]:
     """Returns a function from a text to its tokens, joined by spaces."""
-    from sacrebleu.metrics import BLEU
+    return _sacrebleu(f"the tokenizer {name}").BLEU(tokenize=name).tokenizer
 
-    return BLEU(tokenize=name).tokenizer
+
+# --- scorers of sacrebleu, and what it calls their signature
+# --------------------------------------------------------------------------------------------------
+def _sacrebleu(asked: str) -> Any:
+    return extras.need("sacrebleu.metrics", asked)
+
+
+def _bleu(outputs: Outputs) -> Any:
+    return _sacrebleu("the metric bleu").BLEU(tokenize=outputs.tokenizer, force=True)
+
+
+def _chrf(outputs: Outputs) -> Any:
+    return _sacrebleu("the metric chrf").CHRF()
+
+
+def _ter(outputs: Outputs) -> Any:
+    """Returns the scorer of TER: tokens parted by white space, in lower case; of Chinese, and of
+    other scripts without spaces as far as it knows them, characters.
+    """
+    unspaced = outputs.tokenizer in ("zh", "char")
+    return _sacrebleu("the metric ter").TER(normalized=unspaced, asian_support=unspaced)
+
+
+def signature(scorer: Callable[[Outputs], Any]) -> Callable[[Outputs], str]:
+    """Returns a function from outputs to the signature of sacrebleu, as papers state it, such as
+    `nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0`.
+    """
+
+    def text(outputs: Outputs) -> str:
+        of = scorer(outputs)
+        numbers = {len(references) for references in references_of(outputs)}
+        of.num_refs = numbers.pop() if len(numbers) == 1 else -1  # they differ: `nrefs:var`
+        return of.get_signature().format()
+
+    return text
 
 
 def _streams(references: Sequence[Texts]) -> list[list[Any]]:
@@ -167,34 +241,37 @@ def _streams(references: Sequence[Texts]) -> list[list[Any]]:
     ]
 
 
-def _f1(a: Sequence[str], b: Sequence[str]) -> float:
-    common = _longest_common(a, b)
-    return 2 * common / (len(a) + len(b)) if common else 0.0
+def of_texts(
+    names: tuple[str, ...],
+    observe: Callable[[Outputs], np.ndarray],
+    value: Callable[[Any], dict[str, Any]] | None = None,
+    **more: Any,
+) -> Metric:
+    """Makes a metric of answers: means over rows, or what `value` makes of the sums.
 
+    Args:
+      observe: returns `[rows, numbers]`.
+      value: from `sums` `[..., numbers]` and the number of `rows` `[...]`; None: the mean of each.
+    """
 
-def _longest_common(a: Sequence[str], b: Sequence[str]) -> int:
-    """Returns the length of the longest common subsequence."""
-    row = [0] * (len(b) + 1)
-    for x in a:
-        diagonal = 0
-        for j, y in enumerate(b, start=1):
-            diagonal, row[j] = row[j], diagonal + 1 if x == y else max(row[j], row[j - 1])
-    return row[-1]
+    def means(state: Any) -> dict[str, Any]:
+        return {n: ratio(state["sums"][..., i], state["rows"]) for i, n in enumerate(names)}
 
-
-def _of_texts(name: str, observe: Callable[[Outputs], np.ndarray], value: Any = None) -> Metric:
-    """Makes a metric of answers and references: the mean over rows, or what `value` makes of sums."""
     return Metric(
-        (name,),
-        ("answer", "references"),
+        names,
+        more.pop("needs", ("answer", "references")),
         lambda outputs: {"sums": observe(outputs), "rows": np.ones(len(outputs))},
-        value or (lambda state: {name: ratio(state["sums"][..., 0], state["rows"])}),
+        value or means,
+        **more,
     )
 
 
 METRICS = {
-    "exact_match": _of_texts("exact_match", exact_match),
-    "bleu": _of_texts("bleu", bleu_counts, bleu),
-    "chrf": _of_texts("chrf", chrf_counts, chrf),
-    "rouge_l": _of_texts("rouge_l", rouge_l),
+    "exact_match": of_texts(("exact_match",), exact_match),
+    "bleu": of_texts(("bleu",), bleu_counts, bleu, signature=signature(_bleu)),
+    "chrf": of_texts(("chrf",), chrf_counts, chrf, signature=signature(_chrf)),
+    "ter": of_texts(
+        ("ter",), edit_counts, edit_rate, signature=signature(_ter), lower_is_better=("ter",)
+    ),
+    "length_ratio": of_texts(("length_ratio", "answer_tokens"), length_counts, length_ratio),
 }

@@ -1,7 +1,8 @@
-"""Scores of predicted tokens: their mean surprise as a perplexity, and how many are right."""
+"""Scores of predicted tokens: their mean surprise by token and by byte, and how many are right."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from jaxsft.metrics.base import Metric, Outputs, namespace, ratio
@@ -31,6 +32,24 @@ def of_masked(state: dict[str, Any]) -> dict[str, Any]:
     return {"masked_accuracy": numbers.pop("token_accuracy"), **numbers}
 
 
+def observe_bytes(outputs: Outputs) -> dict[str, Any]:
+    """Returns of each row the sum of `-log p` and the bytes of its trained text in UTF-8."""
+    return {name: outputs[name] for name in ("nll", "bytes")}
+
+
+def bits_per_byte(state: dict[str, Any]) -> dict[str, Any]:
+    """Computes `-log2 p` by byte of the text (Gao et al., 2020, arXiv:2101.00027), which compares
+    models whose tokens differ.
+    """
+    bits = state["nll"] / math.log(2)
+    return {"bits_per_byte": ratio(bits, state["bytes"]), "bytes": state["bytes"]}
+
+
+def nats(state: dict[str, Any]) -> dict[str, Any]:
+    """Computes the mean `-log p` of a token, without the weights of the loss."""
+    return {"nats_per_token": ratio(state["nll"], state["count"])}
+
+
 _OF_TOKENS = {
     "needs": ("nll", "correct", "count"),
     "observe": observe,
@@ -41,5 +60,20 @@ METRICS = {
     "token_scores": Metric(("perplexity", "token_accuracy", "tokens"), value=value, **_OF_TOKENS),
     "masked_token_scores": Metric(
         ("perplexity", "masked_accuracy", "tokens"), value=of_masked, **_OF_TOKENS
+    ),
+    "token_loss": Metric(
+        ("nats_per_token",),
+        ("nll", "count"),
+        lambda outputs: {name: outputs[name] for name in ("nll", "count")},
+        nats,
+        lower_is_better=("nats_per_token",),
+    ),
+    "bits_per_byte": Metric(
+        ("bits_per_byte", "bytes"),
+        ("nll", "bytes"),
+        observe_bytes,
+        bits_per_byte,
+        lower_is_better=("bits_per_byte",),
+        counts=("bytes",),
     ),
 }

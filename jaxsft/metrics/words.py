@@ -55,7 +55,7 @@ METRICS = {
         confusion,
         value,
         each=each,
-        table="tags",
+        counts=("support", "predicted"),
         scheme="none",
     ),
 }

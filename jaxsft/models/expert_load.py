@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxsft.losses import expert_balance as losses
-from jaxsft.metrics.states import MetricState
+from jaxsft.models.step_sums import StepSums
 
 
-class Routing(MetricState):
+class Routing(StepSums):
     """Sums of the router over real tokens, `[L, ...]` of a stack of layers.
 
     Attributes:
@@ -47,7 +47,7 @@ class Routing(MetricState):
         square = jnp.where(there, jnp.square(jax.nn.logsumexp(scores, axis=-1)), 0).sum()
         return cls(uses, probability, square, there.sum(dtype=jnp.int32))
 
-    def compute(self) -> dict[str, float]:
+    def brief(self) -> dict[str, float]:
         """Computes the losses and `expert_load`.
 
         The load is how many tokens the most used expert has, against the mean of its layer,

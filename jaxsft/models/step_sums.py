@@ -1,9 +1,9 @@
-"""Mergeable metric states. `update` runs inside jit, `merge` adds anywhere, `compute` gives numbers
-on the host.
+"""Sums that a step reports, for the lines that are logged during training: `update` runs inside
+jit, `merge` adds anywhere, `brief` gives numbers on the host.
 
-Counts are integers and every sum is merged on the host in float64, so a metric does not depend on
-the batch size or the order. Metrics count with the mask of what is there, never with the loss
-weight.
+Counts are integers and every sum is merged on the host in float64, so that a number does not depend
+on the batch size or the order. They count with the mask of what is there, never with the loss
+weight. The numbers of an evaluation are those of `jaxsft/metrics`.
 """
 
 from __future__ import annotations
@@ -17,18 +17,15 @@ import numpy as np
 from flax import struct
 
 
-class MetricState(struct.PyTreeNode):
-    """A metric state: a pytree of sums."""
+class StepSums(struct.PyTreeNode):
+    """A pytree of sums."""
 
-    def merge(self, other: MetricState) -> MetricState:
+    def merge(self, other: StepSums) -> StepSums:
         return jax.tree.map(lambda a, b: a + b, self, other)
 
-    def compute(self) -> dict[str, float]:
-        raise TypeError(f"{type(self).__name__} has no numbers of its own")
-
     def brief(self) -> dict[str, float]:
-        """Returns the numbers of a log line during training."""
-        return self.compute()
+        """Returns the numbers of a log line."""
+        raise NotImplementedError
 
 
 def widen(tree: Any) -> Any:
@@ -44,7 +41,7 @@ def merge(a: Any, b: Any) -> Any:
     return b if a is None else jax.tree.map(lambda x, y: x + y, a, b)
 
 
-class TokenStatistics(MetricState):
+class TokenSums(StepSums):
     """Token accuracy and perplexity over the trained tokens."""
 
     nll: Any
@@ -52,12 +49,12 @@ class TokenStatistics(MetricState):
     count: Any
 
     @classmethod
-    def update(cls, nll, correct, mask) -> TokenStatistics:
+    def update(cls, nll, correct, mask) -> TokenSums:
         """Sums a batch. nll, correct, mask: `[B, S]`."""
         count = mask.sum(dtype=jnp.int32)
         return cls(jnp.where(mask, nll, 0).sum(), (correct & mask).sum(dtype=jnp.int32), count)
 
-    def compute(self) -> dict[str, float]:
+    def brief(self) -> dict[str, float]:
         n = int(self.count)
         if not n:
             return {"perplexity": math.nan, "token_accuracy": math.nan, "tokens": 0}
@@ -69,7 +66,7 @@ class TokenStatistics(MetricState):
         }
 
 
-class Hits(MetricState):
+class Hits(StepSums):
     """The share of right items, under the name `name`."""
 
     correct: Any
@@ -81,45 +78,40 @@ class Hits(MetricState):
         """Counts a batch. correct, mask: any equal shape."""
         return cls((correct & mask).sum(dtype=jnp.int32), mask.sum(dtype=jnp.int32), name)
 
-    def compute(self) -> dict[str, float]:
+    def brief(self) -> dict[str, float]:
         return {self.name: int(self.correct) / int(self.count) if int(self.count) else math.nan}
 
 
-class Confusion(MetricState):
-    """A confusion matrix of counts `[gold, predicted]`."""
+class LabelSums(StepSums):
+    """How many labels are right, and how many are wrong or missed, of any number a text has."""
 
-    matrix: Any
+    hit: Any
+    errors: Any
 
     @classmethod
-    def update(cls, gold, predicted, mask, classes: int) -> Confusion:
-        """Counts a batch. gold, predicted, mask: any equal shape; classes: C."""
-        cell = jnp.where(mask, gold * classes + predicted, classes * classes).reshape(-1)
-        counts = jnp.zeros(classes * classes + 1, jnp.int32).at[cell].add(1)
-        return cls(counts[:-1].reshape(classes, classes))
-
-    def compute(self) -> dict[str, float]:
-        """Computes accuracy, and precision, recall and F1: macro, micro, weighted by support.
-
-        Macro averages over the classes that occur. 0/0 is 0, as in scikit-learn.
-        """
-        m = np.asarray(self.matrix, np.float64)
-        total, hit, gold, predicted = m.sum(), np.diag(m), m.sum(1), m.sum(0)
-        if not total:
-            return {"accuracy": math.nan, "rows": 0}
-        divide = lambda a, b: np.divide(a, b, out=np.zeros_like(a), where=b > 0)
-        scores = {
-            "precision": divide(hit, predicted),
-            "recall": divide(hit, gold),
-            "f1": divide(2 * hit, gold + predicted),
-        }
-        occurs = (gold + predicted) > 0
-        out = {"accuracy": hit.sum() / total, "rows": int(total)}
-        for name, value in scores.items():
-            out[f"{name}_macro"] = value[occurs].mean()
-            out[f"{name}_weighted"] = (value * gold).sum() / total
-            # with one label a text, all three are the accuracy
-            out[f"{name}_micro"] = hit.sum() / total
-        return {k: v if isinstance(v, int) else float(v) for k, v in out.items()}
+    def update(cls, gold, given, present) -> LabelSums:
+        """Counts a batch. gold, given: `[..., L]` bool; present: `[...]` bool."""
+        there = present[..., None]
+        count = lambda x: (x & there).sum(dtype=jnp.int32)
+        return cls(count(gold & given), count(gold ^ given))
 
     def brief(self) -> dict[str, float]:
-        return {"accuracy": self.compute()["accuracy"]}
+        hit, errors = int(self.hit), int(self.errors)
+        return {"f1_micro": 2 * hit / (2 * hit + errors) if hit + errors else math.nan}
+
+
+class SquaredErrorSums(StepSums):
+    """The mean squared error over all targets that are not missing, in the units of the loss."""
+
+    total: Any
+    count: Any
+
+    @classmethod
+    def update(cls, predicted, targets, mask) -> SquaredErrorSums:
+        """Sums a batch. predicted, targets, mask: any equal shape."""
+        return cls(
+            jnp.where(mask, jnp.square(predicted - targets), 0).sum(), mask.sum(dtype=jnp.int32)
+        )
+
+    def brief(self) -> dict[str, float]:
+        return {"mse_scaled": float(self.total) / int(self.count) if self.count else math.nan}

@@ -23,11 +23,11 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxsft import halves
 from jaxsft.config.adapters import AdapterConfig, NoAdapter
 from jaxsft.config.model import ModelConfig
-from jaxsft.metrics.expert_load import Routing
 from jaxsft.models import adapters, experts, rope
 from jaxsft.models.adapters import targets
 from jaxsft.models.attention import Attention, Cache, TokenInfo
 from jaxsft.models.disentangled import Disentangled
+from jaxsft.models.expert_load import Routing
 from jaxsft.models.experts import Experts
 from jaxsft.models.feature_tokens import Soft
 from jaxsft.models.layers import MLP, Dropout, Linear, Norm, apply_dropout, neftune

@@ -4,6 +4,7 @@ encoding, head, loss, metrics, predictions.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,11 +18,13 @@ from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
-from jaxsft.metrics import row_metrics
+from jaxsft.metrics import registry
+from jaxsft.metrics.base import Outputs
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.layers import Dropout
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.rundir import Stored
+from jaxsft.tasks import specs
 from jaxsft.tasks.specs import TaskSpec
 
 # What a class has of its spec, and of the kind of its records.
@@ -31,8 +34,6 @@ OF_SPEC = (
     "generates",
     "can_generate",
     "metric",
-    "metrics",
-    "lower_is_better",
     "of_words",
 )
 OF_RECORDS = ("record", "texts", "stratum", "inputs", "outputs", "infer_columns")
@@ -44,7 +45,7 @@ class Output(NamedTuple):
 
     Attributes:
       terms: per loss term `sum w v`, unnormalised; `Task.totals` gives its `sum w`.
-      states: metric states by name.
+      states: sums for the line that is logged, by name.
       columns: `[B, G]` arrays by name, one value (or vector) per packed text; `word.NAME` is `[B,
         W]`, one per word.
     """
@@ -56,7 +57,7 @@ class Output(NamedTuple):
 
 class Task:
     """One kind of supervision. A class that names its `spec` has what that says as attributes
-    (`name`, `metrics`, `causal`, ...), and the readers of its records as functions.
+    (`name`, `metric`, `causal`, ...), and the readers of its records as functions.
 
     Attributes:
       spec: what is known of the task without JAX.
@@ -73,8 +74,6 @@ class Task:
     generates: bool
     can_generate: bool
     metric: str | None
-    metrics: tuple[str, ...]
-    lower_is_better: tuple[str, ...]
     of_words: bool
     start_ids: Sequence[int] = ()
     source_frame: tuple[Sequence[int], Sequence[int]] | None = None
@@ -99,11 +98,25 @@ class Task:
         assert self.metric is not None
         return self.metric
 
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Returns the names of the metrics that the task has by itself; those whose arrays its
+        outputs do not have are left out.
+        """
+        return self.spec.measures
+
+    @property
+    def spelled(self) -> Sequence[str]:
+        """Returns the labels of which each number is written by itself too, as `mse_LABEL`."""
+        return ()
+
     def sign(self, metric: str) -> int:
-        """Returns -1 for a metric of which less is better, otherwise 1."""
-        further = [row_metrics.take(name, self.spec) for name in self.config.evaluation.metrics]
-        low = {name for one in further for name in one.lower_is_better}
-        return -1 if metric in self.lower_is_better or metric in low else 1
+        """Returns -1 for a number of which less is better, otherwise 1."""
+        spec = self.spec
+        names = [*spec.measures, *spec.answer_measures, *self.config.evaluation.metrics]
+        low = {"loss", *registry.lower_is_better(names)}
+        low |= {specs.of_target(name, label) for name in low for label in self.spelled}
+        return -1 if metric in low else 1
 
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         """Holds config, tokenizer and the state that the task has learnt.
@@ -236,33 +249,40 @@ class Task:
         """Returns the ids that the right answer of a record would have."""
         raise NotImplementedError
 
-    def score(
+    def answer_outputs(
         self, answers: Sequence[str], records: Sequence[Any], where: Sequence[str]
-    ) -> dict[str, float]:
-        """Computes the metrics of generated answers, by name."""
+    ) -> Outputs:
+        """Returns generated answers, and what they are compared with, as outputs of rows."""
         raise NotImplementedError
+
+    @property
+    def answer_measures(self) -> tuple[str, ...]:
+        """Returns the names of the metrics of generated answers."""
+        return ("exact_match",)
 
     # --- results
     # ----------------------------------------------------------------------------------------------
-    def tune(self, split: Split, columns: Mapping[str, np.ndarray]) -> None:
-        """Learns what has no gradient (thresholds) from the validation split into `state`.
-
-        Called before `summarise` of any split.
-        """
-
-    def tables(
-        self, split: Split, columns: Mapping[str, np.ndarray]
-    ) -> dict[str, tuple[list[str], list[list[Any]]]]:
-        """Returns tables of metrics for parts of a task, such as each label or each target.
-
-        They are by name of the table: its column names and its rows. By default there are none.
+    def tune(self, outputs: Outputs) -> dict[str, Any]:
+        """Returns what has no gradient (thresholds), learnt from the validation split, as entries
+        of `state`.
         """
         return {}
 
-    def summarise(
-        self, split: Split, states: Mapping[str, Any], columns: Mapping[str, np.ndarray]
-    ) -> dict[str, float]:
-        """Computes metrics from merged states and columns, `[examples, ...]` or `[words, ...]`."""
+    def with_tuned(self, values: Mapping[str, Any]) -> Task:
+        """Returns the task with what `tune` returned."""
+        if not values:
+            return self
+        task = copy.copy(self)
+        task.state = copy.copy(self.state)
+        task.state.update(values)
+        return task
+
+    def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
+        """Returns what metrics read of the rows of a split: gold and predicted, on arrays.
+
+        Args:
+          columns: `[examples, ...]` or `[words, ...]`, what the pass gave.
+        """
         raise NotImplementedError
 
     def predictions(
@@ -291,17 +311,3 @@ def in_order(labels: Iterable[str]) -> list[str]:
         if all(re.fullmatch(r"[+-]?[0-9]{1,18}", label) for label in found)
         else found
     )
-
-
-def by_text(split: Split, values: np.ndarray) -> dict[int, np.ndarray]:
-    """Returns `{row: [words, ...]}`: the value of each word from the window that owns it."""
-    own = split.arrays["word.own"]
-    row = np.repeat(split.arrays["row"], np.diff(split.arrays["word_offsets"]))[own]
-    rows, starts = np.unique(row, return_index=True)
-    return dict(zip(rows.tolist(), np.split(values[own], starts[1:]), strict=True))
-
-
-def by_row(split: Split, values: np.ndarray) -> dict[int, np.ndarray]:
-    """Returns the values of the parts of each row, `{row: [parts, ...]}`; parts are neighbours."""
-    rows, starts = np.unique(split.arrays["row"], return_index=True)
-    return dict(zip(rows.tolist(), np.split(values, starts[1:]), strict=True))

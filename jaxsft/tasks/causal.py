@@ -10,11 +10,13 @@ import numpy as np
 
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.losses import tokens as token_losses
-from jaxsft.metrics import states
+from jaxsft.metrics.base import Outputs
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads import VocabHead
+from jaxsft.models.step_sums import TokenSums
 from jaxsft.models.transformer import Transformer, finish_logits
-from jaxsft.tasks.base import Output, Task, Terms, by_row
+from jaxsft.tasks import rows
+from jaxsft.tasks.base import Output, Task, Terms
 
 
 class CausalTask(Task):
@@ -65,7 +67,7 @@ class CausalTask(Task):
         if self._z_loss:
             terms["z_loss"] = weighted(token_losses.z_loss(stats))
         mask = batch.loss_weight > 0
-        out = {"tokens": states.TokenStatistics.update(stats.nll, stats.correct, mask)}
+        out = {"tokens": TokenSums.update(stats.nll, stats.correct, mask)}
         return Output(terms, out, _per_text(stats, mask, batch) if columns else {})
 
     def hidden(self, model: Transformer, params, batch: Batch, noise):
@@ -74,21 +76,17 @@ class CausalTask(Task):
             params, batch.tokens, TokenInfo(batch.segment_ids, batch.positions), noise
         )
 
-    def summarise(self, split: Split, states: Mapping[str, Any], columns) -> dict[str, float]:
-        return states["tokens"].compute()
+    def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
+        sums = {name: rows.total(split, columns[name]) for name in ("nll", "correct", "count")}
+        return Outputs(rows.kept(split)[0], sums)
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
-        nll, count = by_row(split, columns["nll"]), by_row(split, columns["count"])
-        for row in nll:
+        found = self.row_outputs(split, columns)
+        for row, nll, count in zip(found.rows.tolist(), found["nll"], found["count"], strict=True):
             about = self.describe(
                 split.records[row], split.where[row], None if answers is None else answers.get(row)
             )
-            yield {
-                "row": row,
-                "nll": float(nll[row].sum()),
-                "tokens": int(count[row].sum()),
-                **about,
-            }
+            yield {"row": row, "nll": float(nll), "tokens": int(count), **about}
 
     def describe(self, record: Any, where: str, answer: str | None) -> dict[str, Any]:
         """Returns the fields of a row that its prediction shows; `answer` is the generated text."""

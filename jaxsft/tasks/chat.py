@@ -18,6 +18,8 @@ from jaxsft.data.formats import Row
 from jaxsft.data.records import Chat, open_chat
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
+from jaxsft.metrics import text_overlap
+from jaxsft.metrics.base import Outputs
 from jaxsft.tasks import specs
 from jaxsft.tasks.causal import CausalTask
 
@@ -173,14 +175,14 @@ class ChatSFT(CausalTask):
             ids[:-1] if ids and ids[-1] in self.stop_ids else ids, skip_special=False
         )
 
-    def score(
+    def answer_outputs(
         self, answers: Sequence[str], records: Sequence[Chat], where: Sequence[str]
-    ) -> dict[str, float]:
-        hits = [
-            matches(text, self.reference(record, place))
-            for text, record, place in zip(answers, records, where, strict=True)
+    ) -> Outputs:
+        references = [
+            [self.reference(record, place)] for record, place in zip(records, where, strict=True)
         ]
-        return {"exact_match": float(np.mean(hits))}
+        texts = {"answer": answers, "references": references}
+        return Outputs(np.arange(len(records)), {}, texts=texts)
 
     @property
     def answers_up_to(self) -> int:
@@ -194,10 +196,6 @@ class ChatSFT(CausalTask):
         return (
             out
             if answer is None
-            else out | {"prediction": answer, "correct": matches(answer, out["reference"])}
+            else out
+            | {"prediction": answer, "correct": text_overlap.matches(answer, [out["reference"]])}
         )
-
-
-def matches(answer: str, reference: str) -> bool:
-    """Returns whether answer and reference are equal, but for white space at the ends."""
-    return answer.strip() == reference.strip()

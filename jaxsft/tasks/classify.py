@@ -17,11 +17,12 @@ from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import LabelledText
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.losses import table
-from jaxsft.metrics.states import Confusion
+from jaxsft.metrics.base import Outputs
+from jaxsft.models.step_sums import Hits
 from jaxsft.models.transformer import Transformer
-from jaxsft.tasks import specs
-from jaxsft.tasks.base import Output, Terms, by_row
-from jaxsft.tasks.whole_text import TextTask, about, mean_of_parts
+from jaxsft.tasks import rows, specs
+from jaxsft.tasks.base import Output, Terms
+from jaxsft.tasks.whole_text import TextTask, about
 
 
 class Classify(TextTask):
@@ -88,8 +89,8 @@ class Classify(TextTask):
         terms = {
             self.config.task.loss: (self.weight(batch) * self._values(logits, gold, hyper)).sum()
         }
-        confusion = Confusion.update(gold, logits.argmax(-1), present, len(self.labels))
-        return Output(terms, {"confusion": confusion}, {"logits": logits} if columns else {})
+        hits = Hits.update(logits.argmax(-1) == gold, present)
+        return Output(terms, {"hits": hits}, {"logits": logits} if columns else {})
 
     def _values(self, logits, gold, hyper):
         smoothing = hyper["label_smoothing"]
@@ -102,22 +103,15 @@ class Classify(TextTask):
         )
         return self.values(logits, target, hyper).mean(-1)
 
-    def summarise(self, split: Split, states, columns) -> dict[str, float]:
-        return self.confusion(split, columns).compute()
-
-    def confusion(self, split: Split, columns) -> Confusion:
-        """Counts rows by gold and predicted label.
-
-        The latter is that of their parts' mean logits.
-        """
-        gold = {row: int(g[0]) for row, g in by_row(split, split.arrays["segment.label"]).items()}
-        matrix = np.zeros((len(self.labels),) * 2, np.int64)
-        for row, logits in mean_of_parts(split, columns["logits"]).items():
-            matrix[gold[row], int(logits.argmax())] += 1
-        return Confusion(matrix)
+    def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
+        logits = rows.mean(split, columns["logits"])
+        gold = rows.first(split, split.arrays["segment.label"]).astype(np.int64)
+        arrays = {"label": gold, "predicted": logits.argmax(-1), "logits": logits}
+        return Outputs(rows.kept(split)[0], arrays, self.labels)
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
-        for row, z in mean_of_parts(split, columns["logits"]).items():
+        kept = rows.kept(split)[0].tolist()
+        for row, z in zip(kept, rows.mean(split, columns["logits"]), strict=True):
             record, p = split.records[row], np.exp(z - z.max())
             best = int(z.argmax())
             out = {

@@ -20,15 +20,16 @@ from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import Slots
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.losses import table
-from jaxsft.metrics.states import Hits
+from jaxsft.metrics.base import Outputs
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.crf import TagHead
 from jaxsft.models.heads import TextHead
+from jaxsft.models.step_sums import Hits
 from jaxsft.models.transformer import Transformer
-from jaxsft.tasks import specs
+from jaxsft.tasks import rows, specs
 from jaxsft.tasks.base import Output, Terms
 from jaxsft.tasks.tag import TagWords
-from jaxsft.tasks.whole_text import TextTask, mean_of_parts
+from jaxsft.tasks.whole_text import TextTask
 
 
 class JointHead(nn.Module):
@@ -134,30 +135,28 @@ class SlotsAndIntent(TagWords):
 
     # --- results
     # ----------------------------------------------------------------------------------------------
-    def _intents(self, split: Split, columns) -> dict[int, str]:
-        """Returns the predicted intent of each kept row, from the mean logits of its windows."""
-        return {
-            row: self.intents[int(logits.argmax())]
-            for row, logits in mean_of_parts(split, columns["intent"]).items()
-        }
+    def _intents(self, split: Split, columns) -> np.ndarray:
+        """Returns the number of the predicted intent of each row, from the mean logits of its
+        windows; -1 of a row that was dropped.
+        """
+        out = np.full(len(split.records), -1)
+        out[rows.kept(split)[0]] = rows.mean(split, columns["intent"]).argmax(-1)
+        return out
 
-    def summarise(self, split: Split, states, columns) -> dict[str, float]:
-        intents, rows = self._intents(split, columns), len(split.records)
-        right = [intents.get(row) == record.label for row, record in enumerate(split.records)]
-        frames = [
-            ok and list(gold) == guess
-            for ok, gold, guess in zip(right, *self._tagged(split, columns), strict=True)
-        ]
-        return super().summarise(split, states, columns) | {
-            "intent_accuracy": float(np.mean(right)),
-            "frame_accuracy": float(np.mean(frames)),
-            "rows": rows,
-        }
+    def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
+        found = super().row_outputs(split, columns)
+        index = {label: i for i, label in enumerate(self.intents)}
+        gold = np.array([index[record.label] for record in split.records], np.int64)
+        wrong = found["word.tag"] != found["word.predicted"]
+        hit = gold == self._intents(split, columns)
+        frame = hit & (np.bincount(found["word.row"], wrong, len(found)) == 0)
+        arrays = {**found.arrays, "intent_hit": hit, "frame_hit": frame}
+        return dataclasses.replace(found, arrays=arrays)
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
         intents = self._intents(split, columns)
         for line in super().predictions(split, columns, answers):
-            gold, guess = split.records[line["row"]].label, intents[line["row"]]
+            gold, guess = split.records[line["row"]].label, self.intents[intents[line["row"]]]
             yield line | {
                 "intent": gold,
                 "predicted_intent": guess,

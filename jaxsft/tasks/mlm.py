@@ -20,9 +20,9 @@ from jaxsft.data.records import Text
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.losses import tokens as token_losses
-from jaxsft.metrics import states
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads_mlm import MaskedHead
+from jaxsft.models.step_sums import TokenSums
 from jaxsft.models.transformer import Transformer, finish_logits
 from jaxsft.tasks import specs
 from jaxsft.tasks.base import Output
@@ -132,19 +132,12 @@ class MaskedLM(CausalTask):
         if self._z_loss:
             terms["z_loss"] = (weight * token_losses.z_loss(stats)).sum()
         mask = weight > 0
-        out = {"tokens": states.TokenStatistics.update(stats.nll, stats.correct, mask)}
+        out = {"tokens": TokenSums.update(stats.nll, stats.correct, mask)}
         return Output(
             terms,
             out,
             _per_text(stats, mask, segments, batch.example_ids.shape[1]) if columns else {},
         )
-
-    def summarise(self, split, states: Mapping[str, Any], columns) -> dict[str, float]:
-        numbers = states["tokens"].compute()
-        return {
-            "masked_accuracy" if name == "token_accuracy" else name: value
-            for name, value in numbers.items()
-        }
 
 
 def _per_text(

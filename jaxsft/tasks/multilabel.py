@@ -19,11 +19,13 @@ from jaxsft.data.records.fields import pair_of
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.losses import table
-from jaxsft.metrics import classification as scoring
+from jaxsft.metrics import label_sets
+from jaxsft.metrics.base import Outputs
+from jaxsft.models.step_sums import LabelSums
 from jaxsft.models.transformer import Transformer
-from jaxsft.tasks import specs
+from jaxsft.tasks import rows, specs
 from jaxsft.tasks.base import Output, Terms
-from jaxsft.tasks.whole_text import TextTask, about, mean_of_parts
+from jaxsft.tasks.whole_text import TextTask, about
 
 HALF = 0.5
 
@@ -129,7 +131,7 @@ class MultiLabelTask(TextTask):
                 (self.weight(batch) * (weights * self.values(scores, target, hyper)).mean(-1)).sum()
             )
         }
-        counts = scoring.LabelCounts.update(
+        counts = LabelSums.update(
             gold, jax.nn.sigmoid(logits) >= self._number, batch.example_ids >= 0
         )
         return Output(terms, {"labels": counts}, {"logits": logits} if columns else {})
@@ -155,43 +157,26 @@ class MultiLabelTask(TextTask):
             )
         return np.array(self.state["thresholds"])
 
-    def tune(self, split: Split, columns: Mapping[str, np.ndarray]) -> None:
-        if self.config.task.threshold == "tuned":
-            gold, probability = self._rows(split, columns)
-            self.state["thresholds"] = scoring.best_thresholds(gold, probability, HALF).tolist()
+    def tune(self, outputs: Outputs) -> dict[str, Any]:
+        if self.config.task.threshold != "tuned":
+            return {}
+        probability = _sigmoid(outputs["logits"])
+        found = label_sets.best_thresholds(outputs["labels"], probability, HALF)
+        return {"thresholds": found.tolist()}
 
-    def _rows(self, split: Split, columns) -> tuple[np.ndarray, np.ndarray]:
-        """Returns which labels each kept row has, and their probabilities: two arrays `[rows, L]`.
-
-        The probabilities are those of the mean logits of a row's parts.
-        """
-        index, logits = (
-            {label: i for i, label in enumerate(self.labels)},
-            mean_of_parts(split, columns["logits"]),
-        )
-        gold = np.zeros((len(logits), self.width), bool)
-        for i, row in enumerate(logits):
-            gold[i, [index[label] for label in split.records[row].labels]] = True
-        return gold, _sigmoid(np.stack(list(logits.values())))
-
-    def summarise(self, split: Split, states, columns) -> dict[str, float]:
-        gold, probability = self._rows(split, columns)
-        return scoring.scores(gold, probability >= self.thresholds)
-
-    def tables(self, split: Split, columns) -> dict[str, tuple[list[str], list[list[Any]]]]:
-        gold, probability = self._rows(split, columns)
-        heads = ["label", "support", "given", "threshold", "precision", "recall", "f1"]
-        return {
-            "labels": (
-                heads,
-                scoring.per_label(
-                    self.labels, gold, probability >= self.thresholds, self.thresholds
-                ),
-            )
-        }
+    def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
+        """Returns gold and given labels; a row's logits are the mean of those of its parts."""
+        logits = rows.mean(split, columns["logits"])
+        arrays = {"labels": rows.first(split, split.arrays["segment.labels"]) > 0, "logits": logits}
+        beside = {}
+        if self.config.task.threshold != "tuned" or "thresholds" in self.state:
+            arrays["given"] = _sigmoid(logits) >= self.thresholds
+            beside = {"threshold": self.thresholds}
+        return Outputs(rows.kept(split)[0], arrays, self.labels, beside=beside)
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
-        for row, z in mean_of_parts(split, columns["logits"]).items():
+        kept = rows.kept(split)[0].tolist()
+        for row, z in zip(kept, rows.mean(split, columns["logits"]), strict=True):
             record, p = split.records[row], _sigmoid(z)
             given = [
                 label

@@ -24,14 +24,15 @@ from jaxsft.data.records.fields import text_of
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import DataError
 from jaxsft.losses import pairs, table
-from jaxsft.metrics import regression, retrieval
-from jaxsft.metrics.states import Confusion
+from jaxsft.metrics import retrieval
+from jaxsft.metrics.base import Outputs
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads import PairHead, TextHead
+from jaxsft.models.step_sums import Hits, SquaredErrorSums
 from jaxsft.models.transformer import Params, Transformer
-from jaxsft.tasks import specs
-from jaxsft.tasks.base import Output, Terms, by_row
-from jaxsft.tasks.whole_text import TextTask, about, mean_of_parts
+from jaxsft.tasks import rows, specs
+from jaxsft.tasks.base import Output, Terms
+from jaxsft.tasks.whole_text import TextTask, about
 
 # what a loss reads; others: score
 
@@ -193,9 +194,7 @@ class PairTask(TextTask):
                 table.cross_entropy(out, gold, hyper["label_smoothing"]),
                 {"logits": out},
             )
-            states = {
-                "confusion": Confusion.update(gold, out.argmax(-1), present, len(self.labels))
-            }
+            states = {"hits": Hits.update(out.argmax(-1) == gold, present)}
         elif name == "cosine_embedding":
             cosine = pairs.cosine(out)
             values = pairs.cosine_embedding(
@@ -210,82 +209,59 @@ class PairTask(TextTask):
                 batch.segment["score"],
             )
             values, found = self.values(predicted, gold, hyper), {"predicted": predicted}
-            states = {"errors": regression.SquaredErrors.update(predicted, gold, present)}
+            states = {"errors": SquaredErrorSums.update(predicted, gold, present)}
         return Output({name: (self.weight(batch) * values).sum()}, states, found if columns else {})
 
     # --- results
     # ----------------------------------------------------------------------------------------------
-    def summarise(self, split: Split, states, columns) -> dict[str, float]:
-        if self.kind == "label":
-            return self._confusion(split, columns).compute()
+    @property
+    def measures(self) -> tuple[str, ...]:
+        return specs.PAIR_MEASURES[self.kind]
+
+    def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
+        kept = rows.kept(split)[0]
+        if self.kind == "nothing":
+            vectors = columns["vectors"]
+            ranks = retrieval.ranks(vectors[:, 0], vectors[:, 1])
+            cosine = (vectors[:, 0].astype(np.float64) * vectors[:, 1]).sum(-1)
+            arrays = {"rank": rows.first(split, ranks), "cosine": rows.first(split, cosine)}
+            return Outputs(kept, arrays)
         if self.kind == "score":
-            rows, gold, predicted = self._scores(split, columns)
-            return regression.scores(gold, predicted) | {"rows": len(rows)}
-        return retrieval.scores(columns["vectors"][:, 0], columns["vectors"][:, 1])
-
-    def _decisions(self, split: Split, columns) -> dict[int, tuple[int, float]]:
-        """Returns (label, probability or cosine that it was chosen by) of each row.
-
-        The cosine is used under `task.loss=cosine_embedding`, whose threshold is `task.threshold`.
-        """
+            offset, unit = self.scale  # in the units of the data
+            gold = np.array([split.records[row].score for row in kept], np.float64)
+            predicted = rows.mean(split, columns["predicted"]) * unit + offset
+            return Outputs(kept, {"targets": gold, "predictions": predicted})
+        arrays = {"label": rows.first(split, split.arrays["segment.label"]).astype(np.int64)}
         if self.config.task.loss == "cosine_embedding":
             yes = self.labels.index(self.config.task.positive)
-            found = {row: float(c) for row, c in mean_of_parts(split, columns["predicted"]).items()}
-            return {
-                row: (yes if c >= self.config.task.threshold else 1 - yes, c)
-                for row, c in found.items()
-            }
-        out = {}
-        for row, z in mean_of_parts(split, columns["logits"]).items():
-            p = np.exp(z - z.max())
-            out[row] = (int(z.argmax()), float(p.max() / p.sum()))
-        return out
-
-    def _confusion(self, split: Split, columns) -> Confusion:
-        matrix = np.zeros((len(self.labels),) * 2, np.int64)
-        for row, (label, _) in self._decisions(split, columns).items():
-            matrix[self.labels.index(split.records[row].label), label] += 1
-        return Confusion(matrix)
-
-    def _scores(self, split: Split, columns) -> tuple[list[int], np.ndarray, np.ndarray]:
-        """Returns the kept rows, their scores and the predicted ones, in the units of the data."""
-        (offset, unit), found = self.scale, mean_of_parts(split, columns["predicted"])
-        gold = np.array([split.records[row].score for row in found], np.float64)
-        return list(found), gold, np.array(list(found.values())) * unit + offset
+            arrays["cosine"] = cosine = rows.mean(split, columns["predicted"])
+            arrays["predicted"] = np.where(cosine >= self.config.task.threshold, yes, 1 - yes)
+        else:
+            arrays["logits"] = logits = rows.mean(split, columns["logits"])
+            arrays["predicted"] = logits.argmax(-1)
+        return Outputs(kept, arrays, self.labels)
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
-        if self.kind == "label":
-            key = "cosine" if self.config.task.loss == "cosine_embedding" else "probability"
-            for row, (label, value) in self._decisions(split, columns).items():
-                record = split.records[row]
-                out = {
-                    "row": row,
-                    **about(record),
-                    "label": record.label,
-                    "prediction": self.labels[label],
-                    key: value,
-                }
-                yield out | {"correct": self.labels[label] == record.label}
-        elif self.kind == "score":
-            for row, gold, predicted in zip(*self._scores(split, columns), strict=True):
-                yield {
-                    "row": row,
-                    **about(split.records[row]),
-                    "label": float(gold),
-                    "prediction": float(predicted),
-                }
+        found = self.row_outputs(split, columns)
+        for i, row in enumerate(found.rows.tolist()):
+            record = split.records[row]
+            yield {"row": row, **about(record), **self._line(record, found.arrays, i)}
+
+    def _line(self, record: Pair, arrays: Mapping[str, np.ndarray], i: int) -> dict[str, Any]:
+        """Returns what is predicted of row i, beside its texts."""
+        if self.kind == "nothing":
+            return {"prediction": float(arrays["cosine"][i]), "rank": int(arrays["rank"][i])}
+        if self.kind == "score":
+            gold, predicted = arrays["targets"][i], arrays["predictions"][i]
+            return {"label": float(gold), "prediction": float(predicted)}
+        label = self.labels[arrays["predicted"][i]]
+        if "cosine" in arrays:
+            by = {"cosine": float(arrays["cosine"][i])}
         else:
-            cosines = (columns["vectors"][:, 0].astype(np.float64) * columns["vectors"][:, 1]).sum(
-                -1
-            )
-            ranks = retrieval.ranks(columns["vectors"][:, 0], columns["vectors"][:, 1])
-            for row, example in by_row(split, np.arange(len(cosines))).items():
-                yield {
-                    "row": row,
-                    **about(split.records[row]),
-                    "prediction": float(cosines[example[0]]),
-                    "rank": int(ranks[example[0]]),
-                }
+            p = np.exp(arrays["logits"][i] - arrays["logits"][i].max())
+            by = {"probability": float(p.max() / p.sum())}
+        out = {"label": record.label, "prediction": label, **by}
+        return out | {"correct": label == record.label}
 
 
 def split_pairs(batch: Batch) -> TokenInfo:

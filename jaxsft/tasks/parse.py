@@ -5,6 +5,7 @@ wanted, its part of speech.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,14 +22,14 @@ from jaxsft.data.records import Parse
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.losses import tokens as token_losses
-from jaxsft.metrics import tagging as scoring
-from jaxsft.metrics.states import Confusion, Hits
+from jaxsft.metrics.base import Outputs
 from jaxsft.models import biaffine, trees
+from jaxsft.models.step_sums import Hits
 from jaxsft.models.transformer import Transformer
 from jaxsft.models.word_states import first_piece
-from jaxsft.tasks import specs
-from jaxsft.tasks.base import Output, Task, Terms, by_text
-from jaxsft.tasks.tag import words_of_row
+from jaxsft.tasks import rows, specs
+from jaxsft.tasks.base import Output, Task, Terms
+from jaxsft.tasks.tag import with_dropped, words_of_row
 
 PUNCTUATION = "PUNCT"  # of Universal Dependencies' parts of speech
 OF_UPOS = ("uas_nopunct", "las_nopunct", "upos_accuracy")  # numbers that need the column upos
@@ -217,95 +218,44 @@ class ParseTrees(Task):
 
     # --- results
     # ----------------------------------------------------------------------------------------------
-    def _told(
-        self, split: Split, columns, what: str, names: Sequence[str] | None
-    ) -> list[list[Any] | None]:
-        """Returns the predictions `what` for every row of the split, None for one that was dropped.
+    def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
+        """Returns gold and predicted heads, relations and parts of speech of every word.
 
-        `names` turns numbers into names, and None leaves them as they are.
+        Those of rows that were dropped have no prediction.
         """
-        found = by_text(split, columns[f"word.{what}"])
-        told = [found[row].tolist() if row in found else None for row in range(len(split.records))]
-        assert all(
-            p is None or len(p) == len(r.tokens) for p, r in zip(told, split.records, strict=True)
-        ), "a word has no prediction"
-        return (
-            told if names is None else [None if p is None else [names[i] for i in p] for p in told]
-        )
-
-    def _trees(
-        self, split: Split, columns
-    ) -> tuple[list[list[int] | None], list[list[str] | None], list[list[tuple[int, str]] | None]]:
-        heads, relations = (
-            self._told(split, columns, "head", None),
-            self._told(split, columns, "deprel", self.labels),
-        )
-        both = [
-            None if h is None else list(zip(h, r, strict=True))
-            for h, r in zip(heads, relations, strict=True)
-        ]
-        return heads, relations, both
-
-    def summarise(self, split: Split, states, columns) -> dict[str, float]:
-        heads, relations, both = self._trees(split, columns)
-        gold = [r.heads for r in split.records]
-        gold_both = [list(zip(r.heads, r.deprels, strict=True)) for r in split.records]
-        out = {"uas": scoring.accuracy(gold, heads), "las": scoring.accuracy(gold_both, both)}
-        out["label_accuracy"] = scoring.accuracy([r.deprels for r in split.records], relations)
-        out["root_accuracy"] = scoring.accuracy(
-            gold, heads, [[head == 0 for head in r.heads] for r in split.records]
-        )
-        out["trees"] = sum(h is not None and trees.is_tree(np.array(h)) for h in heads) / len(heads)
-        if all("upos" in r.more for r in split.records):
-            keep = [[tag != PUNCTUATION for tag in r.more["upos"]] for r in split.records]
-            out |= {
-                "uas_nopunct": scoring.accuracy(gold, heads, keep),
-                "las_nopunct": scoring.accuracy(gold_both, both, keep),
-            }
-        if self.upos:
-            out["upos_accuracy"] = scoring.accuracy(
-                [r.more["upos"] for r in split.records],
-                self._told(split, columns, "upos", self.upos),
-            )
-        return {**out, "words": sum(map(len, gold))}
-
-    def confusion(self, split: Split, columns) -> Confusion:
-        """Counts words by gold and predicted relation, whatever the heads, without dropped rows."""
-        index, matrix = (
-            {label: i for i, label in enumerate(self.labels)},
-            np.zeros((len(self.labels),) * 2, np.int64),
-        )
-        for record, guess in zip(split.records, self._trees(split, columns)[1], strict=True):
-            for a, b in zip(record.deprels, guess or (), strict=False):
-                matrix[index[a], index[b]] += 1
-        return Confusion(matrix)
-
-    def tables(self, split: Split, columns) -> dict[str, tuple[list[str], list[list[Any]]]]:
-        """Returns the table of arcs by relation: an arc is right where head and relation are."""
-        counts = scoring.Counts()
-        for record, guess in zip(split.records, self._trees(split, columns)[2], strict=True):
-            gold = zip(record.heads, record.deprels, strict=True)
-            counts.add(enumerate(gold), enumerate(guess or ()), name=lambda item: item[1][1])
-        return {"relations": counts.table("arcs by relation")}
+        names = {"head": "head", "deprel": "relation"} | ({"upos": "upos"} if self.upos else {})
+        index = {"deprel": self.labels, "upos": self.upos}
+        arrays: dict[str, np.ndarray] = {}
+        for column, name in names.items():
+            predicted, row = rows.words(split, columns[f"word.{column}"])
+            gold = rows.words(split, split.arrays[f"word.{column}"])[0]
+            of = functools.partial(_gold, column=column, labels=index.get(column))
+            words = with_dropped(split, row, of, gold, predicted)
+            arrays["word.row"], arrays[f"word.{name}"], arrays[f"word.predicted_{name}"] = words
+        if all("upos" in record.more for record in split.records):
+            tags = [tag for record in split.records for tag in record.more["upos"]]
+            arrays["word.punctuation"] = np.array(tags) == PUNCTUATION
+        arrays["is_tree"] = np.zeros(len(split.records), bool)
+        for row, heads in rows.words_by_row(split, columns["word.head"]).items():
+            arrays["is_tree"][row] = trees.is_tree(heads)
+        return Outputs(np.arange(len(split.records)), arrays, self.labels)
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
-        heads, relations, both = self._trees(split, columns)
-        tags = self._told(split, columns, "upos", self.upos) if self.upos else [None] * len(heads)
-        for row, record in enumerate(split.records):
-            if heads[row] is not None:
-                prediction = {"head": heads[row], "deprel": relations[row]} | (
-                    {"upos": tags[row]} if self.upos else {}
-                )
-                out = {
-                    "row": row,
-                    "tokens": list(record.tokens),
-                    "heads": list(record.heads),
-                    "deprels": list(record.deprels),
-                }
-                yield out | {
-                    "prediction": prediction,
-                    "correct": both[row] == list(zip(record.heads, record.deprels, strict=True)),
-                }
+        heads = rows.words_by_row(split, columns["word.head"])
+        named = {"deprel": self.labels} | ({"upos": self.upos} if self.upos else {})
+        found = {name: rows.words_by_row(split, columns[f"word.{name}"]) for name in named}
+        for row, record in ((row, split.records[row]) for row in heads):
+            more = {name: [labels[i] for i in found[name][row]] for name, labels in named.items()}
+            prediction = {"head": heads[row].tolist(), **more}
+            right = prediction["head"] == list(record.heads)
+            yield {
+                "row": row,
+                "tokens": list(record.tokens),
+                "heads": list(record.heads),
+                "deprels": list(record.deprels),
+                "prediction": prediction,
+                "correct": right and prediction["deprel"] == list(record.deprels),
+            }
 
     @staticmethod
     def predicted(line: dict[str, Any]) -> dict[str, Any]:
@@ -322,6 +272,15 @@ class ParseTrees(Task):
         told = {named.get(name, name): values for name, values in line["prediction"].items()}
         empty = {"deps": ["_"] * len(line["prediction"]["head"])} if "deps" in line else {}
         return {**{k: v for k, v in line.items() if k != "prediction"}, **told, **empty}
+
+
+def _gold(record: Parse, column: str, labels: Sequence[str] | None) -> np.ndarray:
+    """Returns the gold values of the words of a record; -1 for a name that is not learnt."""
+    if column == "head":
+        return np.array(record.heads, np.int32)
+    index = {label: i for i, label in enumerate(labels or ())}
+    named = record.deprels if column == "deprel" else record.more[column]
+    return np.array([index.get(name, -1) for name in named], np.int32)
 
 
 def _numbers(

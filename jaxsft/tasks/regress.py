@@ -17,11 +17,12 @@ from jaxsft.data.records.features import values_of
 from jaxsft.data.records.fields import pair_of
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import DataError
-from jaxsft.metrics import names, regression
+from jaxsft.metrics.base import Outputs
+from jaxsft.models.step_sums import SquaredErrorSums
 from jaxsft.models.transformer import Transformer
-from jaxsft.tasks import specs
+from jaxsft.tasks import rows, specs
 from jaxsft.tasks.base import Output, Terms
-from jaxsft.tasks.whole_text import TextTask, about, mean_of_parts
+from jaxsft.tasks.whole_text import TextTask, about
 
 
 class Regress(TextTask):
@@ -33,10 +34,6 @@ class Regress(TextTask):
     """
 
     spec = specs.REGRESS
-
-    def sign(self, metric: str) -> int:
-        own = {specs.of_target(name, target) for target in self.targets for name in names.ERRORS}
-        return -1 if metric in own else super().sign(metric)
 
     def unlabelled(self, row: Row, columns: Any) -> Regression:
         return Regression(*pair_of(row, columns), (math.nan,) * self.width, values_of(row, columns))
@@ -129,43 +126,24 @@ class Regress(TextTask):
         gold, there = batch.segment["targets"], batch.segment["there"] > 0
         weight = self.weight(batch)[..., None] * there
         terms = {self.config.task.loss: (weight * self.values(predicted, gold, hyper)).sum()}
-        errors = regression.SquaredErrors.update(
+        errors = SquaredErrorSums.update(
             predicted, gold, there & (batch.example_ids >= 0)[..., None]
         )
         return Output(terms, {"errors": errors}, {"predicted": predicted} if columns else {})
 
     # --- results
     # ----------------------------------------------------------------------------------------------
-    def _rows(self, split: Split, columns) -> tuple[list[int], np.ndarray, np.ndarray]:
-        """Returns the kept rows, their targets and predictions, `[rows, T]` in the data's units."""
-        (mean, deviation), found = self.scale, mean_of_parts(split, columns["predicted"])
-        gold = np.array([split.records[row].targets for row in found], np.float64).reshape(
-            -1, self.width
-        )
-        return list(found), gold, np.stack(list(found.values())) * deviation + mean
+    @property
+    def spelled(self) -> Sequence[str]:
+        return self.targets if self.width > 1 else ()
 
-    def summarise(self, split: Split, states, columns) -> dict[str, float]:
-        rows, gold, predicted = self._rows(split, columns)
-        each = [regression.scores(gold[:, i], predicted[:, i]) for i in range(self.width)]
-        out = {name: float(np.mean([one[name] for one in each])) for name in names.NUMBERS} | {
-            "rows": len(rows)
-        }
-        if self.width > 1:
-            out |= {
-                specs.of_target(name, target): one[name]
-                for target, one in zip(self.targets, each, strict=True)
-                for name in names.NUMBERS
-            }
-        return out
-
-    def tables(self, split: Split, columns) -> dict[str, tuple[list[str], list[list[Any]]]]:
-        _, gold, predicted = self._rows(split, columns)
-        return {
-            "targets": (
-                ["target", "rows", *names.NUMBERS],
-                regression.table(self.targets, gold, predicted),
-            )
-        }
+    def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
+        """Returns targets and predictions, `[rows, T]` in the units of the data."""
+        (mean, deviation), kept = self.scale, rows.kept(split)[0]
+        gold = np.array([split.records[row].targets for row in kept], np.float64)
+        predicted = rows.mean(split, columns["predicted"]) * deviation + mean
+        arrays = {"targets": gold.reshape(-1, self.width), "predictions": predicted}
+        return Outputs(kept, arrays, self.targets)
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
         named = lambda values: (
@@ -173,7 +151,9 @@ class Regress(TextTask):
             if self.width > 1
             else float(values[0])
         )
-        for row, gold, predicted in zip(*self._rows(split, columns), strict=True):
+        found = self.row_outputs(split, columns)
+        lines = zip(found.rows.tolist(), found["targets"], found["predictions"], strict=True)
+        for row, gold, predicted in lines:
             gold = {
                 n: None if math.isnan(v) else v
                 for n, v in zip(self.targets, gold.tolist(), strict=True)

@@ -23,6 +23,7 @@ from jaxsft.data.records import Seq2Seq, group_references, seq2seq_record
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.metrics import text_overlap as text_scores
+from jaxsft.metrics.base import Outputs
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import specs
@@ -190,9 +191,13 @@ class Seq2SeqTask(CausalTask):
     def references(self, record: Seq2Seq, where: str) -> list[str]:
         return list(record.references or (record.target,))
 
-    def score(
+    @property
+    def answer_measures(self) -> tuple[str, ...]:
+        return tuple(self.scores)
+
+    def answer_outputs(
         self, answers: Sequence[str], records: Sequence[Seq2Seq], where: Sequence[str]
-    ) -> dict[str, float]:
+    ) -> Outputs:
         references = [
             self.references(record, place) for record, place in zip(records, where, strict=True)
         ]
@@ -201,8 +206,12 @@ class Seq2SeqTask(CausalTask):
         learnt = self.state.get("score_tokens") or text_scores.tokens_for(
             [text for texts in references for text in texts]
         )
-        tokens = learnt if asked == "auto" else asked
-        return text_scores.scores(self.scores, answers, references, tokens)
+        return Outputs(
+            np.arange(len(records)),
+            {},
+            texts={"answer": answers, "references": references},
+            tokenizer=learnt if asked == "auto" else asked,
+        )
 
     def describe(self, record: Seq2Seq, where: str, answer: str | None) -> dict[str, Any]:
         out: dict[str, Any] = {"source": record.source, "reference": record.target}

@@ -25,10 +25,11 @@ from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.data.windows import sentences
 from jaxsft.errors import DataError
 from jaxsft.metrics import answers as scoring
+from jaxsft.metrics.base import Outputs
 from jaxsft.models.heads import SpanHead, layers_of, members
 from jaxsft.models.transformer import Transformer
-from jaxsft.tasks import specs
-from jaxsft.tasks.base import Output, Task, Terms, by_row
+from jaxsft.tasks import rows, specs
+from jaxsft.tasks.base import Output, Task, Terms
 
 NONE = -1e30
 
@@ -201,8 +202,10 @@ class SpanTask(Task):
         empty where "no answer" is at least as probable in every window, if the run has learnt
         questions without one.
         """
-        found = {name: by_row(split, values) for name, values in columns.items()}
-        at, context = (by_row(split, split.arrays[f"segment.{name}"]) for name in ("at", "context"))
+        found = {name: rows.parts_by_row(split, values) for name, values in columns.items()}
+        at, context = (
+            rows.parts_by_row(split, split.arrays[f"segment.{name}"]) for name in ("at", "context")
+        )
         out = {}
         for row, scores in found["score"].items():
             k, nothing = int(scores.argmax()), float(found["nothing"][row].min())
@@ -218,13 +221,14 @@ class SpanTask(Task):
             out[row] = (text[offsets[start][0] : offsets[end][1]].strip(), float(np.exp(scores[k])))
         return out
 
-    def summarise(self, split: Split, states, columns) -> dict[str, float]:
-        found = {
-            row: (answer, split.records[row].answers)
-            for row, (answer, _) in self._answers(split, columns).items()
+    def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
+        found = self._answers(split, columns)
+        pairs = [(answer, split.records[row].answers) for row, (answer, _) in found.items()]
+        arrays = {
+            name: np.array([scoring.best(score, *pair) for pair in pairs], np.float64)
+            for name, score in (("exact", scoring.exact), ("f1", scoring.f1))
         }
-        mean = lambda score: float(np.mean([scoring.best(score, *pair) for pair in found.values()]))
-        return {"exact_match": mean(scoring.exact), "f1": mean(scoring.f1), "rows": len(found)}
+        return Outputs(np.array(list(found), np.int64), arrays)
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
         for row, (answer, probability) in self._answers(split, columns).items():

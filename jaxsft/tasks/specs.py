@@ -17,17 +17,43 @@ from jaxsft.config.option import declarations
 from jaxsft.data import records
 from jaxsft.data.records import Kind
 from jaxsft.errors import ConfigError
-from jaxsft.metrics import names, retrieval, row_metrics, text_overlap
+from jaxsft.metrics import registry
 
-OF_TOKENS = ("loss", "perplexity", "token_accuracy", "tokens")
-ANSWERS = ("stopped", "generated_rows")
 TRUNCATED = ("error", "drop", "truncate_left", "truncate_right")
 ANY = (*TRUNCATED, "window", "head_tail", "sentence")
 
 
-def _given(spec: TaskSpec, config: Any) -> tuple[str, ...]:
-    """Returns the names of all metrics: they do not depend on the config."""
-    return spec.metrics
+# what the outputs of a task have (`jaxsft.metrics.base.Outputs`), by `TaskSpec.output`
+_TOKENS, _ANSWER = ("nll", "correct", "count"), ("answer", "references", "stopped")
+_LABEL, _NUMBERS = ("label", "predicted", "logits"), ("targets", "predictions")
+_WORDS = ("word.row", "word.tag", "word.predicted", "intent_hit", "frame_hit")
+GIVEN = {
+    "label": _LABEL,
+    "labels": ("labels", "given", "logits"),
+    "numbers": _NUMBERS,
+    "comparison": (*_LABEL, *_NUMBERS, "rank", "cosine"),
+    "tags": _WORDS,
+    "tree": (
+        "word.row",
+        *(
+            f"word.{which}{name}"
+            for name in ("head", "relation", "upos")
+            for which in ("", "predicted_")
+        ),
+        "word.punctuation",
+        "is_tree",
+    ),
+    "stretch": ("exact", "f1"),
+    "answer": (*_TOKENS, *_ANSWER),
+    "target": (*_TOKENS, *_ANSWER),
+    "continuation": _TOKENS,
+    "hidden": _TOKENS,
+}
+
+
+def _all(spec: TaskSpec, config: Any) -> tuple[str, ...]:
+    """Returns all metrics of a task: they do not depend on the config."""
+    return spec.measures
 
 
 def _nothing(config: Any) -> None:
@@ -47,12 +73,13 @@ class TaskSpec:
         the vocabulary.
       output: what an answer is: label | labels | numbers | comparison | tags | tree | stretch |
         answer | target | continuation | hidden.
-      metrics: the names that evaluation gives, so that a wrong name is known before any data is
-        read.
-      names_of: of these, those that it gives with a config, and those whose names come from it.
-      metric: the one that chooses the checkpoint under `evaluation.metric=auto`; None: it hangs on
-        the data.
-      lower_is_better: those of which less is better.
+      measures: the metrics of `jaxsft/metrics` that it has by itself, where its outputs have what
+        they read; so the names of its numbers are known before any data is read.
+      measures_of: of these, those that a config allows.
+      answer_measures: those of generated answers.
+      numbers_of: names of further numbers, which come from the config.
+      metric: the number that chooses the checkpoint under `evaluation.metric=auto`; None: it hangs
+        on the data.
       causal: what the model's attention must be; None where both work.
       decoder: whether the decoder of an encoder-decoder model writes: no | may | must.
       generates: answers are generated from `prompt` and scored against `reference`.
@@ -74,10 +101,11 @@ class TaskSpec:
     implementation: str
     about: str = "text"
     output: str = "label"
-    metrics: tuple[str, ...] = ("loss",)
-    names_of: Callable[[TaskSpec, Any], tuple[str, ...]] = _given
+    measures: tuple[str, ...] = ()
+    measures_of: Callable[[TaskSpec, Any], tuple[str, ...]] = _all
+    answer_measures: tuple[str, ...] = ()
+    numbers_of: Callable[[Any], tuple[str, ...]] = lambda config: ()
     metric: str | None = "loss"
-    lower_is_better: tuple[str, ...] = ("loss", "perplexity")
     causal: bool | None = None
     decoder: str = "no"
     generates: bool = False
@@ -118,9 +146,12 @@ class TaskSpec:
         return loss.accepts.choices if loss else ()
 
     def metric_names(self, config: Any) -> tuple[str, ...]:
-        """Returns the names of metrics under this config, with those of `evaluation.metrics`."""
-        further = [row_metrics.take(name, self) for name in config.evaluation.metrics]
-        return (*self.names_of(self, config), *(name for one in further for name in one.names))
+        """Returns the names of the numbers of an evaluation under this config."""
+        for name in config.evaluation.metrics:
+            registry.check_fits(name, GIVEN.get(self.output, ()), self.name)
+        measures = [*self.measures_of(self, config), *self.answer_measures]
+        names = registry.numbers_of([*measures, *config.evaluation.metrics])
+        return tuple(dict.fromkeys(["loss", *names, *self.numbers_of(config)]))
 
     def task(self) -> Any:
         """Returns the class of the task, which imports JAX. Raises ConfigError."""
@@ -133,38 +164,38 @@ class TaskSpec:
         return found
 
 
-def _of_pair(spec: TaskSpec, config: Any) -> tuple[str, ...]:
-    own = {
-        "label": (*names.LABEL, "rows"),
-        "score": (*names.NUMBERS, "rows"),
-        "nothing": retrieval.NAMES,
-    }
-    return ("loss", *own[PAIR_LOSSES.get(config.task.loss, "score")])
+def of_target(number: str, target: str) -> str:
+    """Returns the name of a number of one target of several."""
+    return f"{number}_{target}"
 
 
-def of_target(metric: str, target: str) -> str:
-    """Returns the name of a metric of one target of several."""
-    return f"{metric}_{target}"
-
-
-def _of_targets(spec: TaskSpec, config: Any) -> tuple[str, ...]:
-    targets = config.data.columns.targets
-    each = [of_target(m, target) for target in targets for m in names.NUMBERS]
-    return (*spec.metrics, *(each if len(targets) > 1 else ()))
+def _of_targets(config: Any) -> tuple[str, ...]:
+    targets, numbers = config.data.columns.targets, registry.METRICS["number_scores"].names
+    each = tuple(of_target(number, target) for target in targets for number in numbers)
+    return each if len(targets) > 1 else ()
 
 
 def _of_scheme(spec: TaskSpec, config: Any) -> tuple[str, ...]:
-    """Returns the names of metrics that the scheme of the tags allows, where one is set.
+    """Returns the metrics that the scheme of the tags allows, where one is set.
 
-    Tags without chunks have no chunk metrics; with `auto` all names remain.
+    Tags without chunks have no metrics of chunks; with `auto` all remain.
     """
-    gone = {"auto": (), "none": names.CHUNKS}.get(config.data.columns.scheme, names.OF_WORDS)
-    return tuple(name for name in spec.metrics if name not in gone)
+    gone = {"auto": "", "none": "chunk_scores"}.get(config.data.columns.scheme, "word_scores")
+    return tuple(name for name in spec.measures if name != gone)
+
+
+def _of_pair(spec: TaskSpec, config: Any) -> tuple[str, ...]:
+    return PAIR_MEASURES[PAIR_LOSSES.get(config.task.loss, "score")]
 
 
 # what a pair must have, by the loss; of other losses a score
 PAIR_LOSSES = {"cross_entropy": "label", "cosine_embedding": "label", "contrastive": "nothing"}
-_TAGS = ("loss", "accuracy", "words", *names.CHUNKS, *names.OF_WORDS)
+PAIR_MEASURES = {
+    "label": ("label_scores",),
+    "score": ("number_scores", "row_count"),
+    "nothing": ("retrieval_scores",),
+}
+_TAGS = ("word_accuracy", "chunk_scores", "word_scores")
 
 CHAT = TaskSpec(
     "chat",
@@ -173,7 +204,8 @@ CHAT = TaskSpec(
     "jaxsft.tasks.chat:ChatSFT",
     about="tokens",
     output="answer",
-    metrics=(*OF_TOKENS, "exact_match", *ANSWERS),
+    measures=("token_scores",),
+    answer_measures=("exact_match", "stop_rate"),
     causal=True,
     generates=True,
     can_generate=True,
@@ -191,7 +223,7 @@ LM = TaskSpec(
     "jaxsft.tasks.lm:LM",
     about="tokens",
     output="continuation",
-    metrics=OF_TOKENS,
+    measures=("token_scores",),
     causal=True,
     can_generate=True,
     too_long=(),
@@ -206,7 +238,7 @@ MLM = TaskSpec(
     "jaxsft.tasks.mlm:MaskedLM",
     about="tokens",
     output="hidden",
-    metrics=("loss", "perplexity", "masked_accuracy", "tokens"),
+    measures=("masked_token_scores",),
     causal=False,
     too_long=(),
     head="mlm",
@@ -218,7 +250,7 @@ CLASSIFY = TaskSpec(
     "jaxsft.tasks.classify:Classify",
     output="label",
     metric="accuracy",
-    metrics=("loss", "accuracy", "rows", *names.LABEL[1:]),
+    measures=("label_scores",),
     head="text",
     problems=("single_label_classification",),
     pipeline="text-classification",
@@ -231,8 +263,7 @@ MULTILABEL = TaskSpec(
     "jaxsft.tasks.multilabel:MultiLabelTask",
     output="labels",
     metric="f1_micro",
-    metrics=("loss", *names.LABEL_SETS),
-    lower_is_better=("loss", "hamming_loss"),
+    measures=("label_set_scores",),
     head="text",
     problems=("multi_label_classification",),
     pipeline="text-classification",
@@ -245,9 +276,8 @@ REGRESS = TaskSpec(
     "jaxsft.tasks.regress:Regress",
     output="numbers",
     metric="pearson",
-    metrics=("loss", *names.NUMBERS, "rows"),
-    names_of=_of_targets,
-    lower_is_better=("loss", *names.ERRORS),
+    measures=("number_scores", "row_count"),
+    numbers_of=_of_targets,
     head="text",
     problems=("regression",),
     pipeline="text-classification",
@@ -261,8 +291,8 @@ TAG = TaskSpec(
     about="words",
     output="tags",
     metric=None,
-    metrics=_TAGS,
-    names_of=_of_scheme,
+    measures=_TAGS,
+    measures_of=_of_scheme,
     too_long=("error", "drop", "window"),
     head="tag",
 )
@@ -274,8 +304,8 @@ JOINT = TaskSpec(
     about="words",
     output="tags",
     metric="frame_accuracy",
-    metrics=(*_TAGS, "intent_accuracy", "frame_accuracy", "rows"),
-    names_of=_of_scheme,
+    measures=(*_TAGS, "frame_scores"),
+    measures_of=_of_scheme,
     too_long=("error", "drop", "window"),
 )
 PARSE = TaskSpec(
@@ -286,17 +316,11 @@ PARSE = TaskSpec(
     about="words",
     output="tree",
     metric="las",
-    metrics=(
-        "loss",
-        "uas",
-        "las",
-        "uas_nopunct",
-        "las_nopunct",
-        "root_accuracy",
-        "label_accuracy",
-        "trees",
-        "upos_accuracy",
-        "words",
+    measures=(
+        "attachment_scores",
+        "attachment_scores_nopunct",
+        "relation_scores",
+        "upos_scores",
     ),
     too_long=("error", "drop"),
 )
@@ -307,7 +331,7 @@ SPAN_CORRUPTION = TaskSpec(
     "jaxsft.tasks.span_corruption:SpanCorruption",
     about="tokens",
     output="hidden",
-    metrics=OF_TOKENS,
+    measures=("token_scores",),
     causal=False,
     decoder="must",
     too_long=("error", "drop"),
@@ -320,7 +344,8 @@ SEQ2SEQ = TaskSpec(
     "jaxsft.tasks.seq2seq:Seq2SeqTask",
     about="tokens",
     output="target",
-    metrics=(*OF_TOKENS, *text_overlap.SCORES, *ANSWERS),
+    measures=("token_scores",),
+    answer_measures=(*options.SCORES, "stop_rate"),
     causal=None,  # true of a decoder-only model, false of an encoder; see config/rules.py
     decoder="may",
     generates=True,
@@ -337,9 +362,8 @@ PAIR = TaskSpec(
     records.PAIR,
     "jaxsft.tasks.pair:PairTask",
     output="comparison",
-    metrics=("loss", *names.LABEL, *names.NUMBERS, *retrieval.NAMES, "rows"),
-    names_of=_of_pair,
-    lower_is_better=("loss", *names.ERRORS),
+    measures=tuple(dict.fromkeys(name for names in PAIR_MEASURES.values() for name in names)),
+    measures_of=_of_pair,
     head="text",
     problems=("single_label_classification", "regression"),
     pipeline="sentence-similarity",
@@ -352,7 +376,7 @@ SPAN = TaskSpec(
     "jaxsft.tasks.span:SpanTask",
     output="stretch",
     metric="f1",
-    metrics=("loss", "exact_match", "f1", "rows"),
+    measures=("answer_scores",),
     too_long=("error", "drop", "window", "sentence"),
     head="span",
 )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -24,15 +23,15 @@ from jaxsft.data.records.fields import declared_labels, first_of
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.losses import tokens as token_losses
-from jaxsft.metrics import names
-from jaxsft.metrics import tagging as scoring
-from jaxsft.metrics.states import Confusion, Hits
+from jaxsft.metrics.base import Outputs
+from jaxsft.metrics.registry import METRICS
 from jaxsft.models.crf import Chains, ChainScores, TagHead, negative_log_likelihood, viterbi
 from jaxsft.models.heads import layers_of
+from jaxsft.models.step_sums import Hits
 from jaxsft.models.transformer import Transformer
 from jaxsft.models.word_states import first_piece, mean_of_pieces, word_of
-from jaxsft.tasks import specs
-from jaxsft.tasks.base import Output, Task, Terms, by_text, in_order
+from jaxsft.tasks import rows, specs
+from jaxsft.tasks.base import Output, Task, Terms, in_order
 
 FORBIDDEN = -1e9  # the score of what a scheme does not allow
 UNTAGGED = -1  # the id of a word without a tag; the weight of its loss is 0
@@ -85,7 +84,7 @@ class TagWords(Task):
                 asked if asked != "auto" else schemes.detect([r.tags for r in records]) or "iob2"
             )
         asked = config.evaluation.metric.partition("/")[2]
-        if asked in (names.CHUNKS if scheme == "none" else names.OF_WORDS):
+        if asked in METRICS["chunk_scores" if scheme == "none" else "word_scores"].names:
             other, what, are = (
                 (f"word_{asked}", "chunks", "none")
                 if scheme == "none"
@@ -314,88 +313,33 @@ class TagWords(Task):
 
     # --- results
     # ----------------------------------------------------------------------------------------------
-    def _told(self, split: Split, columns) -> tuple[list[Sequence[str]], list[list[str] | None]]:
-        """Returns the gold tags of every row of the split, and the predicted ones.
-
-        The predictions are None for a row that was dropped.
+    def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
+        """Returns the gold and predicted tag of every word of the split, but of those that nobody
+        has tagged. Those of rows that were dropped have no prediction.
         """
-        found = by_text(split, columns["word.prediction"])
-        predicted = [
-            [self.labels[i] for i in found[row]] if row in found else None
-            for row in range(len(split.records))
-        ]
-        assert all(
-            p is None or len(p) == len(r.tags)
-            for p, r in zip(predicted, split.records, strict=True)
-        ), "a word has no prediction"
-        return [record.tags for record in split.records], predicted
+        predicted, row = rows.words(split, columns["word.prediction"])
+        gold = rows.words(split, split.arrays["word.tag"])[0]
+        words = with_dropped(split, row, lambda r: self._ids(r.tags), gold, predicted)
+        row, gold, predicted = (x[words[1] != UNTAGGED] for x in words)
+        arrays = {"word.row": row, "word.tag": gold, "word.predicted": predicted}
+        return Outputs(np.arange(len(split.records)), arrays, self.labels, self.scheme)
 
-    def _tagged(self, split: Split, columns) -> tuple[list[Sequence[str]], list[list[str] | None]]:
-        """Returns gold and predicted tags as `_told`, without the words that nobody has tagged."""
-        gold, predicted = self._told(split, columns)
-        if (blank := self.untagged) is None:
-            return gold, predicted
-        keep = [[tag != blank for tag in tags] for tags in gold]
-        among = lambda tags, kept: None if tags is None else list(itertools.compress(tags, kept))
-        gold, predicted = (
-            [among(tags, kept) for tags, kept in zip(side, keep, strict=True)]
-            for side in (gold, predicted)
-        )
-        return gold, predicted
-
-    def _counts(self, gold, predicted) -> scoring.Counts:
-        return (
-            scoring.of_classes(gold, predicted)
-            if self.scheme == "none"
-            else scoring.of_chunks(gold, predicted, self.scheme)
-        )
-
-    def summarise(self, split: Split, states, columns) -> dict[str, float]:
-        gold, predicted = self._tagged(split, columns)
-        scores, of = (
-            self._counts(gold, predicted).scores(),
-            ("word_" if self.scheme == "none" else ""),
-        )
-        return {
-            "accuracy": scoring.accuracy(gold, predicted),
-            "words": sum(map(len, gold)),
-            **{f"{of}{name}": v for name, v in scores.items()},
-        }
-
-    def confusion(self, split: Split, columns) -> Confusion:
-        """Counts words by gold and predicted tag, without rows that were dropped."""
-        index, matrix = (
-            {label: i for i, label in enumerate(self.labels)},
-            np.zeros((len(self.labels),) * 2, np.int64),
-        )
-        for true, guess in zip(*self._tagged(split, columns), strict=True):
-            for a, b in zip(true, guess or (), strict=False):
-                matrix[index[a], index[b]] += 1
-        return Confusion(matrix)
-
-    def tables(self, split: Split, columns) -> dict[str, tuple[list[str], list[list[Any]]]]:
-        return (
-            {}
-            if self.scheme == "none"
-            else {"chunks": self._counts(*self._told(split, columns)).table("chunks")}
-        )
+    def _ids(self, tags: Sequence[str]) -> np.ndarray:
+        """Returns the numbers of tags."""
+        index = {label: i for i, label in enumerate(self.labels)}
+        return np.array([index.get(tag, UNTAGGED) for tag in tags], np.int32)
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
-        for row, (gold, predicted) in enumerate(zip(*self._told(split, columns), strict=True)):
-            if predicted is not None:
-                record = split.records[row]
-                right = {
-                    "correct": all(
-                        a == b for a, b in zip(gold, predicted, strict=True) if a != self.untagged
-                    )
-                }
-                yield {
-                    "row": row,
-                    "tokens": list(record.tokens),
-                    "tags": list(gold),
-                    "prediction": predicted,
-                    **right,
-                }
+        for row, ids in rows.words_by_row(split, columns["word.prediction"]).items():
+            record, predicted = split.records[row], [self.labels[i] for i in ids]
+            pairs = zip(record.tags, predicted, strict=True)
+            yield {
+                "row": row,
+                "tokens": list(record.tokens),
+                "tags": list(record.tags),
+                "prediction": predicted,
+                "correct": all(a == b for a, b in pairs if a != self.untagged),
+            }
 
     @staticmethod
     def predicted(line: dict[str, Any]) -> dict[str, Any]:
@@ -404,6 +348,28 @@ class TagWords(Task):
     def annotated(self, line: dict[str, Any]) -> dict[str, Any]:
         name = self.config.data.columns.tags or "tags"
         return {**{k: v for k, v in line.items() if k != "prediction"}, name: line["prediction"]}
+
+
+def with_dropped(
+    split: Split, row: np.ndarray, gold_of: Callable[[Any], np.ndarray], *gold_and_more: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Returns (row, gold, predictions, ...) of words with those of rows that were dropped, in the
+    order of the rows. They have gold values, `gold_of(record)`, and the prediction -1.
+
+    Args:
+      row, gold_and_more: of the words of the rows that were kept.
+    """
+    dropped = {number: gold_of(split.records[number]) for number in split.dropped}
+    if not dropped:
+        return row, *gold_and_more
+    rest = np.concatenate([np.full(len(gold), number) for number, gold in dropped.items()])
+    golds = np.concatenate(list(dropped.values()))
+    row = np.concatenate([row, rest])
+    order = np.argsort(row, kind="stable")
+    gold, *predicted = gold_and_more
+    columns = [np.concatenate([gold, golds])]
+    columns += [np.concatenate([x, np.full(len(golds), -1, x.dtype)]) for x in predicted]
+    return tuple(x[order] for x in (row, *columns))
 
 
 def chains_of(words: Mapping[str, Any]) -> Chains:

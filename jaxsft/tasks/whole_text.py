@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxsft.config.schema import Config
 from jaxsft.data.encode import Encoded, framed
-from jaxsft.data.pipeline import Batch, Split
+from jaxsft.data.pipeline import Batch
 from jaxsft.data.records import features
 from jaxsft.data.records.fields import declared_labels
 from jaxsft.data.windows import sentences
@@ -23,7 +23,7 @@ from jaxsft.models.attention import TokenInfo
 from jaxsft.models.feature_tokens import Features, Soft, place
 from jaxsft.models.heads import TextHead, layers_of, pool
 from jaxsft.models.transformer import Params, Transformer
-from jaxsft.tasks.base import Task, by_row, in_order
+from jaxsft.tasks.base import Task, in_order
 
 
 class TextTask(Task):
@@ -322,11 +322,3 @@ def about(record: Any) -> dict[str, Any]:
     """Returns the texts of a record, as a line of predictions shows them."""
     a, b = _texts(record)
     return {"text": a} | ({} if b is None else {"text_pair": b})
-
-
-def mean_of_parts(split: Split, values: np.ndarray) -> dict[int, np.ndarray]:
-    """Returns the mean over the parts of each row, in float64.
-
-    A long row that was cut into several examples so has one prediction.
-    """
-    return {row: parts.astype(np.float64).mean(0) for row, parts in by_row(split, values).items()}

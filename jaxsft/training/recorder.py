@@ -327,7 +327,8 @@ class Recorder:
         if hosts.first():
             with seal.rewriting(self.run_dir):
                 # with what was tuned on the validation split
-                rundir.write_json(self.run_dir / "task.json", self.session.task.state)
+                state = self.session.task.with_tuned(self.trial.tuned).state
+                rundir.write_json(self.run_dir / "task.json", state)
             rundir.write_json(self.run_dir / "result.json", numbers)
             self.mirror.push()
         hosts.sync("results are written")

@@ -222,14 +222,15 @@ class Session:
             weights, frozen, self.components.put(batch, batches), hyper
         )
         objective = lambda terms, totals: objective_value(terms, totals, hyper["terms"])
-        result = evaluation.evaluate(run, self.task, batches, objective, tune=name == "validation")
+        tuned = None if name == "validation" else trial.tuned
+        result = evaluation.evaluate(run, self.task, batches, objective, tuned)
+        trial.tuned = result.tuned
         if not (generate and self.task.generates):
             return result
         params, model = partition.merge(weights, frozen), self.components.model
-        answers, numbers = evaluation.answer(
-            self.task, model, params, batches.split, self.config, self.mesh
+        return evaluation.with_answers(
+            result, self.task, model, params, batches.split, self.config, self.mesh
         )
-        return evaluation.Evaluation(result.numbers | numbers, result.columns, answers)
 
     def model_flops(self, lengths: np.ndarray) -> float:
         """Counts the FLOPs of the model in a step on texts of these lengths."""

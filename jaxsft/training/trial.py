@@ -14,7 +14,7 @@ import numpy as np
 from jaxsft import rundir
 from jaxsft.config.schema import Config
 from jaxsft.errors import JaxsftError
-from jaxsft.metrics import states
+from jaxsft.models import step_sums
 from jaxsft.training.hyper import Hyper
 from jaxsft.training.step import State, StepMetrics, objective_value
 
@@ -35,6 +35,7 @@ class Trial:
       impatience: evaluations since the best one. validated: the step of the last one.
       window: sums that were merged since the last log line. window_skipped: the steps among them
         that were skipped.
+      tuned: what the task has learnt from the validation split, such as thresholds.
     """
 
     config: Config
@@ -45,6 +46,7 @@ class Trial:
     validated: int = 0
     window: Any = None
     window_skipped: int = 0
+    tuned: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -74,7 +76,7 @@ class Trial:
                 " from before it; lower optim.learning_rate, or set train.on_nan=skip"
             )
         sums = (metrics.terms, metrics.totals, metrics.states)
-        self.window = states.merge(self.window, states.widen(sums))
+        self.window = step_sums.merge(self.window, step_sums.widen(sums))
 
     def summary(self, metrics: StepMetrics) -> dict[str, Any]:
         """Returns the numbers of a log line, and begins a new window.

@@ -1,65 +1,53 @@
 """Scores of generated texts, against the published implementations and by hand."""
 
 import dataclasses
-import random
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
 
 from jaxsft.config import overrides
 from jaxsft.errors import ConfigError
-from jaxsft.metrics import text_overlap
+from jaxsft.metrics import registry, text_overlap
+from jaxsft.metrics.base import measure
 from jaxsft.training import setup
+from tests.metrics.answered import answered, corpus, odd, pairs, score
+from tests.metrics.properties import check
 
-
-def corpus(seed=0, rows=20):
-    rng = random.Random(seed)
-    words = [
-        "the",
-        "a",
-        "cat",
-        "sat",
-        "on",
-        "mat,",
-        "dog.",
-        "runs",
-        "fast",
-        "Schön",
-        "übel",
-        "23.5",
-        "(red)",
-    ]
-    text = lambda: " ".join(rng.choice(words) for _ in range(rng.randint(1, 12)))
-    references = [[text() for _ in range(rng.randint(1, 4))] for _ in range(rows)]
-    return [
-        " ".join(w for w in r[0].split() if rng.random() < 0.8) or "x" for r in references
-    ], references
+METRICS = text_overlap.METRICS
+BLEU, CHRF, TER = (METRICS[name] for name in ("bleu", "chrf", "ter"))
+ALL = [registry.METRICS[name] for name in text_overlap.SCORES]
 
 
 def test_by_hand():
-    assert text_overlap.scores(
-        ["exact_match"], [" yes\n", "no"], [["no", "yes"], ["yes"]], "none"
-    ) == {"exact_match": 0.5}
+    exact = METRICS["exact_match"]
+    assert score(exact, [" yes\n", "no"], [["no", "yes"], ["yes"]], "none") == 0.5
+    assert score(exact, ["", "a"], [[], []]) == 0.5  # without references the right answer is empty
     pytest.importorskip("sacrebleu")
-    # a c d of a b c d, and 3 tokens against 4: 2 x 3 / 7; the other has nothing in common
-    assert text_overlap.rouge_l(["a c d", "x"], [["a b c d", "q"], ["y"]], "none") == pytest.approx(
-        100 * (6 / 7) / 2
+    # one of three tokens is missing; a stretch that moves is one edit
+    assert score(TER, ["a c"], [["a b c"]]) == pytest.approx(100 / 3)
+    assert score(TER, ["d a b c"], [["a b c d"]]) == 25
+    # 2 and 3 tokens, where the nearest references have 2 and 4
+    found = measure(
+        METRICS["length_ratio"], answered(["a b", "a b c"], [["x y", "x"], ["1 2 3 4"]])
     )
-    assert text_overlap.rouge_l(["A C D"], [["a b c d"]], "none") == pytest.approx(600 / 7)
-    assert text_overlap.rouge_l([""], [["a"]], "none") == 0
+    assert found == {"length_ratio": 5 / 6, "answer_tokens": 2.5}
 
 
 def test_perfect_answers_have_the_full_score_and_others_have_not():
     pytest.importorskip("sacrebleu")
     answers, references = corpus()
     long = [["a b c d e f"], ["one two three four five", "six"]]
-    full = text_overlap.scores(text_overlap.SCORES, [r[0] for r in long], long, "13a")
-    assert full == pytest.approx(
-        {"exact_match": 1.0, "bleu": 100.0, "chrf": 100.0, "rouge_l": 100.0}
-    )
-    assert all(
-        0 < v < 100
-        for v in text_overlap.scores(text_overlap.SCORES[1:], answers, references, "13a").values()
-    )
+    full = [score(metric, [r[0] for r in long], long) for metric in ALL]
+    assert full == pytest.approx([1.0, 100.0, 100.0, 100.0])
+    assert all(0 < score(metric, answers, references) < 100 for metric in ALL[1:])
+    assert score(TER, [r[0] for r in long], long) == 0 < score(TER, answers, references)
+
+
+def streams(references):
+    """The references as sacrebleu takes them: None where an answer has fewer than another."""
+    most = max(map(len, references))
+    return [[r[i] if i < len(r) else None for r in references] for i in range(most)]
 
 
 def test_bleu_and_chrf_are_those_of_sacrebleu():
@@ -69,47 +57,73 @@ def test_bleu_and_chrf_are_those_of_sacrebleu():
     sacrebleu = pytest.importorskip("sacrebleu")
     answers, references = corpus()
     even = [(r * 4)[:4] for r in references]
-    streams = [list(x) for x in zip(*even, strict=True)]
-    assert text_overlap.chrf(answers, even, "none") == sacrebleu.corpus_chrf(answers, streams).score
+    theirs = [list(x) for x in zip(*even, strict=True)]
+    assert score(CHRF, answers, even, "none") == sacrebleu.corpus_chrf(answers, theirs).score
     for tokens in ("13a", "intl", "char"):
-        expected = sacrebleu.corpus_bleu(answers, streams, tokenize=tokens).score
+        expected = sacrebleu.corpus_bleu(answers, theirs, tokenize=tokens).score
         assert (
-            text_overlap.bleu(answers, even, tokens)
-            == text_overlap.bleu(answers, references, tokens)
+            score(BLEU, answers, even, tokens)
+            == score(BLEU, answers, references, tokens)
             == expected
         )
     # guards E14
     assert (
-        len({text_overlap.bleu(answers, references, tokens) for tokens in ("13a", "char", "none")})
-        == 3
+        len({score(BLEU, answers, references, tokens) for tokens in ("13a", "char", "none")}) == 3
     )
 
 
-def test_rouge_l_is_that_of_rouge_score():
+@pytest.mark.parametrize("tokens", ["13a", "zh", "char"])
+@settings(max_examples=60, deadline=None)
+@given(rows=pairs())
+def test_any_texts_have_the_scores_of_sacrebleu(tokens, rows):
+    sacrebleu = pytest.importorskip("sacrebleu.metrics")
+    answers, references = zip(*rows, strict=True)
+    ter = sacrebleu.TER(normalized=tokens != "13a", asian_support=tokens != "13a")
+    bleu = sacrebleu.BLEU(tokenize=tokens, force=True)
+    for metric, theirs in ((BLEU, bleu), (CHRF, sacrebleu.CHRF()), (TER, ter)):
+        expected = theirs.corpus_score(list(answers), streams(references)).score
+        assert score(metric, answers, references, tokens) == pytest.approx(expected, abs=1e-9)
+        outputs = answered(answers, references, tokens)
+        assert metric.signature(outputs) == theirs.get_signature().format()
+
+
+def test_a_signature_says_how_a_number_was_made():
     pytest.importorskip("sacrebleu")
-    scorer = pytest.importorskip("rouge_score.rouge_scorer")
+    one, several = answered(["a"], [["b"]], "zh"), answered(["a", "b"], [["b"], ["c", "d"]])
+    assert BLEU.signature(one).startswith("nrefs:1|case:mixed|eff:no|tok:zh|smooth:exp|version:2.")
+    assert BLEU.signature(several).startswith("nrefs:var|")
+    assert TER.signature(one).startswith("nrefs:1|case:lc|tok:tercom|norm:yes|punct:yes|asian:yes|")
 
-    class Ours:
-        tokenize = staticmethod(lambda text: text_overlap.tokenizer("13a")(text.lower()).split())
 
-    oracle = scorer.RougeScorer(["rougeL"], tokenizer=Ours)
-    answers, references = corpus(1)
-    expected = [
-        oracle.score_multi(r, a)["rougeL"].fmeasure
-        for a, r in zip(answers, references, strict=True)
-    ]
-    assert text_overlap.rouge_l(answers, references, "13a") == pytest.approx(
-        100 * sum(expected) / len(expected)
-    )
+@pytest.mark.parametrize("name", METRICS)
+def test_weights_and_compiled_programs(name):
+    pytest.importorskip("sacrebleu")
+    for tokens in ("13a", "zh"):
+        check(METRICS[name], dataclasses.replace(odd(), tokenizer=tokens))
+
+
+def test_without_rows_nothing_is_known():
+    pytest.importorskip("sacrebleu")
+    for metric in [*METRICS.values(), registry.METRICS["rouge_score"]]:
+        assert all(np.isnan(list(measure(metric, answered([], [])).values())))
 
 
 def test_a_text_without_spaces_needs_its_tokenizer():  # guards E14
     pytest.importorskip("sacrebleu")
     answers, references = ["我喜欢红色的猫和狗"], [["我喜欢红色的猫和鸟"]]
-    assert (
-        text_overlap.bleu(answers, references, "zh") > 70
-        and text_overlap.bleu(answers, references, "13a") < 10
-    )
+    assert score(BLEU, answers, references, "zh") > 70
+    assert score(BLEU, answers, references, "13a") < 10
+    assert score(TER, answers, references, "zh") == pytest.approx(100 / 9)
+    assert score(TER, answers, references, "13a") == 100
+
+
+def test_a_metric_without_its_library_is_refused(monkeypatch):
+    def absent(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr("jaxsft.extras.importlib.import_module", absent)
+    with pytest.raises(ConfigError, match=r"the metric ter: install jaxsft\[text\]"):
+        measure(TER, answered(["a"], [["b"]]))
 
 
 def test_a_score_without_its_library_is_refused(monkeypatch):
@@ -133,7 +147,7 @@ def test_scores_that_nobody_asked_for_are_those_that_are_installed(there, monkey
 
 
 @pytest.mark.parametrize(
-    "given, tokens",
+    "reference, tokens",
     [
         (["the cat sat on the mat"], "13a"),
         (["Die Katze saß."], "13a"),
@@ -147,13 +161,11 @@ def test_scores_that_nobody_asked_for_are_those_that_are_installed(there, monkey
         ([], "13a"),
     ],
 )
-def test_tokens_fit_the_script(given, tokens):  # guards E14
-    assert text_overlap.tokens_for(given) == tokens
+def test_tokens_fit_the_script(reference, tokens):  # guards E14
+    assert text_overlap.tokens_for(reference) == tokens
 
 
 def test_a_chinese_answer_is_not_one_word():  # guards E14
     pytest.importorskip("sacrebleu")
-    scores = lambda tokens: text_overlap.scores(
-        ["bleu"], ["我喜欢吃红苹果。"], [["我喜欢吃苹果。"]], tokens
-    )["bleu"]
+    scores = lambda tokens: score(BLEU, ["我喜欢吃红苹果。"], [["我喜欢吃苹果。"]], tokens)
     assert scores(text_overlap.tokens_for(["我喜欢吃苹果。"])) > 40 > 1 > scores("13a")

@@ -1,0 +1,62 @@
+"""From what the pass gives of examples and words to rows: parts of a long row (windows, chunks) are
+joined here, once, on arrays.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from jaxsft.data.pipeline import Split
+
+
+def kept(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the rows that have an example, `[rows]`, and the place of the first of each.
+
+    Parts of a row are neighbours, in the order of the rows.
+    """
+    return np.unique(split.arrays["row"], return_index=True)
+
+
+def mean(split: Split, values: np.ndarray) -> np.ndarray:
+    """Returns the mean over the parts of each row, `[rows, ...]` float64.
+
+    A long row that was cut into several examples so has one prediction.
+    """
+    _, starts = kept(split)
+    count = np.diff(np.append(starts, len(values)))
+    return total(split, values) / count.reshape(-1, *[1] * (values.ndim - 1))
+
+
+def total(split: Split, values: np.ndarray) -> np.ndarray:
+    """Returns the sum over the parts of each row, `[rows, ...]`; of floats in float64."""
+    _, starts = kept(split)
+    wide = values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
+    return np.add.reduceat(wide, starts, axis=0) if len(starts) else wide
+
+
+def first(split: Split, values: np.ndarray) -> np.ndarray:
+    """Returns what the first part of each row has, `[rows, ...]`."""
+    return values[kept(split)[1]]
+
+
+def words(split: Split, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the value of each word from the window that owns it, `[words, ...]`, and its row.
+
+    They are in the order of the rows that were kept.
+    """
+    own = split.arrays["word.own"]
+    row = np.repeat(split.arrays["row"], np.diff(split.arrays["word_offsets"]))[own]
+    return values[own], row
+
+
+def words_by_row(split: Split, values: np.ndarray) -> dict[int, np.ndarray]:
+    """Returns `{row: [words, ...]}` for the rows that were kept."""
+    of_word, row = words(split, values)
+    rows, starts = np.unique(row, return_index=True)
+    return dict(zip(rows.tolist(), np.split(of_word, starts[1:]), strict=True))
+
+
+def parts_by_row(split: Split, values: np.ndarray) -> dict[int, np.ndarray]:
+    """Returns `{row: [parts, ...]}` for the rows that were kept."""
+    rows, starts = kept(split)
+    return dict(zip(rows.tolist(), np.split(values, starts[1:]), strict=True))
