@@ -113,6 +113,7 @@ def _metric(mode: str, bin_of: Any) -> Metric:
         table=f"reliability_{mode}",
         rows_of=lambda outputs: [str(i + 1) for i in range(BINS)],
         lower_is_better=names,
+        counts=("rows",),
     )
 
 

@@ -86,7 +86,8 @@ def _metric(name: str) -> Metric:
 
     def each(matrix: Any) -> dict[str, Any]:
         parts = of_matrix(matrix)
-        return {key: score(*parts) for key, score in SCORES[name].items()}
+        found = {key: score(*parts) for key, score in SCORES[name].items()}
+        return {"support": parts[2]} | found
 
     return Metric(
         names=tuple(f"{key}_{average}" for key in SCORES[name] for average in AVERAGES),
@@ -95,6 +96,7 @@ def _metric(name: str) -> Metric:
         value=value,
         each=each,
         table=name,
+        counts=("support",),
     )
 
 

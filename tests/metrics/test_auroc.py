@@ -148,7 +148,7 @@ def test_two_labels(case):
 
 
 def test_areas_of_two_labels_need_two():
-    with pytest.raises(ConfigError, match="needs two labels.*there are 3; use auroc_ovr"):
+    with pytest.raises(ConfigError, match=r"needs two labels.*there are 3; use auroc_ovr"):
         METRICS["binary_areas"].observe(outputs_of(np.zeros((1, 3)), [0]))
 
 
