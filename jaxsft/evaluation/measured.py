@@ -55,7 +55,7 @@ class Measured:
             [self.labels[i] or "(none)", *(self.plain(n, x[i]) for n, x in columns.items())]
             for i in order
         ]
-        return [self.metric.table, *columns], lines
+        return [self.metric.table.removesuffix("s"), *columns], lines
 
 
 def measure(
@@ -87,7 +87,11 @@ def tables(
     measured: Mapping[str, Measured], beside: Mapping[str, np.ndarray]
 ) -> dict[str, tuple[list[str], list[list[Any]]]]:
     """Returns the tables of the metrics that have one, by name (`Measured.table`)."""
-    return {one.metric.table: one.table(beside) for one in measured.values() if one.metric.table}
+    return {
+        one.metric.table: one.table(beside)
+        for one in measured.values()
+        if one.metric.table and one.labels
+    }
 
 
 def confusion(measured: Mapping[str, Measured]) -> np.ndarray | None:

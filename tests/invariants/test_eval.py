@@ -223,9 +223,11 @@ def test_a_special_token_inside_an_answer_is_no_match(monkeypatch):  # guards C1
         for ids in (plain, [plain[0], special, plain[1]], [*plain, special])
     ]
     monkeypatch.setattr(evaluation, "generate", lambda *_, **__: written)
-    answers, numbers = evaluation.answer(
-        task, b.parts.model, b.params, split, b.config, b.parts.mesh
+    empty = evaluation.Evaluation({}, {}, {})
+    result = evaluation.with_answers(
+        empty, task, b.parts.model, b.params, split, b.config, b.parts.mesh
     )
+    answers, numbers = result.answers, result.numbers
     assert answers == {0: "ab", 1: "a<|user|>b", 2: "ab<|user|>"} and numbers[
         "exact_match"
     ] == pytest.approx(1 / 3)

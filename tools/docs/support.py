@@ -84,7 +84,7 @@ def _tables() -> list[Table]:
         *_choices("task.pool"),
     ]
     losses += ["task.pool=first model.causal=true", "task.labels=[a, b]", "task.template=default"]
-    named = dict.fromkeys(m for name in TASKS for m in tasks.get(name).metrics)
+    named = dict.fromkeys(m for name in TASKS for m in metric_names_of(SPECS[name]))
     metrics = [f"evaluation.metric=validation/{m}" for m in named]
     metrics += [
         "evaluation.metric=validation/exact_match evaluation.generate=always",
