@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxsft.config.schema import Config
-from jaxsft.data.encode import Encoded, framed, no_text
+from jaxsft.data.encode import Encoded
+from jaxsft.data.encoded_texts import framed, no_text
 from jaxsft.data.masking import Masking
 from jaxsft.data.pipeline import Batch
 from jaxsft.data.records import Text

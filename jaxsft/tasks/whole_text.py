@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxsft.config.schema import Config
-from jaxsft.data.encode import Encoded, framed
+from jaxsft.data.encode import Encoded
+from jaxsft.data.encoded_texts import framed
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import features
 from jaxsft.data.records.fields import declared_labels

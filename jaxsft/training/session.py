@@ -15,6 +15,7 @@ from jaxsft import progress as stages
 from jaxsft.config import compose, durations
 from jaxsft.config.schema import Config
 from jaxsft.data import pipeline, splits
+from jaxsft.data.split_ledger import ledger_entry
 from jaxsft.data.splits import Records
 from jaxsft.errors import ConfigError
 from jaxsft.evaluation import evaluate as evaluation
@@ -295,7 +296,7 @@ def _encode(
         encoded = parts.split(name, split, like=like)
         batches[name] = parts.batches(encoded, training=name == "train")
         ledger[name] = {
-            **pipeline.ledger_entry(batches[name]),
+            **ledger_entry(batches[name]),
             **({"also_in_train": leaks[name]} if name in leaks else {}),
             **({"lacks": lacks[name]} if name in lacks else {}),
             **({"notes": list(split.notes)} if split.notes else {}),

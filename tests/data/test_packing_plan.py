@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsft.data import packing, pipeline
+from jaxsft.data import long_texts, packing
 
 
 @settings(max_examples=100, deadline=None)
@@ -62,8 +62,8 @@ def test_without_packing_rows_are_in_order():
 
 @pytest.mark.parametrize("longest, expected", [(1, 32), (32, 32), (33, 64), (99, 100), (1000, 100)])
 def test_row_length(longest, expected):  # guards H11, D13
-    assert pipeline.row_length(longest, 100, "auto") == expected
-    assert pipeline.row_length(longest, 100, 48) == 48
+    assert long_texts.row_length(longest, 100, "auto") == expected
+    assert long_texts.row_length(longest, 100, 48) == 48
 
 
 # --- two streams
