@@ -32,12 +32,12 @@ from jaxsft.config.schema import (
     GenerateConfig,
     MeshConfig,
 )
-from jaxsft.data import hub, pipeline, prepared, splits
+from jaxsft.data import file_records, hub, pipeline, prepared, splits, unseen_labels
+from jaxsft.data.file_records import Records
 from jaxsft.data.formats import Row
 from jaxsft.data.given_rows import Prompt, prompt_row, rows_of, with_predictions
 from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Split
-from jaxsft.data.splits import Records
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.generation import decoding as generation
@@ -441,20 +441,20 @@ class Model:
         config, parts = self.config, self.parts
         aside = [] if aside is None else aside
         if isinstance(data, str | os.PathLike):
-            data = splits.read_rows(
+            data = file_records.read_rows(
                 config,
                 str(data),
                 [*self.task.inputs(config.data.columns), *self.task.outputs(config.data.columns)],
                 aside,
             )
-        rows = splits.usable(config, self._as_trained(rows_of(data, None)), self.task, aside)
-        rows, records, _ = splits.parse_some(config, rows, type(self.task), aside)
+        rows = file_records.usable(config, self._as_trained(rows_of(data, None)), self.task, aside)
+        rows, records, _ = file_records.parse_some(config, rows, type(self.task), aside)
         part = Records(records, [row.where for row in rows], aside)
         if config.data.unseen_labels == "drop":
             known = {("label", name) for name in self.task.state.get("labels", ())} | {
                 ("text", name) for name in self.task.state.get("intents", ())
             }
-            part = splits.seen(part, self.task, known)
+            part = unseen_labels.seen(part, self.task, known)
             aside[:] = part.aside
         part = splits.arranged(type(self.task), part, config.data.columns, training=False)
         split, result = self._evaluate(parts.split(name, part))
@@ -470,7 +470,7 @@ class Model:
 
         Unreadable ones go into `aside` where `data.on_bad_row` is quarantine. Raises DataError.
         """
-        return splits.read_rows(
+        return file_records.read_rows(
             self.config,
             str(path),
             self.task.inputs(self.config.data.columns),

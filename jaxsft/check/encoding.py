@@ -20,8 +20,8 @@ from jaxsft.config.schema import Config
 from jaxsft.data import encode, long_texts
 from jaxsft.data.chosen_tokenizer import make_tokenizer
 from jaxsft.data.encode import Encoded
+from jaxsft.data.file_records import Records
 from jaxsft.data.ledger import length_summary
-from jaxsft.data.splits import Records
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.training.components import fitted

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from jaxsft import remote, rundir
 from jaxsft.commands import from_run
-from jaxsft.data.splits import write_quarantine
+from jaxsft.data.split_notes import write_quarantine
 
 
 def main(arguments: list[str]) -> int:

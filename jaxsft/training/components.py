@@ -15,10 +15,10 @@ from flax import linen as nn
 
 from jaxsft import tasks
 from jaxsft.config.schema import Config
-from jaxsft.data import few_rows, pipeline, splits, vectors
+from jaxsft.data import few_rows, pipeline, split_notes, splits, vectors
 from jaxsft.data.chosen_tokenizer import make_tokenizer
+from jaxsft.data.file_records import Records
 from jaxsft.data.pipeline import Batch, Batches, Split
-from jaxsft.data.splits import Records
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.metrics import text_overlap
@@ -219,7 +219,7 @@ def left_out(config: Config) -> list[str]:
         else []
     )
     note = f"{', '.join(missing)} are left out: they need sacrebleu, which jaxsft[text] brings"
-    return [*([note] if missing else []), *splits.left_out(config)]
+    return [*([note] if missing else []), *split_notes.left_out(config)]
 
 
 def prepare(config: Config) -> tuple[Components, dict[str, Records]]:

@@ -20,7 +20,7 @@ import jax
 from jaxsft import remote, rundir, seal
 from jaxsft.config import compose, metric_names
 from jaxsft.config.schema import Config
-from jaxsft.data import hub, prepared, splits
+from jaxsft.data import file_records, hub, prepared, split_notes
 from jaxsft.data.records import label_names
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.evaluation import evaluate as evaluation
@@ -114,11 +114,11 @@ class Recorder:
         self.progress: Progress | None = None
         self.trace: device.Trace | None = None
 
-    def quarantine(self, records: Mapping[str, splits.Records]) -> None:
+    def quarantine(self, records: Mapping[str, file_records.Records]) -> None:
         """Writes the rows that were put aside, before too many of them may end the run."""
         if hosts.first():
             aside = {name: split.aside for name, split in records.items()}
-            splits.write_quarantine(self.run_dir / "quarantine.jsonl", aside)
+            split_notes.write_quarantine(self.run_dir / "quarantine.jsonl", aside)
 
     # --- start
     # ----------------------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ import numpy as np
 from jaxsft import progress as stages
 from jaxsft.config import compose, durations
 from jaxsft.config.schema import Config
-from jaxsft.data import pipeline, splits
+from jaxsft.data import pipeline, split_notes
+from jaxsft.data.file_records import Records
 from jaxsft.data.split_ledger import ledger_entry
-from jaxsft.data.splits import Records
 from jaxsft.errors import ConfigError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.models.transformer import Params
@@ -50,7 +50,7 @@ class Session:
         self.task, self.program = self.components.task, self.components.program
         rows = sum(len(split.records) for split in records.values())
         doing(f"turning {rows:,} rows into tokens")
-        self.digests = {name: splits.data_digest(split) for name, split in records.items()}
+        self.digests = {name: split_notes.data_digest(split) for name, split in records.items()}
         on_records(records)
         self.batches, self.ledger = _encode(self.components, records)
         self.clock = _clock(self.config, self.batches["train"])
@@ -288,7 +288,7 @@ def _encode(
     Evaluation shares the shape of training, unless its rows are longer.
     """
     kind = type(parts.task)
-    leaks, lacks = splits.in_training_too(records, kind), splits.lacking(records, kind)
+    leaks, lacks = split_notes.in_training_too(records, kind), split_notes.lacking(records, kind)
     batches: dict[str, pipeline.Batches] = {}
     ledger: dict[str, Any] = {}
     for name, split in records.items():

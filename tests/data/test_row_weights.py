@@ -11,7 +11,7 @@ from jaxsft.data import encode
 from jaxsft.data.formats import Row
 from jaxsft.data.records import label_record
 from jaxsft.data.row_weights import weighted
-from jaxsft.data.splits import data_digest
+from jaxsft.data.split_notes import data_digest
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.training import components
 from tests import tiny
