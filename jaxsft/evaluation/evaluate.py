@@ -18,7 +18,8 @@ from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.errors import ConfigError
 from jaxsft.generation.decoding import generate
 from jaxsft.metrics import row_metrics, states
-from jaxsft.models.transformer import Params, Transformer
+from jaxsft.models.model_base import Params
+from jaxsft.models.transformer import Transformer
 from jaxsft.tasks.base import Task
 
 

@@ -18,7 +18,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.metrics.expert_load import Routing
-from jaxsft.models.layers import ACTIVATIONS, Linear, fan_in_normal
+from jaxsft.models.activations import ACTIVATIONS
+from jaxsft.models.layers import Linear, fan_in_normal
 from jaxsft.products import at_least_fp32
 from jaxsft.sharding.weights import declare
 

@@ -19,8 +19,9 @@ from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.metrics import row_metrics
 from jaxsft.models.attention import TokenInfo
-from jaxsft.models.layers import Dropout
-from jaxsft.models.transformer import Params, Transformer
+from jaxsft.models.dropout import Dropout
+from jaxsft.models.model_base import Params
+from jaxsft.models.transformer import Transformer
 from jaxsft.rundir import Stored
 from jaxsft.tasks.specs import TaskSpec
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from jaxsft.losses import tokens as token_losses
 from jaxsft.metrics import states
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads import VocabHead
-from jaxsft.models.transformer import Transformer, finish_logits
+from jaxsft.models.transformer import Transformer
 from jaxsft.tasks.base import Output, Task, Terms, by_row
 
 
@@ -50,14 +51,11 @@ class CausalTask(Task):
         columns: bool,
     ) -> Output:
         hidden = self.hidden(model, params, batch, noise)  # [B, S, D]
-        finish = lambda logits: finish_logits(
-            logits, model.output_bias(params), model.config.logit_softcap
-        )
         how = {
             "precision": model.precision,
             "chunk": self.config.loss.chunk,
             "shards": model.row_shards,
-            "finish": finish,
+            "finish": functools.partial(model.finish_logits, params),
         }
         stats = token_losses.token_stats(hidden, model.output_matrix(params), batch.targets, **how)
         weighted = lambda v: (batch.loss_weight * v).sum()

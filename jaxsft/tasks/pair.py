@@ -28,7 +28,8 @@ from jaxsft.metrics import regression, retrieval
 from jaxsft.metrics.states import Confusion
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads import PairHead, TextHead
-from jaxsft.models.transformer import Params, Transformer
+from jaxsft.models.model_base import Params
+from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import specs
 from jaxsft.tasks.base import Output, Terms, by_row
 from jaxsft.tasks.whole_text import TextTask, about, mean_of_parts

@@ -23,7 +23,8 @@ from jaxsft.losses import table
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.feature_tokens import Features, Soft, place
 from jaxsft.models.heads import TextHead, layers_of, pool
-from jaxsft.models.transformer import Params, Transformer
+from jaxsft.models.model_base import Params
+from jaxsft.models.transformer import Transformer
 from jaxsft.tasks.base import Task, by_row, in_order
 
 

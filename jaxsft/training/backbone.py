@@ -31,7 +31,7 @@ from jaxsft.config import compose
 from jaxsft.data import cache, pipeline
 from jaxsft.data.pipeline import Batches, Split
 from jaxsft.errors import DataError
-from jaxsft.models.transformer import Params
+from jaxsft.models.model_base import Params
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import callbacks

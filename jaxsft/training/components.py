@@ -23,7 +23,8 @@ from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.metrics import text_overlap
 from jaxsft.models import registry
-from jaxsft.models.transformer import Params, Transformer
+from jaxsft.models.model_base import Params
+from jaxsft.models.transformer import Transformer
 from jaxsft.optim.optimizers import match_params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import weights

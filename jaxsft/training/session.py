@@ -19,7 +19,7 @@ from jaxsft.data.file_records import Records
 from jaxsft.data.split_ledger import ledger_entry
 from jaxsft.errors import ConfigError
 from jaxsft.evaluation import evaluate as evaluation
-from jaxsft.models.transformer import Params
+from jaxsft.models.model_base import Params
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import backbone, components, device, manifest, partition, runs

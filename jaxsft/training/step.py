@@ -22,8 +22,9 @@ from jaxsft.config.schema import Config
 from jaxsft.data.pipeline import Batch
 from jaxsft.errors import ConfigError
 from jaxsft.losses import expert_balance, penalties
-from jaxsft.models.layers import Dropout
-from jaxsft.models.transformer import Params, Transformer
+from jaxsft.models.dropout import Dropout
+from jaxsft.models.model_base import Params
+from jaxsft.models.transformer import Transformer
 from jaxsft.optim import optimizers, schedules
 from jaxsft.sharding.weights import LAYERS, WeightSpec
 from jaxsft.tasks.base import Output, Task

@@ -14,7 +14,7 @@ from jaxsft.config import optim, schema
 from jaxsft.errors import ConfigError
 from jaxsft.models import blocked
 from jaxsft.models.attention import TokenInfo
-from jaxsft.models.transformer import segments
+from jaxsft.models.model_base import segments
 from jaxsft.training import partition
 from jaxsft.training.step import objective_value
 from tests.conftest import assert_close, assert_same, bench, distance

@@ -18,8 +18,8 @@ from jaxsft.generation.decoding import generate
 from jaxsft.generation.kv_cache import caches_at, empty_kv
 from jaxsft.models import blocked, relative
 from jaxsft.models.attention import TokenInfo
+from jaxsft.models.dropout import Dropout
 from jaxsft.models.encoder_decoder import EncoderDecoder, Memory
-from jaxsft.models.layers import Dropout
 from jaxsft.sharding import weights
 from jaxsft.training import partition
 
