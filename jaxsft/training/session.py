@@ -25,7 +25,7 @@ from jaxsft.sharding import mesh as meshes
 from jaxsft.training import backbone, components, device, manifest, partition, runs
 from jaxsft.training.checkpoint import digest, flatten
 from jaxsft.training.hyper import TRACED, make_hyper, program_key
-from jaxsft.training.step import State, StepMetrics, check_unfreezing, objective_value
+from jaxsft.training.step import State, StepMetrics, objective_value
 from jaxsft.training.trial import Trial
 
 
@@ -54,7 +54,7 @@ class Session:
         on_records(records)
         self.batches, self.ledger = _encode(self.components, records)
         self.clock = _clock(self.config, self.batches["train"])
-        check_unfreezing(self.program, make_hyper(self.config, self.clock), self.total)
+        self.program.movable.check(make_hyper(self.config, self.clock), self.total)
         self.every = {
             name: durations.steps(text, self.clock, f"{name}.every")
             for name, text in (
