@@ -32,12 +32,12 @@ from jaxsft.config.schema import (
     GenerateConfig,
     MeshConfig,
 )
-from jaxsft.data import file_records, hub, pipeline, prepared, splits, unseen_labels
+from jaxsft.data import encoded_split, file_records, hub, prepared, splits, unseen_labels
+from jaxsft.data.encoded_split import Split
 from jaxsft.data.file_records import Records
 from jaxsft.data.formats import Row
 from jaxsft.data.given_rows import Prompt, prompt_row, rows_of, with_predictions
 from jaxsft.data.ledger import Aside
-from jaxsft.data.pipeline import Split
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.generation import decoding as generation
@@ -363,7 +363,9 @@ class Model:
         # A row that cannot be predicted is told in its line, never a hole in the output.
         data = dataclasses.replace(self.config.data, max_dropped=1.0)
         split, result = self._evaluate(
-            pipeline.load_split("input", records, where, self.task, data, self.config.model.context)
+            encoded_split.load_split(
+                "input", records, where, self.task, data, self.config.model.context
+            )
         )
         found = {
             line["row"]: self.task.predicted(line)

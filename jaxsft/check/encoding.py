@@ -94,7 +94,7 @@ def _task(
     records, where = source.records, source.where
     if config.task.spec.conversations:
         records, where = [], []
-        from jaxsft.tasks.chat import template_of
+        from jaxsft.tasks.chat_template import template_of
 
         options = {
             "require_stop": config.data.require_stop,
@@ -202,8 +202,10 @@ def _fitted(
             )
         return {"limit": limit, "lengths": length_summary(lengths)}
     if over:
-        sources = all(encode.longest([encoded[i]]) <= limit for i in over)
-        size = lambda i: encoded[i].source_positions if sources else encode.longest([encoded[i]])
+        sources = all(long_texts.longest([encoded[i]]) <= limit for i in over)
+        size = lambda i: (
+            encoded[i].source_positions if sources else long_texts.longest([encoded[i]])
+        )
         over.sort(key=lambda i: -size(i))
         longest, where = size(over[0]), [part.where[i] for i in over]
         cut = sum(

@@ -17,9 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsft.data.encoded_words import EncodedWords, weighted_words
+from jaxsft.data.encoded_words import EncodedWords
 from jaxsft.data.ledger import Aside, Ledger, check_dropped
-from jaxsft.errors import ConfigError
 
 
 class Encoded(NamedTuple):
@@ -145,35 +144,6 @@ def examples(encoded: Encoded, row: int, limit: int) -> list[Example]:
     return [
         Example(row, part, *three, segment, encoded.source) for part, three in enumerate(shifted)
     ]
-
-
-def weighted(encoded: Encoded | str, weight: float) -> Encoded | str:
-    """Multiplies the loss of a row: the weights of its tokens and that of the whole text.
-
-    Raises ConfigError where it has neither.
-    """
-    if weight == 1 or isinstance(encoded, str):
-        return encoded
-    words, weights, segment = encoded.words, encoded.weights, dict(encoded.segment)
-    if weights is None and "weight" not in segment and words is None:
-        raise ConfigError(
-            "data.columns.weight: this task has no weights that those of the rows could multiply;"
-            " set data.columns.weight=none"
-        )
-    if "weight" in segment:
-        segment["weight"] = segment["weight"] * weight
-    return encoded._replace(
-        weights=None if weights is None else weights * np.float32(weight),
-        segment=segment,
-        words=None if words is None else weighted_words(words, weight),
-        more=tuple(weighted(one, weight) for one in encoded.more),
-    )
-
-
-def longest(encoded: Sequence[Encoded | str]) -> int:
-    """Returns the positions of the longest text; 0 where there is none."""
-    kept = (e for e in encoded if isinstance(e, Encoded))
-    return max((one.positions for e in kept for one in e.texts), default=0)
 
 
 def build(

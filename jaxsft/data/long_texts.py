@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsft.data.encode import Encoded, Fitted, examples, longest
+from jaxsft.data.encode import Encoded, Fitted, examples
 from jaxsft.data.encoded_words import EncodedWords
 from jaxsft.data.windows import cut_places, owners, sentence_windows, windows, word_windows
 from jaxsft.errors import ConfigError, DataError
@@ -109,6 +109,12 @@ def limits(
         source = max(source, min(least[1], context))
     row = max(row, min(least[0], context))
     return Limits(row, data.too_long, data.require_stop, source, data.stride)
+
+
+def longest(encoded: Sequence[Encoded | str]) -> int:
+    """Returns the positions of the longest text; 0 where there is none."""
+    kept = (e for e in encoded if isinstance(e, Encoded))
+    return max((one.positions for e in kept for one in e.texts), default=0)
 
 
 def row_length(longest: int, context: int, requested: Any) -> int:

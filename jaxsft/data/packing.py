@@ -45,24 +45,6 @@ class PackingPlan:
         """Returns the examples of a row; none of row -1, which is empty."""
         return self.members[self.offsets[i] : self.offsets[i + 1]] if i >= 0 else self.members[:0]
 
-    def as_dict(self) -> dict:
-        fill = lambda real, row: {
-            "fill": real / max(self.rows * row, 1),
-            "real": real,
-            "padded": self.rows * row - real,
-        }
-        facts = {
-            "rows": self.rows,
-            "row_length": self.row_length,
-            "examples": len(self.members),
-            "max_texts_per_row": self.texts,
-            **fill(self.tokens, self.row_length),
-        }
-        if self.source_length:
-            source = fill(self.source_tokens, self.source_length)
-            facts["source"] = {"row_length": self.source_length, **source}
-        return facts
-
 
 def plan(
     lengths: np.ndarray,

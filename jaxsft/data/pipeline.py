@@ -1,19 +1,18 @@
-"""From a split's records to batches of fixed shapes.
+"""From an encoded split to batches of fixed shapes.
 
 The batch of step k is a pure function of (plan, data seed, k).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxsft.data import cache, encode, flat_examples, long_texts, packing, word_rows
-from jaxsft.data.ledger import Aside
+from jaxsft.data import packing, word_rows
+from jaxsft.data.encoded_split import Split
 from jaxsft.data.mixture_plan import Mix, plan_mixture
 from jaxsft.data.two_streams import SourceBatch, source_batch
 
@@ -55,104 +54,6 @@ class Batch(NamedTuple):
     types: Any = None
     words: dict[str, Any] | None = None
     backbone: Any = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """One encoded split.
-
-    Attributes:
-      arrays: flat arrays of `flat_examples.flat`.
-      records, where: per input row, its record and `file:line`.
-      dropped: reason by row.
-      limit, source_limit: positions of a row, and of a row of sources (0: there are none).
-      mixed: of which source of a mixture each example is; None where it is no mixture.
-    """
-
-    name: str
-    arrays: dict[str, np.ndarray]
-    records: Sequence[Any]
-    where: Sequence[str]
-    dropped: dict[int, str]
-    ledger: dict[str, Any]
-    limit: int
-    source_limit: int = 0
-    mixed: np.ndarray | None = None
-
-    @property
-    def lengths(self) -> np.ndarray:
-        return np.diff(self.arrays["offsets"])
-
-    @property
-    def source_lengths(self) -> np.ndarray | None:
-        return np.diff(self.arrays["source_offsets"]) if "source_offsets" in self.arrays else None
-
-    @property
-    def examples(self) -> int:
-        return len(self.arrays["row"])
-
-    @property
-    def words(self) -> int:
-        """Returns the number of words of all examples; a word in several windows counts in each."""
-        return int(self.arrays["word_offsets"][-1]) if "word_offsets" in self.arrays else 0
-
-
-def load_split(
-    name: str,
-    records: Sequence[Any],
-    where: Sequence[str],
-    task: Any,
-    data: Any,
-    context: int,
-    *,
-    min_length: int = 1,
-    min_source: int = 1,
-    aside: Sequence[Aside] = (),
-) -> Split:
-    """Encodes a split, or reads what an equal one gave from the cache.
-
-    Args:
-      task: gives `encode_all(records, where) -> [Encoded | reason]` and `digest`.
-      data: the DataConfig.
-      min_length, min_source: rows, and rows of sources, are at least so long (evaluation splits
-        share the training split's shape where they can).
-      aside: rows of the split that gave no record: they are in the ledger, read and dropped.
-
-    Raises:
-      DataError: see `encode.build`.
-    """
-    weights = [getattr(r, "weight", 1.0) for r in records]
-    depends_on = {name: getattr(data, name) for name in long_texts.OPTIONS} | {
-        "max_dropped": data.max_dropped,
-        "aside": [dataclasses.astuple(bad) for bad in aside],
-        "records": [repr(r) for r in records],
-        "weights": weights,
-        "task": task.digest,
-        "context": context,
-        "min": (min_length, min_source),
-    }
-
-    def build() -> tuple[dict, dict]:
-        encoded = [
-            encode.weighted(e, w)
-            for e, w in zip(task.encode_all(records, where), weights, strict=True)
-        ]
-        limits = long_texts.limits(encoded, context, data, (min_length, min_source))
-        options = {"max_dropped": data.max_dropped, "split": name, "aside": aside}
-        built, ledger, dropped = encode.build(encoded, where, limits, **options)
-        facts = {
-            "ledger": ledger.as_dict(),
-            "dropped": {str(k): v for k, v in dropped.items()},
-            "limit": limits.row,
-            "source_limit": limits.source,
-        }
-        return flat_examples.flat(built), facts
-
-    folder = cache.root(data.cache_dir) / cache.key(depends_on)
-    arrays, facts = cache.load_or_build(folder, build)
-    dropped = {int(k): v for k, v in facts["dropped"].items()}
-    limits = (facts["limit"], facts["source_limit"])
-    return Split(name, arrays, records, where, dropped, facts["ledger"], *limits)
 
 
 class Batches:

@@ -6,15 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from jaxsft.data.encoded_split import Split
 from jaxsft.data.ledger import length_summary
-from jaxsft.data.pipeline import Batches, Split
+from jaxsft.data.packing import PackingPlan
+from jaxsft.data.pipeline import Batches
 
 
 def ledger_entry(batches: Batches) -> dict[str, Any]:
     """Returns the split's entry of `ledger.json`."""
     entry = {
         **batches.split.ledger,
-        "packing": batches.plan.as_dict(),
+        "packing": packing_facts(batches.plan),
         "lengths": length_summary(batches.split.lengths),
     }
     if batches.mix is not None:
@@ -22,6 +24,26 @@ def ledger_entry(batches: Batches) -> dict[str, Any]:
     entry |= _weight_summary(batches.split)
     sources = batches.split.source_lengths
     return entry if sources is None else entry | {"source_lengths": length_summary(sources)}
+
+
+def packing_facts(plan: PackingPlan) -> dict[str, Any]:
+    """Returns the sizes of a plan, and how full its rows are."""
+    fill = lambda real, row: {
+        "fill": real / max(plan.rows * row, 1),
+        "real": real,
+        "padded": plan.rows * row - real,
+    }
+    facts = {
+        "rows": plan.rows,
+        "row_length": plan.row_length,
+        "examples": len(plan.members),
+        "max_texts_per_row": plan.texts,
+        **fill(plan.tokens, plan.row_length),
+    }
+    if plan.source_length:
+        source = fill(plan.source_tokens, plan.source_length)
+        facts["source"] = {"row_length": plan.source_length, **source}
+    return facts
 
 
 def _weight_summary(split: Split) -> dict[str, Any]:

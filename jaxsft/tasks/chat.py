@@ -3,65 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxsft.config.schema import Config
-from jaxsft.data.chat import named_templates
 from jaxsft.data.chat.templates import Template
 from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.records import Chat, open_chat
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
-from jaxsft.errors import ConfigError
 from jaxsft.tasks import specs
 from jaxsft.tasks.causal import CausalTask
-
-
-def template_of(name: str, tokenizer: Tokenizer, **options: Any) -> Template:
-    """Returns the chat template of a name.
-
-    `auto` is the tokenizer's own template where it has one, else ours. Other names are looked up
-    among ours, then among the tokenizer's, then as files.
-
-    Raises:
-      ConfigError: there is none of this name, or the tokenizer lacks its tokens.
-    """
-    if name == "default" or (name == "auto" and not tokenizer.chat_templates):
-        return Template.default(tokenizer, **options)
-    if name == "auto":
-        return Template.of(tokenizer, **options)
-    if name in named_templates.NAMED:
-        if missing := named_templates.lacking(name, tokenizer.added):
-            raise ConfigError(
-                f"task.template={name}: the tokenizer has no special token {missing[0]!r}; set"
-                f" tokenizer.added={json.dumps(missing)}"
-            )
-        return Template(named_templates.source(name), tokenizer, name, **options)
-    if name in tokenizer.chat_templates:
-        return Template(tokenizer.chat_templates[name], tokenizer, name, **options)
-    try:
-        source = Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        own = [own for own in tokenizer.chat_templates if own != "default"]
-        known = ", ".join(("auto", "default", *named_templates.NAMED, *own))
-        raise ConfigError(
-            f"task.template={name}: expected {known}, or a readable file with a Jinja template"
-            f" ({error})"
-        ) from error
-    return Template(source, tokenizer, name, **options)
-
-
-def only_last(chat: Chat) -> Chat:
-    """Returns the conversation with its last turn trained, and no other."""
-    *before, last = chat.messages
-    return dataclasses.replace(
-        chat, messages=(*(dataclasses.replace(m, weight=0.0) for m in before), last)
-    )
+from jaxsft.tasks.chat_template import template_of
+from jaxsft.tasks.last_turn import longest_answer, only_last
 
 
 class ChatSFT(CausalTask):
@@ -96,27 +52,12 @@ class ChatSFT(CausalTask):
             "variables": config.task.variables,
         }
         template = template_of(config.task.template, tokenizer, **options)
-        longest = cls._longest_answer(template, records, where)
+        longest = longest_answer(template, records, where)
         return {
             "template": template.stored,
             "stop_ids": list(template.stop_ids),
             "longest_answer": longest,
         }
-
-    @staticmethod
-    def _longest_answer(template: Template, records: Sequence[Chat], where: Sequence[str]) -> int:
-        """Counts the tokens of the longest last turn as it is trained.
-
-        Rendered are only the 64 rows whose last message is longest in characters, and those whose
-        last message has more than its content.
-        """
-        there = [i for i, record in enumerate(records) if record.messages[-1].weight > 0]
-        likely = sorted(there, key=lambda i: len(records[i].messages[-1].content))[-64:]
-        likely += [i for i in there if records[i].messages[-1].extra]
-        rendered = template.render_all(
-            [only_last(records[i]) for i in likely], [where[i] for i in likely]
-        )
-        return max((one.turns[-1][1] - one.turns[0][0] for one in rendered), default=0)
 
     def encode_all(self, records: Sequence[Chat], where: Sequence[str]) -> list[Encoded | str]:
         stop = tuple(self.template.stop_ids) if self.config.data.require_stop else ()

@@ -32,7 +32,8 @@ from jaxsft.models.heads import layers_of
 from jaxsft.models.transformer import Transformer
 from jaxsft.models.word_states import first_piece, mean_of_pieces, word_of
 from jaxsft.tasks import specs
-from jaxsft.tasks.base import Output, Task, Terms, by_text, in_order
+from jaxsft.tasks.base import Output, Task, Terms, by_text
+from jaxsft.tasks.label_order import in_order
 
 FORBIDDEN = -1e9  # the score of what a scheme does not allow
 UNTAGGED = -1  # the id of a word without a tag; the weight of its loss is 0

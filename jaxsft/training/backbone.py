@@ -29,7 +29,8 @@ import numpy as np
 
 from jaxsft.config import compose
 from jaxsft.data import cache, pipeline
-from jaxsft.data.pipeline import Batches, Split
+from jaxsft.data.encoded_split import Split
+from jaxsft.data.pipeline import Batches
 from jaxsft.errors import DataError
 from jaxsft.models.model_base import Params
 from jaxsft.sharding import hosts

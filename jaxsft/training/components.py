@@ -15,10 +15,11 @@ from flax import linen as nn
 
 from jaxsft import tasks
 from jaxsft.config.schema import Config
-from jaxsft.data import few_rows, pipeline, split_notes, splits, vectors
+from jaxsft.data import encoded_split, few_rows, pipeline, split_notes, splits, vectors
 from jaxsft.data.chosen_tokenizer import make_tokenizer
+from jaxsft.data.encoded_split import Split
 from jaxsft.data.file_records import Records
-from jaxsft.data.pipeline import Batch, Batches, Split
+from jaxsft.data.pipeline import Batch, Batches
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.metrics import text_overlap
@@ -100,7 +101,7 @@ class Components:
         """Encodes records as a split; its rows are not shorter than those of `like`."""
         rows, where, aside, _, source, _ = Records(*records)
         least = {} if like is None else {"min_length": like.limit, "min_source": like.source_limit}
-        split = pipeline.load_split(
+        split = encoded_split.load_split(
             name, rows, where, self.task, self.config.data, self.room, aside=aside, **least
         )
         if source is None:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxsft.data import encode, flat_examples, long_texts, pipeline
+from jaxsft.data import encode, encoded_split, flat_examples, long_texts, pipeline
 from jaxsft.data.corruption import SpanCorruptor, mask, sizes
 
 HOW = SpanCorruptor(0.15, 3.0, np.arange(100, 110, dtype=np.int32), (7,), (8,))
@@ -58,7 +58,7 @@ def make(packing: bool, seed: int | None, size: int) -> pipeline.Batches:
         max_dropped=0,
         split="train",
     )
-    split = pipeline.Split(
+    split = encoded_split.Split(
         "train", flat_examples.flat(built), rows, [""] * 6, {}, ledger.as_dict(), 24, 48
     )
     options = dataclasses.make_dataclass(

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsft.data import encode, encoded_texts, flat_examples, long_texts
+from jaxsft.data import encode, encoded_split, encoded_texts, flat_examples, long_texts
 from jaxsft.data.encode import Encoded
 from jaxsft.data.ledger import Ledger
 from jaxsft.data.tokenizers.special_tokens import Wrapped
@@ -276,7 +276,7 @@ def test_a_record_of_several_texts(too_long, sizes):
     """Each text is an example of its row, and rows and tokens add up whatever becomes of them."""
     texts = [turn(prompt=1, answer=size) for size in sizes]
     whole, long = texts[0]._replace(more=(texts[1],)), [size for size in sizes if size > 7]
-    assert encode.longest([whole]) == max(one.positions for one in texts)
+    assert long_texts.longest([whole]) == max(one.positions for one in texts)
     if too_long == "error" and long:
         with pytest.raises(
             DataError,
@@ -314,5 +314,5 @@ def test_a_record_of_several_texts(too_long, sizes):
 
 
 def test_the_weight_of_a_row_is_that_of_all_its_texts():
-    whole = encode.weighted(turn(1, 1)._replace(more=(turn(1, 2),)), 0.5)
+    whole = encoded_split.weighted(turn(1, 1)._replace(more=(turn(1, 2),)), 0.5)
     assert [one.weights.max() for one in whole.texts] == [0.5, 0.5]

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from jaxsft.data import encode, flat_examples, long_texts, pipeline
+from jaxsft.data import encode, encoded_split, flat_examples, long_texts, pipeline
 from jaxsft.data.encode import Encoded
 from jaxsft.data.masking import Masking
 
@@ -64,7 +64,7 @@ def make(packing: bool, seed: int | None, batch: int) -> pipeline.Batches:
     ]
     limits = long_texts.Limits(16, "error", require_stop=False)
     built, ledger, _ = encode.build(rows, [""] * 6, limits, max_dropped=0, split="train")
-    split = pipeline.Split(
+    split = encoded_split.Split(
         "train", flat_examples.flat(built), rows, [""] * 6, {}, ledger.as_dict(), 16
     )
     options = dataclasses.make_dataclass(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxsft.config.schema import DataConfig
-from jaxsft.data import encode, long_texts, pipeline
+from jaxsft.data import encode, encoded_split, long_texts, pipeline
 from jaxsft.data.encode import Encoded
 from jaxsft.data.split_ledger import ledger_entry
 from jaxsft.errors import DataError
@@ -38,7 +38,7 @@ class Task:
 def split(records, tmp_path, context=64, **data):
     config = DataConfig(cache_dir=str(tmp_path), **data)
     where = [f"a:{i + 1}" for i in range(len(records))]
-    return config, pipeline.load_split("train", records, where, Task, config, context)
+    return config, encoded_split.load_split("train", records, where, Task, config, context)
 
 
 @pytest.mark.parametrize("packing", [True, False])
@@ -93,7 +93,7 @@ def test_one_stream_has_no_second(tmp_path):
             lambda records, where: [encoded(*r)._replace(source=None) for r in records]
         )
 
-    found = pipeline.load_split("train", [(1, 2)], ["a:1"], One, config, 64)
+    found = encoded_split.load_split("train", [(1, 2)], ["a:1"], One, config, 64)
     batches = pipeline.make_batches(found, config, 1, seed=None)
     assert (
         batches[0].source is None and batches.sizes(0).tolist() == [3] and found.source_limit == 0

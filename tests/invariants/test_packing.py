@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsft.data import packing
-from jaxsft.data.pipeline import Batches, Split
+from jaxsft.data.encoded_split import Split
+from jaxsft.data.pipeline import Batches
 from jaxsft.data.records import Chat, Message, Text
 from jaxsft.models import blocked
 from jaxsft.models.attention import TokenInfo
