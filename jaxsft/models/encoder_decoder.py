@@ -25,11 +25,11 @@ from jaxsft.models import adapters
 from jaxsft.models.attention import PATHS, Attention, TokenInfo, choose
 from jaxsft.models.dropout import Dropout, apply_dropout
 from jaxsft.models.kv_slots import Cache
-from jaxsft.models.layer_kinds import Layer
 from jaxsft.models.layers import MLP, Linear
 from jaxsft.models.model_base import NONE, Params
 from jaxsft.models.score_options import ScoreOptions
-from jaxsft.models.transformer import Block, Transformer, depth_of
+from jaxsft.models.stack import Layer, depth_of, scan_layers
+from jaxsft.models.transformer import Block, Transformer
 from jaxsft.sharding import weights
 
 DECODER = 2**20  # its dropout is apart from the encoder's
@@ -187,7 +187,7 @@ class Decoder(Transformer):
                 self.block().apply(weights, x, where, positions, layer, at, None, memory)[0]
             ), None
 
-        x, _ = self._scan(params, block, x)
+        x, _ = scan_layers(self.config, block, x, self._segments(params))
         return self._norm(params, x)
 
     def sources(self, params: Params, memory: Memory, dtype: Any) -> Sources:

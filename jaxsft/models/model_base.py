@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
+from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
@@ -34,6 +35,13 @@ class ModelBase:
     def row_shards(self) -> int:
         """Returns how many devices share the rows of a batch."""
         return 1 if self.mesh is None else meshes.row_shards(self.mesh)
+
+    def _rows(self, x: Float[Array, "batch seq embed"]) -> Float[Array, "batch seq embed"]:
+        # Left alone, the compiler may spread `embed` instead, as the weights are: every device then
+        # holds a part of all rows (six times the memory).
+        if self.mesh is None or self.mesh.size == 1:
+            return x
+        return lax.with_sharding_constraint(x, meshes.sequences(self.mesh))
 
     def output_matrix(self, params: Params) -> Float[Array, "embed vocab"]:
         """Returns the matrix that turns hidden states into logits (`products.to_vocab`): the

@@ -10,13 +10,11 @@ scan.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
@@ -29,11 +27,10 @@ from jaxsft.models.dropout import Dropout, apply_dropout, neftune
 from jaxsft.models.embedding import Embed
 from jaxsft.models.feature_tokens import Soft
 from jaxsft.models.kv_slots import Cache
-from jaxsft.models.layer_kinds import Layer, layers_of
 from jaxsft.models.layers import MLP, Norm
 from jaxsft.models.model_base import NONE, ModelBase, Params
+from jaxsft.models.stack import Layer, depth_of, layers_of, scan_layers
 from jaxsft.products import at_least_fp32
-from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import weights
 
 
@@ -120,7 +117,7 @@ class Transformer(ModelBase):
             relative = shared.init(jax.random.fold_in(layer_key, 1), ids, ids)["params"]
         weights_of_positions = {"relative": nn.meta.unbox(relative)}
         positions = self._positions(weights_of_positions, tokens, tokens, x.dtype)
-        layer = jax.tree.map(lambda a: a[0], self._layers(0, 1))
+        layer = jax.tree.map(lambda a: a[0], layers_of(self.config, 0, 1))
         init_block = lambda k: self.block().init(k, x, tokens, positions, layer, None)["params"]
         stack = jax.vmap(init_block)(jax.random.split(layer_key, self.config.layers))
         params = {"embed": self._embedding().init(embed_key, ids, tokens)["params"]}
@@ -161,7 +158,7 @@ class Transformer(ModelBase):
             )
             return self._rows(x), experts.routing(found, where.segment_ids > 0)
 
-        x, routed = self._scan(params, block, x)
+        x, routed = scan_layers(self.config, block, x, self._segments(params))
         if self.routed is not None:
             self.routed.append(jax.tree.map(lambda *parts: jnp.concatenate(parts), *routed))
         return self._norm(params, x)
@@ -180,7 +177,7 @@ class Transformer(ModelBase):
         x, out = self._embed(params, tokens, where, None), []
         positions = self._positions(params, where, caches[0].tokens, x.dtype)
         for start, stack, beside in self._segments(params):
-            layers = self._layers(start, depth_of(stack))
+            layers = layers_of(self.config, start, depth_of(stack))
             for i in range(depth_of(stack)):
                 own, extra, layer = jax.tree.map(lambda a: a[i], (stack, beside, layers))
                 weights = {"params": own} | self._adapters(extra)
@@ -189,20 +186,6 @@ class Transformer(ModelBase):
                 )
                 out.append(cache)
         return self._norm(params, x), tuple(out)
-
-    def _scan(self, params: Params, block: Callable, x: Array) -> tuple[Array, list[Any]]:
-        """Runs `block(x, (weights, adapters, layer))` over all layers; returns x, and what it gives
-        beside x of the layers of each segment.
-        """
-        beside_x = []
-        if self.config.remat:
-            block = jax.checkpoint(block)
-        for start, stack, beside in self._segments(params):
-            depth = depth_of(stack)
-            scanned = (stack, beside, self._layers(start, depth))
-            x, given = lax.scan(block, x, scanned, unroll=self._unroll(depth))
-            beside_x.append(given)
-        return x, beside_x
 
     def _embedding(self) -> Embed:
         return Embed(self.vocab, self.config, self.precision)
@@ -216,36 +199,13 @@ class Transformer(ModelBase):
         x = neftune(self._rows(x.astype(at_least_fp32(x.dtype))), dropout, where.segment_ids)
         return apply_dropout(x, dropout, 0)
 
-    def _rows(self, x: Float[Array, "batch seq embed"]) -> Float[Array, "batch seq embed"]:
-        # Left alone, the compiler may spread `embed` instead, as the weights are: every device then
-        # holds a part of all rows (six times the memory).
-        if self.mesh is None or self.mesh.size == 1:
-            return x
-        return lax.with_sharding_constraint(x, meshes.sequences(self.mesh))
-
     def _positions(self, params: Params, queries: TokenInfo, keys: TokenInfo, dtype: Any) -> Any:
         offset, prompt = self.position_offset, self.prompt_length
         at = (queries.positions, keys.positions)
         shared = params.get("relative")
         return position_inputs.inputs(self.config, shared, *at, dtype, offset, offset - prompt)
 
-    def _layers(self, start: int, depth: int) -> Layer:
-        return layers_of(self.config, start, depth)
-
     def _norm(self, params, x):
         if self.config.norm_position == "post":
             return x
         return Norm.of(self.config).apply({"params": params["norm"]}, x)
-
-    def _unroll(self, depth: int) -> int:
-        # Measured on CPU: a full unroll is 25 % faster than the loop and compiles no slower at
-        # these depths.
-        full = self.config.unroll == "full" or (
-            self.config.unroll == "auto" and jax.default_backend() == "cpu"
-        )
-        return depth if full else 1
-
-
-def depth_of(stack: Params) -> int:
-    """Returns how many layers a stack has."""
-    return jax.tree.leaves(stack)[0].shape[0]
