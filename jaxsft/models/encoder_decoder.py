@@ -25,10 +25,10 @@ from jaxsft.models import adapters
 from jaxsft.models.attention import PATHS, Attention, TokenInfo, choose
 from jaxsft.models.dropout import Dropout, apply_dropout
 from jaxsft.models.kv_slots import Cache
+from jaxsft.models.layer_stack import Layer, depth_of, scan_layers
 from jaxsft.models.layers import MLP, Linear
 from jaxsft.models.model_base import NONE, Params
 from jaxsft.models.score_options import ScoreOptions
-from jaxsft.models.stack import Layer, depth_of, scan_layers
 from jaxsft.models.transformer import Block, Transformer
 from jaxsft.sharding import weights
 

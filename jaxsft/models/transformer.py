@@ -27,9 +27,9 @@ from jaxsft.models.dropout import Dropout, apply_dropout, neftune
 from jaxsft.models.embedding import Embed
 from jaxsft.models.feature_tokens import Soft
 from jaxsft.models.kv_slots import Cache
+from jaxsft.models.layer_stack import Layer, depth_of, layers_of, scan_layers
 from jaxsft.models.layers import MLP, Norm
 from jaxsft.models.model_base import NONE, ModelBase, Params
-from jaxsft.models.stack import Layer, depth_of, layers_of, scan_layers
 from jaxsft.products import at_least_fp32
 from jaxsft.sharding import weights
 

@@ -14,8 +14,8 @@ from jaxsft.config import optim, schema
 from jaxsft.errors import ConfigError
 from jaxsft.models import blocked
 from jaxsft.models.attention import TokenInfo
+from jaxsft.models.layer_stack import layers_of
 from jaxsft.models.model_base import segments
-from jaxsft.models.stack import layers_of
 from jaxsft.training import partition
 from jaxsft.training.step import objective_value
 from tests.conftest import assert_close, assert_same, bench, distance

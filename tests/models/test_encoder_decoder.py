@@ -20,7 +20,7 @@ from jaxsft.models import blocked, relative
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.dropout import Dropout
 from jaxsft.models.encoder_decoder import EncoderDecoder, Memory
-from jaxsft.models.stack import layers_of
+from jaxsft.models.layer_stack import layers_of
 from jaxsft.sharding import weights
 from jaxsft.training import partition
 

@@ -13,7 +13,7 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.dropout import Dropout
 from jaxsft.models.heads import VocabHead
-from jaxsft.models.stack import layers_of
+from jaxsft.models.layer_stack import layers_of
 from jaxsft.models.transformer import Transformer
 
 VOCAB, D, L, H, K, N, F, CONTEXT = 11, 8, 2, 4, 2, 2, 12, 9
