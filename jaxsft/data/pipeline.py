@@ -32,11 +32,8 @@ class Batch(NamedTuple):
       segment_ids: `[B, S]` int32, from 1. positions: `[B, S]` int32, from 0 in each segment.
       example_ids: `[B, G]` int32 into the split's examples.
       segment: `[B, G]` or `[B, G, n]` arrays by name: what belongs to a whole text.
-      words: `[B, W]` arrays by name, one word of the row after another; None where nothing is said
-        of words. `segment` is that of the word, 0 where there is none; `start` and `stop` its
-        positions in the row; `index` its number in its text, `last` whether no other follows there,
-        `own` whether this window of the text answers for it; `weight` that of its loss; `head`
-        another word of the row, from 1 (0: none).
+      words: `[B, W]` arrays by name (`word_rows.word_batch`), one word of the row after another;
+        None where nothing is said of words.
       source: the second stream; None where there is one stream.
       types: `[B, S]` int32, BERT's token types; None where all are 0.
       backbone: what a frozen backbone gave of these texts before training, `[B, S, D]` or of pooled

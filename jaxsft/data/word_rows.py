@@ -37,8 +37,10 @@ def word_batch(
 ) -> dict[str, np.ndarray]:
     """Returns the words of rows with these examples, `[rows, width]` arrays by name.
 
-    What points to a position or a word of a text points into the row. `prompt_length` positions
-    stand before each text.
+    `segment` is that of the word, 0 where there is none; `start` and `stop` its positions in the
+    row; `index` its number in its text, `last` whether no other follows there, `own` whether this
+    window of the text answers for it; `weight` that of its loss; `head` another word of the row,
+    from 1 (0: none). `prompt_length` positions stand before each text.
     """
     named = {
         name.removeprefix("word."): values

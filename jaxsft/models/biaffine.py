@@ -22,7 +22,8 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxsft.models.dropout import Dropout, apply_dropout
-from jaxsft.models.layers import Linear, fan_in_normal
+from jaxsft.models.initialisers import fan_in_normal
+from jaxsft.models.layers import Linear
 from jaxsft.products import at_least_fp32, contract
 from jaxsft.sharding.weights import declare
 

@@ -19,7 +19,8 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxsft.config.model import ModelConfig
 from jaxsft.metrics.expert_load import Routing
 from jaxsft.models.activations import ACTIVATIONS
-from jaxsft.models.layers import Linear, fan_in_normal
+from jaxsft.models.initialisers import fan_in_normal
+from jaxsft.models.layers import Linear
 from jaxsft.products import at_least_fp32
 from jaxsft.sharding.weights import declare
 

@@ -23,7 +23,8 @@ from jaxsft.models.activations import ACTIVATIONS
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.dropout import Dropout, apply_dropout
 from jaxsft.models.feature_tokens import Features
-from jaxsft.models.layers import Linear, Norm, fan_in_normal
+from jaxsft.models.initialisers import fan_in_normal
+from jaxsft.models.layers import Linear, Norm
 from jaxsft.products import at_least_fp32, contract
 from jaxsft.sharding.weights import declare
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
@@ -17,26 +16,9 @@ from jaxtyping import Array, Float
 from jaxsft import halves
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.activations import ACTIVATIONS
+from jaxsft.models.initialisers import fan_in_normal
 from jaxsft.products import ROUNDED, at_least_fp32, contract
 from jaxsft.sharding.weights import declare
-
-
-def fan_in_normal(inputs: int, scale: float = 1.0):
-    """Returns a truncated normal initialiser with standard deviation `scale / sqrt(fan in)`.
-
-    The fan-in is the product of the first `inputs` axes (LeCun et al., 1998).
-    """
-
-    def init(key, shape, dtype):
-        fan_in = 1
-        for n in shape[:inputs]:
-            fan_in *= n
-        # 0.87962566 is the standard deviation of a unit normal truncated at two.
-        return jax.random.truncated_normal(key, -2.0, 2.0, shape, dtype) * (
-            scale / (fan_in**0.5 * 0.87962566103423978)
-        )
-
-    return init
 
 
 class Linear(nn.Module):
@@ -132,28 +114,12 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "batch seq embed"]) -> Float[Array, "batch seq embed"]:
-        into = functools.partial(
-            Linear,
-            "bsd,df->bsf",
-            (x.shape[-1], self.hidden),
-            ("embed", "mlp"),
-            self.precision,
-            bias=self.bias,
-        )
-        act = ACTIVATIONS[self.activation]
-        # [B, S, F]
-        h = (
-            act(into(name="gate")(x)) * into(name="up")(x)
-            if self.gated
-            else act(into(name="up")(x))
-        )
-        out = Linear(
-            "bsf,fd->bsd",
-            (self.hidden, x.shape[-1]),
-            ("mlp", "embed"),
-            self.precision,
-            scale=self.scale,
-            bias=self.bias,
-            name="down",
-        )
-        return out(h)
+        d, act = x.shape[-1], ACTIVATIONS[self.activation]
+        to_hidden = ("bsd,df->bsf", (d, self.hidden), ("embed", "mlp"), self.precision)
+        to_embed = ("bsf,fd->bsd", (self.hidden, d), ("mlp", "embed"), self.precision)
+        h = Linear(*to_hidden, bias=self.bias, name="up")(x)  # [B, S, F]
+        if self.gated:
+            h = act(Linear(*to_hidden, bias=self.bias, name="gate")(x)) * h
+        else:
+            h = act(h)
+        return Linear(*to_embed, scale=self.scale, bias=self.bias, name="down")(h)

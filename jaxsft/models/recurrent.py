@@ -31,7 +31,7 @@ from jaxsft.models.attention import TokenInfo
 from jaxsft.models.dropout import Dropout, apply_dropout, neftune
 from jaxsft.models.embedding import Embed
 from jaxsft.models.feature_tokens import Soft
-from jaxsft.models.layers import fan_in_normal
+from jaxsft.models.initialisers import fan_in_normal
 from jaxsft.models.model_base import NONE, ModelBase, Params
 from jaxsft.products import at_least_fp32, contract
 from jaxsft.sharding import weights

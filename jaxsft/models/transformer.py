@@ -23,11 +23,12 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.metrics.expert_load import Routing
 from jaxsft.models import adapters, experts, position_inputs
 from jaxsft.models.attention import Attention, TokenInfo
+from jaxsft.models.cached_forward import CachedForward
 from jaxsft.models.dropout import Dropout, apply_dropout, neftune
 from jaxsft.models.embedding import Embed
 from jaxsft.models.feature_tokens import Soft
 from jaxsft.models.kv_slots import Cache
-from jaxsft.models.layer_stack import Layer, depth_of, layers_of, scan_layers
+from jaxsft.models.layer_stack import Layer, layers_of, scan_layers
 from jaxsft.models.layers import MLP, Norm
 from jaxsft.models.model_base import NONE, ModelBase, Params
 from jaxsft.products import at_least_fp32
@@ -83,7 +84,7 @@ class Block(nn.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Transformer(ModelBase):
+class Transformer(CachedForward, ModelBase):
     """The static part of a Transformer.
 
     `head` is a Linen module of the task, which applies it to the hidden states; None: the
@@ -162,30 +163,6 @@ class Transformer(ModelBase):
         if self.routed is not None:
             self.routed.append(jax.tree.map(lambda *parts: jnp.concatenate(parts), *routed))
         return self._norm(params, x)
-
-    def decode(
-        self,
-        params: Params,
-        tokens: Int[Array, "batch new"],
-        where: TokenInfo,
-        caches: tuple[Cache, ...],
-    ) -> tuple[Float[Array, "batch new embed"], tuple[Cache, ...]]:
-        """Computes `hidden` of new tokens, which see the cached ones; returns the new caches too.
-
-        Layers are unrolled: a stacked cache would be copied at every token.
-        """
-        x, out = self._embed(params, tokens, where, None), []
-        positions = self._positions(params, where, caches[0].tokens, x.dtype)
-        for start, stack, beside in self._segments(params):
-            layers = layers_of(self.config, start, depth_of(stack))
-            for i in range(depth_of(stack)):
-                own, extra, layer = jax.tree.map(lambda a: a[i], (stack, beside, layers))
-                weights = {"params": own} | self._adapters(extra)
-                x, cache = self.block().apply(
-                    weights, x, where, positions, layer, None, caches[start + i]
-                )
-                out.append(cache)
-        return self._norm(params, x), tuple(out)
 
     def _embedding(self) -> Embed:
         return Embed(self.vocab, self.config, self.precision)

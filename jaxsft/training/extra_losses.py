@@ -29,14 +29,19 @@ def nonzero(weight: Array) -> Array:
     return jnp.where(weight > 0, weight, 1)
 
 
-def add_penalties(
-    grads: Params, trainable: Params, kinds: Sequence[Penalty], masks: Sequence[Any], hyper: Hyper
-) -> Params:
-    """Adds the gradients of `loss.penalties`, once for the whole batch."""
-    for one, mask, weight in zip(kinds, masks, hyper["penalties"], strict=True):
-        extra = jax.grad(lambda w: weight * penalties.penalty(one.kind, w, mask))(trainable)
-        grads = jax.tree.map(jnp.add, grads, extra)
-    return grads
+class Penalties:
+    """The penalties on weights, `loss.penalties`."""
+
+    def __init__(self, kinds: Sequence[Penalty], specs: Any):
+        """Finds the weights of each. Raises ConfigError where a pattern matches nothing."""
+        self.kinds, self.masks = kinds, penalties.masks(kinds, specs)
+
+    def added(self, grads: Params, trainable: Params, hyper: Hyper) -> Params:
+        """Returns the gradients with those of the penalties, once for the whole batch."""
+        for one, mask, weight in zip(self.kinds, self.masks, hyper["penalties"], strict=True):
+            extra = jax.grad(lambda w: weight * penalties.penalty(one.kind, w, mask))(trainable)
+            grads = jax.tree.map(jnp.add, grads, extra)
+        return grads
 
 
 def task_output(

@@ -17,7 +17,6 @@ from jaxtyping import Array
 
 from jaxsft.config.schema import Config
 from jaxsft.data.pipeline import Batch
-from jaxsft.losses import penalties
 from jaxsft.models.dropout import Dropout
 from jaxsft.models.model_base import Params
 from jaxsft.models.transformer import Transformer
@@ -71,8 +70,8 @@ class Program:
         return optimizers.factors(self.config.optim, self.specs)
 
     @functools.cached_property
-    def penalty_masks(self) -> list[Any]:
-        return penalties.masks(self.config.loss.penalties, self.specs)
+    def penalties(self) -> extra_losses.Penalties:
+        return extra_losses.Penalties(self.config.loss.penalties, self.specs)
 
     @functools.cached_property
     def movable(self) -> Movable:
@@ -103,8 +102,7 @@ class Program:
         """
         totals = self.task.totals(batch)
         grads, terms, states = self._gradient(state, frozen, batch, hyper, totals)
-        penalty = (self.config.loss.penalties, self.penalty_masks, hyper)
-        grads = extra_losses.add_penalties(grads, state.trainable, *penalty)
+        grads = self.penalties.added(grads, state.trainable, hyper)
         grads = self.movable.gradients(grads, state.step, hyper)
         grads, norm = optimizers.clip_by_global_norm(grads, hyper["clip_norm"])
 

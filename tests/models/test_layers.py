@@ -9,7 +9,8 @@ from flax import linen as nn
 
 from jaxsft.models.activations import ACTIVATIONS
 from jaxsft.models.dropout import Dropout, apply_dropout, neftune
-from jaxsft.models.layers import MLP, Linear, Norm, fan_in_normal
+from jaxsft.models.initialisers import fan_in_normal
+from jaxsft.models.layers import MLP, Linear, Norm
 from jaxsft.products import contract
 
 x64 = pytest.mark.usefixtures("x64")
