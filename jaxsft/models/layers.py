@@ -117,9 +117,6 @@ class MLP(nn.Module):
         d, act = x.shape[-1], ACTIVATIONS[self.activation]
         to_hidden = ("bsd,df->bsf", (d, self.hidden), ("embed", "mlp"), self.precision)
         to_embed = ("bsf,fd->bsd", (self.hidden, d), ("mlp", "embed"), self.precision)
-        h = Linear(*to_hidden, bias=self.bias, name="up")(x)  # [B, S, F]
-        if self.gated:
-            h = act(Linear(*to_hidden, bias=self.bias, name="gate")(x)) * h
-        else:
-            h = act(h)
+        into = lambda name: Linear(*to_hidden, bias=self.bias, name=name)(x)
+        h = act(into("gate")) * into("up") if self.gated else act(into("up"))  # [B, S, F]
         return Linear(*to_embed, scale=self.scale, bias=self.bias, name="down")(h)
