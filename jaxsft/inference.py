@@ -40,6 +40,7 @@ from jaxsft.data.given_rows import Prompt, prompt_row, rows_of, with_predictions
 from jaxsft.data.ledger import Aside
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import evaluate as evaluation
+from jaxsft.evaluation.generated import generate_answers
 from jaxsft.generation import decoding as generation
 from jaxsft.generation import stops
 from jaxsft.hf import read as pretrained
@@ -402,7 +403,7 @@ class Model:
 
     def _answered(self, rows: list[Row], records: Sequence[Any]) -> list[dict[str, Any]]:
         parts, limit, where = self.parts, self._new_tokens(self.config), [row.where for row in rows]
-        texts, stopped = evaluation.generate_answers(
+        texts, stopped = generate_answers(
             self.task,
             parts.model,
             self._held.layers,

@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     )
 
     from jaxsft import api
-    from jaxsft.evaluation.evaluate import write_results
+    from jaxsft.evaluation.results import write_results
     from jaxsft.hf import read
 
     model, aside = api.load(mine["run"], *overrides), []

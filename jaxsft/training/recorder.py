@@ -23,7 +23,8 @@ from jaxsft.config.schema import Config
 from jaxsft.data import file_records, hub, prepared, split_notes
 from jaxsft.data.records import label_names
 from jaxsft.errors import ConfigError, JaxsftError
-from jaxsft.evaluation import evaluate as evaluation
+from jaxsft.evaluation import results
+from jaxsft.evaluation.evaluate import Evaluation
 from jaxsft.models import surgery
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
@@ -315,11 +316,11 @@ class Recorder:
                 " result, not the best ones"
             )
 
-    def write_results(self, name: str, result: evaluation.Evaluation) -> None:
+    def write_results(self, name: str, result: Evaluation) -> None:
         """Writes predictions and tables of a split."""
         if hosts.first():
             split = self.session.batches[name].split
-            evaluation.write_results(self.run_dir, self.session.task, split, result)
+            results.write_results(self.run_dir, self.session.task, split, result)
 
     def finish(self, last: int, numbers: dict[str, float]) -> Result:
         """Writes the numbers; `result.json` comes last: it says that the run is complete."""

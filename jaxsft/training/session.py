@@ -19,6 +19,7 @@ from jaxsft.data.file_records import Records
 from jaxsft.data.split_ledger import ledger_entry
 from jaxsft.errors import ConfigError
 from jaxsft.evaluation import evaluate as evaluation
+from jaxsft.evaluation.generated import answer_limit
 from jaxsft.models.model_base import Params
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
@@ -114,7 +115,7 @@ class Session:
         if not self.task.generates or self.config.evaluation.generate == "never":
             return {}
         return {
-            name: evaluation.answer_limit(self.task, self.batches[name].split, self.config)
+            name: answer_limit(self.task, self.batches[name].split, self.config)
             for name in self.batches
             if name != "train" or self.config.evaluation.on_train
         }
