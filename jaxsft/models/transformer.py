@@ -116,8 +116,8 @@ class Transformer(CachedForward, ModelBase):
         tokens, relative = TokenInfo(ids + 1, ids), None
         if shared := position_inputs.shared_module(self.config):
             relative = shared.init(jax.random.fold_in(layer_key, 1), ids, ids)["params"]
-        weights_of_positions = {"relative": nn.meta.unbox(relative)}
-        positions = self._positions(weights_of_positions, tokens, tokens, x.dtype)
+        unboxed = {"relative": nn.meta.unbox(relative)}
+        positions = self._positions(unboxed, tokens, tokens, x.dtype)
         layer = jax.tree.map(lambda a: a[0], layers_of(self.config, 0, 1))
         init_block = lambda k: self.block().init(k, x, tokens, positions, layer, None)["params"]
         stack = jax.vmap(init_block)(jax.random.split(layer_key, self.config.layers))

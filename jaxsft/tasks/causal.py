@@ -23,11 +23,9 @@ class CausalTask(Task):
 
     def head(self, vocab: int, precision: str):
         m = self.config.model
-        return (
-            None
-            if m.tied and not m.head_bias
-            else VocabHead(m.embed, vocab, precision, matrix=not m.tied, bias=m.head_bias)
-        )
+        if m.tied and not m.head_bias:
+            return None
+        return VocabHead(m.embed, vocab, precision, matrix=not m.tied, bias=m.head_bias)
 
     def head_uses(self, lengths: np.ndarray) -> float:
         return float(lengths.sum())
@@ -68,9 +66,8 @@ class CausalTask(Task):
 
     def hidden(self, model: Transformer, params, batch: Batch, noise):
         """Computes the states that the targets are predicted from, `[B, S, D]`."""
-        return model.hidden(
-            params, batch.tokens, TokenInfo(batch.segment_ids, batch.positions), noise
-        )
+        where = TokenInfo(batch.segment_ids, batch.positions)
+        return model.hidden(params, batch.tokens, where, noise)
 
     def summarise(self, split: Split, states: Mapping[str, Any], columns) -> dict[str, float]:
         return states["tokens"].compute()

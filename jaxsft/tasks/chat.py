@@ -27,12 +27,7 @@ class ChatSFT(CausalTask):
 
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         super().__init__(config, tokenizer, state)
-        stored = self.state["template"]
-        options = {
-            "require_stop": config.data.require_stop,
-            "allow_unwritten": config.task.allow_unwritten,
-        }
-        self.template = Template.from_stored(stored, tokenizer, **options)
+        self.template = Template.from_stored(self.state["template"], tokenizer, **_rules(config))
 
     def unlabelled(self, row: Row, columns: Any) -> Chat:
         """Returns a conversation with an empty last answer, to be generated. Raises DataError."""
@@ -46,11 +41,7 @@ class ChatSFT(CausalTask):
     def fit(
         cls, config: Config, tokenizer: Tokenizer, records: Sequence[Chat], where: Sequence[str]
     ) -> dict[str, Any]:
-        options = {
-            "require_stop": config.data.require_stop,
-            "allow_unwritten": config.task.allow_unwritten,
-            "variables": config.task.variables,
-        }
+        options = {**_rules(config), "variables": config.task.variables}
         template = template_of(config.task.template, tokenizer, **options)
         longest = longest_answer(template, records, where)
         return {
@@ -60,23 +51,26 @@ class ChatSFT(CausalTask):
         }
 
     def encode_all(self, records: Sequence[Chat], where: Sequence[str]) -> list[Encoded | str]:
+        """Renders each conversation once, to ids and the weight of each as a target.
+
+        The weight of an id is that of its message (`Message.weight`) where the assistant writes it,
+        the stop token included, and 0 everywhere else (`Template.render`).
+        """
         stop = tuple(self.template.stop_ids) if self.config.data.require_stop else ()
-        chats = (
-            records
-            if self.config.task.train_turns == "all"
-            else [only_last(record) for record in records]
-        )
+        chats = [self._trained(record) for record in records]
         made = lambda one: Encoded(np.array(one.ids, np.int32), one.weights, stop_ids=stop)
         return [
             made(one)._replace(more=tuple(map(made, one.others)))
             for one in self.template.render_all(chats, where)
         ]
 
+    def _trained(self, record: Chat) -> Chat:
+        """Returns the conversation, with weight 0 for turns that `task.train_turns` leaves out."""
+        return record if self.config.task.train_turns == "all" else only_last(record)
+
     def written(self, record: Chat, where: str) -> list[bool]:
         """Returns for each id of a row's texts whether the template alone wrote it."""
-        return self.template.written(
-            record if self.config.task.train_turns == "all" else only_last(record), where
-        )
+        return self.template.written(self._trained(record), where)
 
     def prompt(self, record: Chat, where: str) -> list[int]:
         """Returns the ids that generation of the last assistant turn starts from."""
@@ -93,14 +87,9 @@ class ChatSFT(CausalTask):
     def answer(self, record: Chat, where: str) -> list[int]:
         """Returns the trained ids of the last turn, those of the template and the stop included."""
         *before, last = record.messages
-        rendered = self.template.render(
-            only_last(
-                dataclasses.replace(
-                    record, messages=(*before, dataclasses.replace(last, weight=1.0))
-                )
-            ),
-            where,
-        )
+        trained = dataclasses.replace(last, weight=1.0)
+        trained = dataclasses.replace(record, messages=(*before, trained))
+        rendered = self.template.render(only_last(trained), where)
         return rendered.ids[rendered.turns[0][0] : rendered.turns[-1][1]]
 
     def reference(self, record: Chat, where: str) -> str:
@@ -110,9 +99,8 @@ class ChatSFT(CausalTask):
         prompt has opened.
         """
         ids = self.answer(record, where)
-        return self.tokenizer.decode(
-            ids[:-1] if ids and ids[-1] in self.stop_ids else ids, skip_special=False
-        )
+        ids = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
+        return self.tokenizer.decode(ids, skip_special=False)
 
     def score(
         self, answers: Sequence[str], records: Sequence[Chat], where: Sequence[str]
@@ -132,11 +120,15 @@ class ChatSFT(CausalTask):
             "prompt": "\n".join(m.content for m in record.messages[:-1]),
             "reference": self.reference(record, where),
         }
-        return (
-            out
-            if answer is None
-            else out | {"prediction": answer, "correct": matches(answer, out["reference"])}
-        )
+        if answer is None:
+            return out
+        return out | {"prediction": answer, "correct": matches(answer, out["reference"])}
+
+
+def _rules(config: Config) -> dict[str, bool]:
+    """Returns what of the config a template checks in each conversation that it renders."""
+    task = config.task
+    return {"require_stop": config.data.require_stop, "allow_unwritten": task.allow_unwritten}
 
 
 def matches(answer: str, reference: str) -> bool:

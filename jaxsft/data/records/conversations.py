@@ -45,11 +45,9 @@ def open_chat(row: Row, columns: Any) -> Chat:
     DataError.
     """
     chat = _conversation(row, columns, answered=False)
-    given = (
-        chat.messages[:-1]
-        if chat.messages and chat.messages[-1].role == "assistant"
-        else chat.messages
-    )
+    given = chat.messages
+    if given and given[-1].role == "assistant":
+        given = given[:-1]
     if not given:
         raise DataError(f"{row.where}: there is nothing to answer; expected a prompt or messages")
     return Chat((*given, Message("assistant", "")), chat.tools)
@@ -78,9 +76,8 @@ def _conversation(row: Row, columns: Any, answered: bool) -> Chat:
 def _with_system(row: Row, columns: Any, messages: tuple[Message, ...]) -> tuple[Message, ...]:
     """Puts the system message of a column of its own before the others."""
     name = columns.system or "system"
-    if columns.system is None and not isinstance(row.fields.get(name), str):
-        return messages
-    if row.fields.get(name, "") is None:
+    value = row.fields.get(name, "" if columns.system else None)
+    if value is None or (columns.system is None and not isinstance(value, str)):
         return messages
     if not (said := text_of(row, name, "data.columns.system")):
         return messages
