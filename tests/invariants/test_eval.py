@@ -15,6 +15,7 @@ from jaxsft.data import pipeline
 from jaxsft.data.records import Chat, Message
 from jaxsft.errors import ConfigError
 from jaxsft.evaluation import evaluate as evaluation
+from jaxsft.evaluation import generated
 from jaxsft.evaluation.generated import answer_limit
 from jaxsft.generation.decoding import Answer
 from jaxsft.models.attention import TokenInfo
@@ -223,7 +224,7 @@ def test_a_special_token_inside_an_answer_is_no_match(monkeypatch):  # guards C1
         Answer(ids, True, text(ids))
         for ids in (plain, [plain[0], special, plain[1]], [*plain, special])
     ]
-    monkeypatch.setattr(evaluation, "generate", lambda *_, **__: written)
+    monkeypatch.setattr(generated, "generate", lambda *_, **__: written)
     answers, numbers = evaluation.answer(
         task, b.parts.model, b.params, split, b.config, b.parts.mesh
     )
