@@ -19,7 +19,9 @@ from jaxsft.data.unseen_labels import seen
 def read_splits(config: Config, task: Any) -> dict[str, Records]:
     """Reads train, and validation and test where there are any. Raises ConfigError and DataError.
 
-    Of one file that is split, what was put aside counts as training rows.
+    Each has a file (`file_records.read_split`), or `data.path` is divided by the content of its
+    rows (`one_file.read_one_file`). What gives no record is put aside with its reason; of one file
+    that is divided it counts as training rows.
     """
     d = config.data
     out = read_one_file(config, task) if d.path else _of_files(config, task)
