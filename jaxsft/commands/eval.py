@@ -16,7 +16,7 @@ from pathlib import Path
 
 from jaxsft import remote, rundir
 from jaxsft.commands import from_run
-from jaxsft.data.splits import write_quarantine
+from jaxsft.data.split_notes import write_quarantine
 
 
 def main(arguments: list[str]) -> int:
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> int:
     )
 
     from jaxsft import api
-    from jaxsft.evaluation.evaluate import write_results
+    from jaxsft.evaluation.results import write_results
     from jaxsft.hf import read
 
     model, aside = api.load(mine["run"], *overrides), []

@@ -83,6 +83,12 @@ def measure(
     }
 
 
+def asked(config: Any, of_answers: bool) -> list[str]:
+    """Returns the metrics of `evaluation.metrics` that are, or are not, of generated answers."""
+    names = config.evaluation.metrics
+    return [name for name in names if registry.METRICS[name].of_answers == of_answers]
+
+
 def tables(
     measured: Mapping[str, Measured], beside: Mapping[str, np.ndarray]
 ) -> dict[str, tuple[list[str], list[list[Any]]]]:
