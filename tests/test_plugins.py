@@ -117,7 +117,7 @@ def test_a_family_of_a_plugin(package):
 def test_a_metric_fits_its_tasks(package, tmp_path):
     data = tiny.write_lines(tmp_path / "a.jsonl", [{"text": f"t{i}"} for i in range(20)])
     for name, told in (
-        ("within_one", "is of tasks with numbers, and task=lm"),
+        ("within_one", "reads targets, predictions, which task=lm does not give"),
         ("none", "unknown"),
     ):
         option = f"evaluation.metrics=[{name}]"

@@ -67,6 +67,17 @@ COMMANDS = {
         "report",
         "write the report of a run again, or set several side by side: jaxsft report DIR [DIR ...]",
     ),
+    "compare": (
+        "compare_runs",
+        (
+            "whether runs differ on the same rows, with bounds and tests: jaxsft compare RUN_A"
+            " RUN_B [...]"
+        ),
+    ),
+    "power": (
+        "needed_rows",
+        "how many rows or seeds a difference needs: jaxsft power run=RUN effect=0.02",
+    ),
     "plugins": (
         "plugins_found",
         "parts that other packages bring, and why one fails: jaxsft plugins",

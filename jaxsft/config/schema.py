@@ -283,7 +283,7 @@ class EvaluationConfig:
     )
     batch_size: Optional[int] = option(None, "rows; null: train.batch_size", at_least=1)
     on_train: bool = option(False, "evaluate the training split too, at the end")
-    metrics: list[str] = option([], "further metrics of the predictions, by name, of plug-ins")
+    metrics: list[str] = option([], "further metrics, by name: of jaxsft or of plug-ins")
     generate: str = option(
         "end",
         "end | always | never: when answers are generated and scored",

@@ -19,6 +19,7 @@ from jaxsft.errors import ConfigError
 from jaxsft.evaluation import measured
 from jaxsft.evaluation.measured import Measured
 from jaxsft.generation.decoding import generate
+from jaxsft.metrics.registry import METRICS
 from jaxsft.models import step_sums
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.tasks.base import Task
@@ -100,16 +101,23 @@ def evaluate(
     """
     (terms, totals, merged), columns = run_pass(run, batches, task.decoded)
     if tuned is None:
-        tuned = task.tune(task.outputs(batches.split, columns))
+        tuned = task.tune(task.row_outputs(batches.split, columns))
     task = task.with_tuned(tuned)
-    outputs = task.outputs(batches.split, columns)
-    found = measured.measure(task.measures, task.config.evaluation.metrics, outputs, task.name)
+    outputs = task.row_outputs(batches.split, columns)
+    further = _further(task, of_answers=False)
+    found = measured.measure(task.measures, further, outputs, task.name)
     numbers = {"loss": objective(terms, totals)}
     for one in found.values():
         numbers |= one.numbers(task.spelled)
     if "experts" in merged:
         numbers |= merged["experts"].brief()
     return Evaluation(numbers, columns, found, tuned=tuned, beside=outputs.beside)
+
+
+def _further(task: Task, of_answers: bool) -> list[str]:
+    """Returns the metrics of `evaluation.metrics` that are, or are not, of generated answers."""
+    asked = task.config.evaluation.metrics
+    return [name for name in asked if METRICS[name].of_answers == of_answers]
 
 
 def rows_to_answer(split: Split, rows: int | None) -> list[int]:
@@ -222,7 +230,8 @@ def with_answers(
     found = task.answer_outputs(texts, records, where)
     arrays = {**found.arrays, "stopped": np.array(stopped, bool)}
     outputs = dataclasses.replace(found, rows=np.array(kept, np.int64), arrays=arrays)
-    scored = measured.measure((*task.answer_measures, "stop_rate"), (), outputs, task.name)
+    names = (*task.answer_measures, "stop_rate")
+    scored = measured.measure(names, _further(task, of_answers=True), outputs, task.name)
     numbers = dict(result.numbers)
     for one in scored.values():
         numbers |= one.numbers()

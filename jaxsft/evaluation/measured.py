@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxsft.errors import ConfigError
 from jaxsft.metrics import registry
 from jaxsft.metrics.base import Metric, Outputs, State, Statistics
 
@@ -68,7 +69,14 @@ def measure(
     """
     found = {name: registry.METRICS[name] for name in names}
     found = {name: metric for name, metric in found.items() if metric.fits(outputs)}
-    found |= registry.fitting(further, outputs, task)
+    for name in further:
+        found[name] = metric = registry.take(name)
+        if not metric.fits(outputs):
+            registry.check_fits(name, [*outputs.arrays, *outputs.texts], task)
+            raise ConfigError(
+                f"evaluation.metrics=[{name}]: is of tags with scheme={metric.scheme}; those of the"
+                f" data are {outputs.scheme}"
+            )
     return {
         name: Measured(metric, metric.observe(outputs), outputs.rows, metric.rows_of(outputs))
         for name, metric in found.items()

@@ -101,7 +101,7 @@ class Cells:
         xp, size = namespace(weights), int(np.prod(self.shape))
         of_item = weights if self.row is None else weights[..., self.row]
         index = xp.where(self.index < 0, size, self.index)
-        flat = of_item.reshape(int(np.prod(weights.shape[:-1])), of_item.shape[-1])
+        flat = of_item.reshape((int(np.prod(of_item.shape[:-1])), of_item.shape[-1]))
         if xp is np:
             out = np.stack([np.bincount(index, w, size + 1) for w in flat])
         else:
@@ -161,6 +161,11 @@ class Metric:
     counts: tuple[str, ...] = ()
     scheme: str | None = None
     signature: Callable[[Outputs], str] | None = None
+
+    @property
+    def of_answers(self) -> bool:
+        """Returns whether it is of generated answers, instead of what the pass gives."""
+        return "answer" in self.needs or "stopped" in self.needs
 
     def fits(self, outputs: Outputs) -> bool:
         """Returns whether the outputs have what the metric reads."""

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from jaxsft.metrics.base import Metric, Outputs, averaged, namespace, ratio, scored
-from jaxsft.metrics.classification import SCORES
+from jaxsft.metrics.classification import AVERAGES, SCORES
+from jaxsft.metrics.one_vs_rest import averages, jaccard
+from jaxsft.metrics.thresholds import best_f1
 
 SAMPLES = ("precision_samples", "recall_samples", "f1_samples")
 
@@ -68,19 +70,34 @@ def best_thresholds(gold: np.ndarray, probability: np.ndarray, default: float = 
 
     Returns: `[L]` float64; a label is given from its threshold on.
     """
-    out = np.full(gold.shape[1], default)
-    for i in range(gold.shape[1]):
-        if not 0 < gold[:, i].sum() < len(gold):
-            continue
-        order = np.argsort(-probability[:, i], kind="stable")
-        p, hits = probability[order, i], np.cumsum(gold[order, i])
-        f1 = 2 * hits / (gold[:, i].sum() + np.arange(1, len(p) + 1))  # with the first k given
-        last = np.append(p[1:] < p[:-1], True)  # rows of one probability are given together
-        k = int(np.where(last, f1, -1).argmax())
-        out[i] = p[k] if k + 1 == len(p) else (p[k] + p[k + 1]) / 2
-        if not p[min(k + 1, len(p) - 1)] < out[i] <= p[k]:  # neighbours in floating point
-            out[i] = p[k]
-    return out
+    columns = range(gold.shape[1])
+    found = [best_f1(gold[:, i], probability[:, i], default) for i in columns]
+    return np.array(found, np.float64)
+
+
+def observe_overlap(outputs: Outputs) -> dict[str, Any]:
+    """Returns of each row its right, given and gold labels, and their intersection over union."""
+    gold, given = outputs["labels"] > 0, outputs["given"] > 0
+    hit = gold & given
+    overlap = jaccard(*(x.sum(-1, dtype=float) for x in (hit, given, gold)), None)
+    rows = (gold == gold).all(-1)
+    return {"hit": hit, "given": given, "gold": gold, "overlap": overlap, "rows": rows}
+
+
+def overlap(state: dict[str, Any]) -> dict[str, Any]:
+    """Computes intersection over union of right and given labels: macro over all labels, micro,
+    weighted by support, and the mean over rows (`samples`).
+    """
+    rows = state["rows"]
+    parts = (state["hit"], state["given"], state["gold"], rows[..., None])
+    found = averages("jaccard", jaccard, parts, state["gold"] >= 0)
+    found["jaccard_samples"] = ratio(state["overlap"], rows, 0.0)
+    return {name: number * ratio(rows, rows) for name, number in found.items()}
+
+
+def each_overlap(state: dict[str, Any]) -> dict[str, Any]:
+    """Computes intersection over union of every label."""
+    return {"jaccard": jaccard(state["hit"], state["given"], state["gold"], None)}
 
 
 METRICS = {
@@ -93,5 +110,12 @@ METRICS = {
         table="labels",
         lower_is_better=("hamming_loss",),
         counts=("rows", "support", "given"),
-    )
+    ),
+    "label_set_jaccard": Metric(
+        names=tuple(f"jaccard_{average}" for average in (*AVERAGES, "samples")),
+        needs=("labels", "given"),
+        observe=observe_overlap,
+        value=overlap,
+        each=each_overlap,
+    ),
 }

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from jaxsft import metrics, plugins
 from jaxsft.errors import ConfigError
-from jaxsft.metrics.base import Metric, Outputs
+from jaxsft.metrics.base import Metric
 
 
 def _own() -> dict[str, Metric]:
@@ -35,19 +35,14 @@ def take(name: str, option: str = "evaluation.metrics") -> Metric:
     return METRICS.take(name)
 
 
-def fitting(names: Iterable[str], outputs: Outputs, task: str) -> dict[str, Metric]:
-    """Returns metrics by name. Raises ConfigError where the outputs lack what one reads."""
-    out = {}
-    for name in names:
-        out[name] = metric = take(name)
-        if not metric.fits(outputs):
-            there = ", ".join([*outputs.arrays, *outputs.texts])
-            raise ConfigError(
-                f"evaluation.metrics=[{name}]: reads {', '.join(metric.needs)}"
-                + (f" of tags with scheme={metric.scheme}" if metric.scheme else "")
-                + f"; task={task} gives {there} (scheme {outputs.scheme})"
-            )
-    return out
+def check_fits(name: str, given: Iterable[str], task: str) -> None:
+    """Raises ConfigError where a metric is unknown, or reads what a task does not give."""
+    metric, given = take(name), list(given)
+    if missing := [need for need in metric.needs if need not in given]:
+        raise ConfigError(
+            f"evaluation.metrics=[{name}]: reads {', '.join(missing)}, which task={task} does not"
+            f" give; it gives {', '.join(given)}"
+        )
 
 
 def numbers_of(names: Iterable[str]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ def observe(outputs: Outputs) -> dict[str, Any]:
     The numbers are moved by their mean, so that sums of squares lose nothing.
     """
     gold, predicted = (np.asarray(outputs[n], np.float64) for n in ("targets", "predictions"))
-    gold, predicted = (x.reshape(len(x), -1) for x in (gold, predicted))
+    gold, predicted = (x[:, None] if x.ndim == 1 else x for x in (gold, predicted))
     there = np.isfinite(gold)
     return {
         "gold": _centred(gold, there),
@@ -30,7 +30,8 @@ def observe(outputs: Outputs) -> dict[str, Any]:
 
 def _centred(x: np.ndarray, there: np.ndarray) -> np.ndarray:
     """Subtracts the mean of each column from what is there; a constant column becomes exactly 0."""
-    low, high = np.where(there, x, np.inf).min(0), np.where(there, x, -np.inf).max(0)
+    low = np.where(there, x, np.inf).min(0, initial=np.inf)
+    high = np.where(there, x, -np.inf).max(0, initial=-np.inf)
     mean = np.where(there, x, 0).sum(0) / np.maximum(there.sum(0), 1)
     return np.where(there & (high > low), x - mean, 0)
 

@@ -277,7 +277,7 @@ class Task:
         task.state.update(values)
         return task
 
-    def outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
+    def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
         """Returns what metrics read of the rows of a split: gold and predicted, on arrays.
 
         Args:

@@ -76,12 +76,12 @@ class CausalTask(Task):
             params, batch.tokens, TokenInfo(batch.segment_ids, batch.positions), noise
         )
 
-    def outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
+    def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
         sums = {name: rows.total(split, columns[name]) for name in ("nll", "correct", "count")}
         return Outputs(rows.kept(split)[0], sums)
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
-        found = self.outputs(split, columns)
+        found = self.row_outputs(split, columns)
         for row, nll, count in zip(found.rows.tolist(), found["nll"], found["count"], strict=True):
             about = self.describe(
                 split.records[row], split.where[row], None if answers is None else answers.get(row)

@@ -103,7 +103,7 @@ class Classify(TextTask):
         )
         return self.values(logits, target, hyper).mean(-1)
 
-    def outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
+    def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
         logits = rows.mean(split, columns["logits"])
         gold = rows.first(split, split.arrays["segment.label"]).astype(np.int64)
         arrays = {"label": gold, "predicted": logits.argmax(-1), "logits": logits}

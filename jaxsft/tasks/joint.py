@@ -143,8 +143,8 @@ class SlotsAndIntent(TagWords):
         out[rows.kept(split)[0]] = rows.mean(split, columns["intent"]).argmax(-1)
         return out
 
-    def outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
-        found = super().outputs(split, columns)
+    def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
+        found = super().row_outputs(split, columns)
         index = {label: i for i, label in enumerate(self.intents)}
         gold = np.array([index[record.label] for record in split.records], np.int64)
         wrong = found["word.tag"] != found["word.predicted"]

@@ -164,7 +164,7 @@ class MultiLabelTask(TextTask):
         found = label_sets.best_thresholds(outputs["labels"], probability, HALF)
         return {"thresholds": found.tolist()}
 
-    def outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
+    def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
         """Returns gold and given labels; a row's logits are the mean of those of its parts."""
         logits = rows.mean(split, columns["logits"])
         arrays = {"labels": rows.first(split, split.arrays["segment.labels"]) > 0, "logits": logits}

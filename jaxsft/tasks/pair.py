@@ -218,7 +218,7 @@ class PairTask(TextTask):
     def measures(self) -> tuple[str, ...]:
         return specs.PAIR_MEASURES[self.kind]
 
-    def outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
+    def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
         kept = rows.kept(split)[0]
         if self.kind == "nothing":
             vectors = columns["vectors"]
@@ -242,7 +242,7 @@ class PairTask(TextTask):
         return Outputs(kept, arrays, self.labels)
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
-        found = self.outputs(split, columns)
+        found = self.row_outputs(split, columns)
         for i, row in enumerate(found.rows.tolist()):
             record = split.records[row]
             yield {"row": row, **about(record), **self._line(record, found.arrays, i)}

@@ -218,7 +218,7 @@ class ParseTrees(Task):
 
     # --- results
     # ----------------------------------------------------------------------------------------------
-    def outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
+    def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
         """Returns gold and predicted heads, relations and parts of speech of every word.
 
         Those of rows that were dropped have no prediction.

@@ -137,7 +137,7 @@ class Regress(TextTask):
     def spelled(self) -> Sequence[str]:
         return self.targets if self.width > 1 else ()
 
-    def outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
+    def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
         """Returns targets and predictions, `[rows, T]` in the units of the data."""
         (mean, deviation), kept = self.scale, rows.kept(split)[0]
         gold = np.array([split.records[row].targets for row in kept], np.float64)
@@ -151,7 +151,7 @@ class Regress(TextTask):
             if self.width > 1
             else float(values[0])
         )
-        found = self.outputs(split, columns)
+        found = self.row_outputs(split, columns)
         lines = zip(found.rows.tolist(), found["targets"], found["predictions"], strict=True)
         for row, gold, predicted in lines:
             gold = {

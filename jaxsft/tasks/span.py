@@ -221,7 +221,7 @@ class SpanTask(Task):
             out[row] = (text[offsets[start][0] : offsets[end][1]].strip(), float(np.exp(scores[k])))
         return out
 
-    def outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
+    def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
         found = self._answers(split, columns)
         pairs = [(answer, split.records[row].answers) for row, (answer, _) in found.items()]
         arrays = {

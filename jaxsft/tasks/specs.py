@@ -23,6 +23,34 @@ TRUNCATED = ("error", "drop", "truncate_left", "truncate_right")
 ANY = (*TRUNCATED, "window", "head_tail", "sentence")
 
 
+# what the outputs of a task have (`jaxsft.metrics.base.Outputs`), by `TaskSpec.output`
+_TOKENS, _ANSWER = ("nll", "correct", "count"), ("answer", "references", "stopped")
+_LABEL, _NUMBERS = ("label", "predicted", "logits"), ("targets", "predictions")
+_WORDS = ("word.row", "word.tag", "word.predicted", "intent_hit", "frame_hit")
+GIVEN = {
+    "label": _LABEL,
+    "labels": ("labels", "given", "logits"),
+    "numbers": _NUMBERS,
+    "comparison": (*_LABEL, *_NUMBERS, "rank", "cosine"),
+    "tags": _WORDS,
+    "tree": (
+        "word.row",
+        *(
+            f"word.{which}{name}"
+            for name in ("head", "relation", "upos")
+            for which in ("", "predicted_")
+        ),
+        "word.punctuation",
+        "is_tree",
+    ),
+    "stretch": ("exact", "f1"),
+    "answer": (*_TOKENS, *_ANSWER),
+    "target": (*_TOKENS, *_ANSWER),
+    "continuation": _TOKENS,
+    "hidden": _TOKENS,
+}
+
+
 def _all(spec: TaskSpec, config: Any) -> tuple[str, ...]:
     """Returns all metrics of a task: they do not depend on the config."""
     return spec.measures
@@ -120,7 +148,7 @@ class TaskSpec:
     def metric_names(self, config: Any) -> tuple[str, ...]:
         """Returns the names of the numbers of an evaluation under this config."""
         for name in config.evaluation.metrics:
-            registry.take(name)
+            registry.check_fits(name, GIVEN.get(self.output, ()), self.name)
         measures = [*self.measures_of(self, config), *self.answer_measures]
         names = registry.numbers_of([*measures, *config.evaluation.metrics])
         return tuple(dict.fromkeys(["loss", *names, *self.numbers_of(config)]))

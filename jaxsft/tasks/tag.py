@@ -313,7 +313,7 @@ class TagWords(Task):
 
     # --- results
     # ----------------------------------------------------------------------------------------------
-    def outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
+    def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
         """Returns the gold and predicted tag of every word of the split, but of those that nobody
         has tagged. Those of rows that were dropped have no prediction.
         """

@@ -11,10 +11,11 @@ import shlex
 
 import numpy as np
 import pytest
+import sklearn.metrics
 
 from jaxsft import cli
 from jaxsft.config import compose, schema
-from jaxsft.metrics import states
+from jaxsft.metrics.base import Outputs, measure
 from tests.docs import pages
 from tools.docs import generate
 from tools.docs.composed import composed
@@ -216,28 +217,14 @@ def test_the_checks_find_something():
 
 # --- the metric of the page
 # --------------------------------------------------------------------------------------------------
-def test_the_metric_of_the_page_adds_up(tmp_path, monkeypatch):
-    """Merged over batches it is that of the whole, and what is masked does not matter, whatever it
-    is.
-    """
-    metric = pages.load(
-        "page_metric",
-        pages.blocks("add_a_metric.md")["jaxsft/metrics/states.py"],
-        tmp_path,
-        monkeypatch,
-    ).Errors
-    error, mask = (
-        np.random.default_rng(0).normal(size=(7, 5)),
-        np.random.default_rng(1).random((7, 5)) < 0.6,
-    )
-    whole = states.widen(metric.update(error, mask)).compute()
-    parts = None
-    for rows in (slice(0, 3), slice(3, 4), slice(4, 7)):
-        parts = states.merge(
-            parts, states.widen(metric.update(np.where(mask, error, np.nan)[rows], mask[rows]))
-        )
-    kept = error[mask]
-    expected = {"mae": np.abs(kept).mean(), "rmse": np.sqrt((kept**2).mean()), "rows": len(kept)}
-    assert whole == pytest.approx(expected, rel=1e-6) and parts.compute() == pytest.approx(
-        expected, rel=1e-6
-    )
+def test_the_metric_of_the_page_works(tmp_path, monkeypatch):
+    """It is scikit-learn's, of two labels and of many, and of a side that is constant."""
+    blocks = pages.blocks("add_a_metric.md")["jaxsft/metrics/matthews.py"]
+    metric = pages.load("page_metric", blocks, tmp_path, monkeypatch).METRICS["matthews"]
+    rng = np.random.default_rng(0)
+    for labels in (2, 5):
+        gold, predicted = rng.integers(0, labels, (2, 60))
+        for guess in (predicted, gold, np.zeros_like(gold)):
+            outputs = Outputs(np.arange(60), {"label": gold, "predicted": guess}, range(labels))
+            expected = sklearn.metrics.matthews_corrcoef(gold, guess)
+            assert measure(metric, outputs)["matthews"] == pytest.approx(expected, abs=1e-12)

@@ -18,6 +18,7 @@ from jaxsft.errors import ConfigError, DataError
 from jaxsft.tasks.pair import split_pairs
 from tests.conftest import LABELS, assert_close, bench, distance, make_records
 from tests.invariants.test_packing import left_padded
+from tests.measuring import numbers_of
 
 pytestmark = pytest.mark.usefixtures("x64")
 KINDS = {  # name: task, its options
@@ -237,7 +238,7 @@ def known(b, columns):
     """Evaluation gives the numbers whose names the task knows before it has seen any data."""
     return set(b.parts.task.metric_names(b.config)) == {
         "loss",
-        *b.parts.task.summarise(b.batches.split, {}, columns),
+        *numbers_of(b.parts.task, b.batches.split, columns),
     }
 
 
@@ -251,7 +252,7 @@ def test_missing_targets_are_left_out():  # guards A5, E8
         np.square(by_row(ids, columns["predicted"]) - scaled)[there].sum(), rel=1e-5
     )
     columns = {"predicted": by_row(ids, columns["predicted"])}
-    numbers = task.summarise(b.batches.split, {}, columns)
+    numbers = numbers_of(task, b.batches.split, columns)
     predicted = columns["predicted"] * np.nanstd(gold, 0) + np.nanmean(gold, 0)
     error = np.where(there, predicted - gold, math.nan)
     assert numbers["mae"] == pytest.approx(np.mean(np.nanmean(np.abs(error), 0)))

@@ -12,6 +12,7 @@ from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import DataError
 from tests import tiny
 from tests.conftest import make_config
+from tests.measuring import numbers_of
 from tests.realdata import real
 
 RECORDS = [
@@ -44,13 +45,13 @@ def test_a_frame_is_right_where_intent_and_slots_are():
         "intent": np.eye(2)[split.arrays["segment.label"].astype(int)],
     }
     assert (
-        t.summarise(split, {}, gold) | {"words": 13} == t.summarise(split, {}, gold)
-        and t.summarise(split, {}, gold)["frame_accuracy"] == 1
+        numbers_of(t, split, gold) | {"words": 13} == numbers_of(t, split, gold)
+        and numbers_of(t, split, gold)["frame_accuracy"] == 1
     )
     # Rome
     gold["word.prediction"][np.flatnonzero(split.arrays["word.own"])[2]] = t.labels.index("O")
     gold["intent"][rows.index(2)] = [5, 0]  # one window outvotes the others
-    numbers = t.summarise(split, {}, gold)
+    numbers = numbers_of(t, split, gold)
     assert numbers["frame_accuracy"] == pytest.approx(1 / 3) and numbers[
         "intent_accuracy"
     ] == pytest.approx(2 / 3)

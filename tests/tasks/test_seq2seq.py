@@ -18,6 +18,7 @@ from jaxsft.tasks.seq2seq import Seq2SeqTask
 from jaxsft.training import setup
 from jaxsft.training.components import build_components
 from tests import tiny
+from tests.measuring import scores_of
 from tests.realdata import real
 
 BYTES = Tokenizer.bytes()
@@ -107,7 +108,9 @@ def test_training_has_every_reference_and_evaluation_every_source():
 def test_answers_are_scored_against_all_references():  # guards E14
     records = [Seq2Seq("a", "x", ("x", "the cat sat on the mat")), Seq2Seq("b", "no")]
     task = task_of(records, scores=["exact_match"])
-    assert task.score(["the cat sat on the mat ", "yes"], records, ["", ""]) == {"exact_match": 0.5}
+    assert scores_of(task, ["the cat sat on the mat ", "yes"], records, ["", ""]) == {
+        "exact_match": 0.5
+    }
     assert (
         task.describe(records[0], "", "the cat sat on the mat")["correct"]
         and not task.describe(records[1], "", "x")["correct"]
@@ -115,8 +118,11 @@ def test_answers_are_scored_against_all_references():  # guards E14
     # generation has room for the longest
     assert task.answer(records[0], "") == [*b"the cat sat on the mat", END]
     pytest.importorskip("sacrebleu")
-    scores = lambda tokens: task_of(records, scores=["bleu", "rouge_l"], score_tokens=tokens).score(
-        ["the cat sat", "no."], records, ["", ""]
+    scores = lambda tokens: scores_of(
+        task_of(records, scores=["bleu", "rouge_l"], score_tokens=tokens),
+        ["the cat sat", "no."],
+        records,
+        ["", ""],
     )
     assert set(scores("13a")) == {"bleu", "rouge_l"} and scores("13a") != scores("none")
 
@@ -125,7 +131,7 @@ def test_tokens_of_scores_are_learnt_or_those_of_what_is_scored():  # guards E14
     """By the targets of training; a model that was not trained here has none."""
     pytest.importorskip("sacrebleu")
     chinese = [Seq2Seq("a", "我喜欢吃苹果。")]
-    score = lambda task: task.score(["我喜欢吃红苹果。"], chinese, [""])["bleu"]
+    score = lambda task: scores_of(task, ["我喜欢吃红苹果。"], chinese, [""])["bleu"]
     trained, untrained = task_of(chinese, scores=["bleu"]), task_of([], scores=["bleu"])
     assert (trained.state["score_tokens"], untrained.state["score_tokens"]) == ("zh", None)
     assert (

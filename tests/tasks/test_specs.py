@@ -13,6 +13,7 @@ import pytest
 
 from jaxsft import tasks
 from jaxsft.config import schema
+from jaxsft.metrics import registry
 from jaxsft.tasks.base import Task
 from jaxsft.tasks.specs import ANY, SPECS
 
@@ -95,7 +96,7 @@ def test_the_class_is_that_of_its_spec(name):
     spec, kind = SPECS[name], tasks.get(name)
     assert issubclass(kind, Task) and kind.spec is spec and kind.name == name == spec.name
     assert schema.GROUPS["task"][name] is spec.options and spec.options().spec is spec
-    assert spec.metric is None or spec.metric in spec.metrics
+    assert spec.metric is None or spec.metric in ("loss", *registry.numbers_of(spec.measures))
     assert {*spec.too_long} <= {*ANY} and spec.about in ("text", "words", "tokens")
     assert not spec.generates or spec.can_generate
     assert {*spec.records.reads} <= {*schema.Columns.__dataclass_fields__}

@@ -20,6 +20,7 @@ from jaxsft.tasks.rows import words_by_row as by_text
 from jaxsft.tasks.tag import UNTAGGED
 from tests import tiny
 from tests.conftest import assert_same, bench, make_config
+from tests.measuring import matrix_of, numbers_of
 from tests.realdata import real
 
 WORDS = {"in": "O", "see": "O", "Rome": "B-LOC", "Oslo": "B-LOC", "Ann": "B-PER", "Lee": "I-PER"}
@@ -225,8 +226,8 @@ def test_rows_that_were_dropped_count_as_wrong():  # guards D6
     ]
     split = pipeline.load_split("test", records, ["f:1", "f:2"], t, config, 64)
     assert split.dropped == {1: "too_long"}
-    numbers = t.summarise(
-        split, {}, {"word.prediction": np.array([t.labels.index("B-X"), t.labels.index("O")])}
+    numbers = numbers_of(
+        t, split, {"word.prediction": np.array([t.labels.index("B-X"), t.labels.index("O")])}
     )
     assert (
         numbers["words"] == 4
@@ -271,14 +272,14 @@ def test_words_that_nobody_tagged_are_neither_trained_nor_scored():
     assert float(totals["cross_entropy"]) == int(states["words"].count) == 3
     split = b.batches.split
     found = {"word.prediction": np.array([0, 0, 1, 1, 0, 0])}
-    numbers = b.parts.task.summarise(split, {}, found)
+    numbers = numbers_of(b.parts.task, split, found)
     assert numbers["words"] == 3 and numbers["accuracy"] == pytest.approx(2 / 3)
     assert [line["correct"] for line in b.parts.task.predictions(split, found, None)] == [
         True,
         False,
         True,
     ]
-    assert b.parts.task.confusion(split, found).matrix.sum() == 3
+    assert matrix_of(b.parts.task, split, found).sum() == 3
 
 
 def test_a_tag_that_stands_for_none_is_told():

@@ -1,0 +1,433 @@
+"""Compares runs on the rows that all of them were evaluated on.
+
+Two runs see the same replicates of the rows, so that what makes a row hard for both is no noise of
+their difference. An arm may have several runs, one a seed: then the bound of a difference carries
+the rows and the seeds.
+
+The test of a difference: exact by McNemar (1947) where the number is the mean of 0 or 1;
+permutation, which exchanges what two runs did on a row, where it is a function of sums; else the
+share of replicates on the other side of 0. With several seeds it is Student's t on the variance
+of rows and seeds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from jaxsft.errors import ConfigError
+from jaxsft.evaluation import bounds
+from jaxsft.evaluation.compared_runs import RunRows
+from jaxsft.metrics.base import Metric, total
+
+POWER = 0.8  # of the smallest difference that is told
+_FLIPS = 0x5F1E_7A11  # another stream of the counts
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Runs that differ in their seed alone."""
+
+    name: str
+    runs: tuple[RunRows, ...]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How arms are compared.
+
+    Attributes:
+      level: of the bounds; a difference counts where its p is below 1 - level.
+      numbers: those that are compared; empty: all that have bounds.
+    """
+
+    level: float = 0.95
+    replicates: int = 1000
+    seed: int = 0
+    numbers: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One number of one arm: of each run its value `[runs]` and replicates `[runs, B]`."""
+
+    values: np.ndarray
+    replicates: np.ndarray
+
+    @property
+    def value(self) -> float:
+        """Returns the mean over the runs."""
+        return float(self.values.mean())
+
+    def interaction(self) -> float:
+        """Returns how much of the variance between runs is due to these rows."""
+        runs = len(self.values)
+        if runs < 2:
+            return 0.0
+        apart = self.replicates - self.replicates.mean(0)
+        return float(np.var(apart, axis=1, ddof=1).sum() / (runs - 1))
+
+    def seed_variance(self) -> float:
+        """Returns the variance between seeds on all rows there could be; 0 of a single run."""
+        if len(self.values) < 2:
+            return 0.0
+        return max(0.0, float(np.var(self.values, ddof=1)) - self.interaction())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The result: what `as_json` gives, and the tables on the screen show."""
+
+    arms: list[dict[str, Any]]
+    pairs: list[dict[str, Any]]
+    tied: dict[str, list[list[str]]]
+    facts: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the content of compare.json."""
+        return {
+            **self.facts,
+            "arms": self.arms,
+            "comparisons": self.pairs,
+            "tied": self.tied,
+            "notes": self.notes,
+        }
+
+
+def compare(arms: Sequence[Arm], settings: Settings) -> Comparison:
+    """Compares each arm with each other one; a difference is the second less the first.
+
+    Raises ConfigError where a number is not there, or fewer than two arms are given.
+    """
+    bounds.check(settings.level, settings.replicates)
+    if len(arms) < 2:
+        raise ConfigError("give two runs at least: jaxsft compare RUN_A RUN_B [...]")
+    metrics = shared_metrics(arms, settings.numbers)
+    content = arms[0].runs[0].content
+    of = bounds.units(content.rows, content.clusters)
+    independent = of.rows if of.clusters is None else of.clusters
+    told, pairs, tied, notes = [{"name": a.name, "numbers": {}} for a in arms], [], {}, []
+    for metric_name, (metric, numbers) in metrics.items():
+        drawn = [arm_draws(arm, metric_name, metric, of, settings) for arm in arms]
+        for number in numbers:
+            for arm, entry, of_arm in zip(arms, told, drawn, strict=True):
+                entry["runs"] = [run.name for run in arm.runs]
+                entry["numbers"][number] = arm_numbers(of_arm[number], independent, settings)
+            if any(not np.isfinite(of_arm[number].values).all() for of_arm in drawn):
+                notes.append(f"{number}: is not finite in every run, and is not compared")
+                continue
+            family = [
+                _pair(
+                    arms[i], arms[j], drawn[i], drawn[j], metric_name, metric, number, of, settings
+                )
+                for i, j in itertools.combinations(range(len(arms)), 2)
+            ]
+            for entry, p in zip(family, holm([entry["p"] for entry in family]), strict=True):
+                entry["p_holm"] = p
+                entry["verdict"] = _verdict(entry, settings.level)
+            pairs += family
+            means = {
+                arm.name: of_arm[number].value for arm, of_arm in zip(arms, drawn, strict=True)
+            }
+            tied[number] = ties(means, family, number in metric.lower_is_better)
+    for _, group in itertools.groupby(
+        sorted(pairs, key=lambda e: (e["a"], e["b"])), key=lambda e: (e["a"], e["b"])
+    ):
+        entries = list(group)
+        for entry, p in zip(entries, benjamini_hochberg([e["p"] for e in entries]), strict=True):
+            entry["p_bh"] = p
+    if any(len(arm.runs) == 1 for arm in arms) and any(len(arm.runs) > 1 for arm in arms):
+        notes.append("an arm with one run has no variance between seeds in its bounds")
+    facts = {
+        "rows": of.rows,
+        "clusters": of.clusters,
+        "level": settings.level,
+        "replicates": settings.replicates,
+        "seed": settings.seed,
+        "chosen": content.chosen,
+        "first_row_digest": f"{int(content.digests[0]):016x}" if of.rows else "",
+    }
+    return Comparison(told, pairs, tied, facts, notes)
+
+
+def shared_metrics(
+    arms: Sequence[Arm], numbers: Sequence[str]
+) -> dict[str, tuple[Metric, list[str]]]:
+    """Returns the metrics that all runs have, with those of their numbers that are compared.
+
+    A number that two metrics give is compared once. Raises ConfigError for one that none has.
+    """
+    runs = [run for arm in arms for run in arm.runs]
+    first, out, seen = runs[0].metrics, {}, set()
+    for name, metric in first.items():
+        if all(name in run.metrics for run in runs):
+            mine = [n for n in metric.names if n not in metric.counts and n not in seen]
+            seen.update(mine)
+            if mine := [n for n in mine if not numbers or n in numbers]:
+                out[name] = metric, mine
+    if missing := [n for n in numbers if n not in seen]:
+        raise ConfigError(
+            f"metrics={missing[0]}: is no number of all runs; there are {', '.join(sorted(seen))}"
+        )
+    return out
+
+
+def arm_draws(
+    arm: Arm, name: str, metric: Metric, of: bounds.Units, settings: Settings
+) -> dict[str, Drawn]:
+    """Returns each number of an arm: of its runs the values and the replicates."""
+    points, replicates = [], []
+    for run in arm.runs:
+        statistics = run.content.metrics[name]
+        points.append(bounds.point(metric, statistics, of.rows))
+        replicates.append(
+            bounds.replicated(metric, statistics, of, settings.replicates, settings.seed)
+        )
+    return {
+        number: Drawn(
+            np.array([p[number] for p in points]), np.stack([r[number] for r in replicates])
+        )
+        for number in metric.names
+    }
+
+
+def arm_numbers(drawn: Drawn, independent: int, settings: Settings) -> dict[str, Any]:
+    """Returns the mean over the runs of an arm with its bounds, and how the runs vary."""
+    out = {"value": drawn.value}
+    if len(drawn.values) == 1:
+        return out | bounds.percentile(drawn.replicates[0], settings.level, independent)
+    rows = _variance(drawn.replicates.mean(0))
+    return out | {
+        **_carried(drawn.value, rows, independent, [drawn], settings.level),
+        "runs": drawn.values.tolist(),
+        "seed_sd": math.sqrt(drawn.seed_variance()),
+        "row_se": math.sqrt(rows),
+    }
+
+
+def _variance(x: np.ndarray) -> float:
+    finite = x[np.isfinite(x)]
+    return float(np.var(finite, ddof=1)) if len(finite) > 1 else math.nan
+
+
+def _carried(
+    value: float, rows: float, independent: int, arms: Sequence[Drawn], level: float
+) -> dict[str, Any]:
+    """Returns bounds that carry the variance of rows and of seeds, with degrees of freedom by
+    Satterthwaite (1946).
+    """
+    parts = [(rows, max(independent - 1, 1))]
+    parts += [
+        (arm.seed_variance() / len(arm.values), len(arm.values) - 1)
+        for arm in arms
+        if len(arm.values) > 1
+    ]
+    variance = sum(part for part, _ in parts)
+    below = sum(part**2 / freedom for part, freedom in parts)
+    freedom = variance**2 / below if below > 0 else float(independent - 1)
+    half = bounds.t_of(level, freedom) * math.sqrt(variance)
+    return {
+        "low": value - half,
+        "high": value + half,
+        "se": math.sqrt(variance),
+        "freedom": freedom,
+    }
+
+
+# --- a pair
+# --------------------------------------------------------------------------------------------------
+def _pair(
+    first: Arm,
+    second: Arm,
+    drawn_a: Mapping[str, Drawn],
+    drawn_b: Mapping[str, Drawn],
+    metric_name: str,
+    metric: Metric,
+    number: str,
+    of: bounds.Units,
+    settings: Settings,
+) -> dict[str, Any]:
+    """Returns the difference of a number between two arms: second less first."""
+    a, b = drawn_a[number], drawn_b[number]
+    independent = of.rows if of.clusters is None else of.clusters
+    lower, difference = number in metric.lower_is_better, b.value - a.value
+    apart = b.replicates.mean(0) - a.replicates.mean(0)
+    out = {
+        "a": first.name,
+        "b": second.name,
+        "number": number,
+        "metric": metric_name,
+        "lower_is_better": lower,
+        "value_a": a.value,
+        "value_b": b.value,
+        "difference": difference,
+    }
+    if max(len(first.runs), len(second.runs)) > 1:
+        rows = _variance(apart)
+        out |= _carried(difference, rows, independent, [a, b], settings.level)
+        out |= {
+            "row_se": math.sqrt(rows),
+            "seed_se": math.sqrt(sum(x.seed_variance() / len(x.values) for x in (a, b))),
+            "test": "t of rows and seeds",
+            "p": _p_of_t(difference, out["se"], out["freedom"]),
+            # the share of pairs of seeds that agree with the mean
+            "sign_agreement": _agreement(a.values, b.values, difference),
+        }
+    else:
+        out |= bounds.percentile(apart, settings.level, independent)
+        runs = first.runs[0], second.runs[0]
+        out |= _tested(runs, metric_name, metric, number, of, settings, difference, apart)
+        out["sign_agreement"] = float(np.mean(np.sign(apart) == np.sign(difference)))
+    if out.get("se") is not None:
+        out["minimum_detectable"] = (
+            bounds.z_of(settings.level) + bounds.z_of(2 * POWER - 1)
+        ) * out["se"]
+    return out
+
+
+def _agreement(a: np.ndarray, b: np.ndarray, difference: float) -> float:
+    signs = np.sign(b[:, None] - a[None])
+    return float(np.mean(signs == np.sign(difference)))
+
+
+def _p_of_t(difference: float, se: float, freedom: float) -> float:
+    if se == 0:
+        return float(difference == 0)
+    return float(2 * special.stdtr(freedom, -abs(difference) / se))
+
+
+def _tested(
+    runs: tuple[RunRows, RunRows],
+    name: str,
+    metric: Metric,
+    number: str,
+    of: bounds.Units,
+    settings: Settings,
+    difference: float,
+    apart: np.ndarray,
+) -> dict[str, Any]:
+    """Returns p, the test that it is of, and how many rows of the second run are better."""
+    one, other = (run.content.metrics[name] for run in runs)
+    out: dict[str, Any] = {}
+    if metric.reduce is not total:
+        return {"test": "bootstrap", "p": _p_of_replicates(apart)}
+    x, y = (bounds.row_values(metric, s, of.rows)[number] for s in (one, other))
+    both = np.isfinite(x) & np.isfinite(y)
+    better = (y < x if number in metric.lower_is_better else y > x) & both
+    equal = (x == y) & both
+    out |= {
+        "rows_better": int(better.sum()),
+        "rows_worse": int(both.sum() - better.sum() - equal.sum()),
+        "rows_equal": int(equal.sum()),
+    }
+    if runs[0].content.labels == runs[1].content.labels:
+        p = permutation(metric, one, other, number, of, settings)
+        out |= {"test": "permutation", "p": p, "p_permutation": p}
+    else:
+        out |= {"test": "bootstrap", "p": _p_of_replicates(apart)}
+    plain = [bounds.plain_means(metric, s, of.rows) for s in (one, other)]
+    same_rows = (np.isfinite(x) == np.isfinite(y)).all()
+    if of.clusters is None and same_rows and all(number in found for found in plain):
+        out |= {"test": "McNemar", "p": mcnemar(out["rows_better"], out["rows_worse"])}
+    return out
+
+
+def mcnemar(b: int, c: int) -> float:
+    """Returns the exact two-sided p of b rows on one side and c on the other."""
+    if b == c:
+        return 1.0
+    return min(1.0, 2 * float(special.bdtr(min(b, c), b + c, 0.5)))
+
+
+def _p_of_replicates(apart: np.ndarray) -> float | None:
+    finite = apart[np.isfinite(apart)]
+    if not len(finite):
+        return None
+    tail = min((finite <= 0).sum(), (finite >= 0).sum())
+    return float(min(1.0, 2 * (1 + tail) / (1 + len(finite))))
+
+
+def permutation(
+    metric: Metric, one: Any, other: Any, number: str, of: bounds.Units, settings: Settings
+) -> float:
+    """Returns the two-sided p of the difference under exchanges of the two runs on each unit."""
+    a, b = (bounds.tables(statistics, of) for statistics in (one, other))
+    apart = bounds.mapped(lambda x, y: y.minus(x), a, b)
+    ones = np.ones((1, len(of.numbers)))
+    sum_a, sum_b = (bounds.state_of(tables, ones) for tables in (a, b))
+    seen = float(metric.value(sum_b)[number][0] - metric.value(sum_a)[number][0])
+    as_large, size = 0, 0
+    for chunk in bounds.chunks(settings.replicates, len(of.numbers)):
+        draws = bounds.uniform(settings.seed ^ _FLIPS << 32, chunk, of.numbers)
+        moved = bounds.state_of(apart, (draws >> 31).astype(np.float64))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = [
+                metric.value(bounds.mapped(f, s, moved))[number]
+                for s, f in ((sum_b, np.subtract), (sum_a, np.add))
+            ]
+        difference = values[0] - values[1]
+        difference = difference[np.isfinite(difference)]
+        # as large but for what rounding leaves
+        as_large += int((abs(difference) >= abs(seen) * (1 - 1e-9) - 1e-12).sum())
+        size += len(difference)
+    return (1 + as_large) / (1 + size)
+
+
+# --- families
+# --------------------------------------------------------------------------------------------------
+def holm(p: Sequence[float | None]) -> list[float | None]:
+    """Returns p values that hold for a whole family of comparisons (Holm, 1979)."""
+    order = sorted((i for i, x in enumerate(p) if x is not None), key=lambda i: p[i])
+    out: list[float | None] = [None] * len(p)
+    highest = 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * p[i]))
+        out[i] = highest
+    return out
+
+
+def benjamini_hochberg(p: Sequence[float | None]) -> list[float | None]:
+    """Returns p values whose threshold bounds the share of false discoveries (Benjamini and
+    Hochberg, 1995).
+    """
+    order = sorted((i for i, x in enumerate(p) if x is not None), key=lambda i: -p[i])
+    out: list[float | None] = [None] * len(p)
+    least = 1.0
+    for rank, i in enumerate(order):
+        least = min(least, len(order) / (len(order) - rank) * p[i])
+        out[i] = least
+    return out
+
+
+def _verdict(entry: Mapping[str, Any], level: float) -> str:
+    """Returns what a comparison comes to, of the p that holds for its family."""
+    if entry["p_holm"] is None or entry["p_holm"] >= 1 - level:
+        return "tied"
+    return "better" if (entry["difference"] < 0) == entry["lower_is_better"] else "worse"
+
+
+def ties(
+    means: Mapping[str, float], family: Sequence[Mapping[str, Any]], lower: bool
+) -> list[list[str]]:
+    """Returns the sets of arms of which no two are told apart, the best first; each arm is in one
+    at least.
+    """
+    order = sorted(means, key=lambda name: means[name] if lower else -means[name])
+    apart = {frozenset((e["a"], e["b"])) for e in family if e["verdict"] != "tied"}
+    out: list[list[str]] = []
+    for start, name in enumerate(order):
+        members = [name]
+        for other in order[start + 1 :]:
+            if any(frozenset((other, member)) in apart for member in members):
+                break
+            members.append(other)
+        if not out or not set(members) <= set(out[-1]):
+            out.append(members)
+    return out
