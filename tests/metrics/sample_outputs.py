@@ -53,13 +53,25 @@ def of_rows(rows: int, seed: int = 0, labels: Sequence[str] = TAGS, scheme: str 
         **{name: flips() for name in ("intent_hit", "frame_hit", "stopped")},
         "exact": flips().astype(float),
         "f1": rng.random(rows),
+        "bytes": rng.integers(8, 30, rows),
     }
+    arrays |= {name: entities(rng, rows, used) for name in ("span.gold", "span.predicted")}
     text = lambda: " ".join(rng.choice(["a", "cat", "sat", "on", "mats"], rng.integers(3, 9)))
     texts = {
         "answer": [text() for _ in range(rows)],
         "references": [[text() for _ in range(rng.integers(1, 3))] for _ in range(rows)],
+        "schema": ["{}"] * rows,
     }
     return Outputs(np.arange(rows), arrays, labels, scheme, texts)
+
+
+def entities(rng: np.random.Generator, rows: int, types: int) -> np.ndarray:
+    """Makes entities `[entities, 4]`: row, first character, that behind the last one, type."""
+    out = []
+    for row in range(rows):
+        ends = np.cumsum(rng.integers(1, 5, 2 * rng.integers(0, 4)))
+        out += [(row, a, b, rng.integers(types)) for a, b in ends.reshape(-1, 2)]
+    return np.array(out, int).reshape(-1, 4)
 
 
 def chosen(outputs: Outputs, rows: Sequence[int]) -> Outputs:
@@ -71,7 +83,15 @@ def chosen(outputs: Outputs, rows: Sequence[int]) -> Outputs:
     arrays = {
         name: x[place] if name.startswith("word.") else x[rows]
         for name, x in outputs.arrays.items()
+        if not name.startswith("span.")
     }
+    for name in ("span.gold", "span.predicted"):
+        x = outputs.arrays[name]
+        parts = [
+            np.c_[np.full((x[:, 0] == row).sum(), i), x[x[:, 0] == row, 1:]]
+            for i, row in enumerate(rows)
+        ]
+        arrays[name] = np.concatenate([x[:0], *parts])
     arrays["word.row"] = np.repeat(np.arange(len(rows)), [len(w) for w in words])
     texts = {name: [values[row] for row in rows] for name, values in outputs.texts.items()}
     return Outputs(outputs.rows[rows], arrays, outputs.labels, outputs.scheme, texts)

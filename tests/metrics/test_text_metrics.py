@@ -27,7 +27,7 @@ OF_TEXTS = {
     name: metric
     for file in FILES
     for name, metric in file.METRICS.items()
-    if set(metric.needs) <= {"answer", "references"} and name != "json_match"
+    if set(metric.needs) <= {"answer", "references"}
 }
 DESCRIBED = [
     (name, metric)
