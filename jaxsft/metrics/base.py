@@ -101,7 +101,7 @@ class Cells:
         xp, size = namespace(weights), int(np.prod(self.shape))
         of_item = weights if self.row is None else weights[..., self.row]
         index = xp.where(self.index < 0, size, self.index)
-        flat = of_item.reshape((int(np.prod(of_item.shape[:-1])), of_item.shape[-1]))
+        flat = of_item.reshape((int(np.prod(weights.shape[:-1])), of_item.shape[-1]))
         if xp is np:
             out = np.stack([np.bincount(index, w, size + 1) for w in flat])
         else:
