@@ -448,12 +448,17 @@ class Model:
             data = file_records.read_rows(
                 config,
                 str(data),
-                [*self.task.inputs(config.data.columns), *self.task.outputs(config.data.columns)],
+                [
+                    *self.task.inputs(config.data.columns),
+                    *self.task.outputs(config.data.columns),
+                    *file_records.columns_beside(config),
+                ],
                 aside,
             )
         rows = file_records.usable(config, self._as_trained(rows_of(data, None)), self.task, aside)
         rows, records, _ = file_records.parse_some(config, rows, type(self.task), aside)
-        part = Records(records, [row.where for row in rows], aside)
+        more = file_records.beside(config, rows)
+        part = Records(records, [row.where for row in rows], aside, beside=more)
         if config.data.unseen_labels == "drop":
             known = {("label", name) for name in self.task.state.get("labels", ())} | {
                 ("text", name) for name in self.task.state.get("intents", ())

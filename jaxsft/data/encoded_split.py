@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ class Split:
       dropped: reason by row.
       limit, source_limit: positions of a row, and of a row of sources (0: there are none).
       mixed: of which source of a mixture each example is; None where it is no mixture.
+      beside: by `file:line`, what the columns hold that evaluation asks for.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Split:
     limit: int
     source_limit: int = 0
     mixed: np.ndarray | None = None
+    beside: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def lengths(self) -> np.ndarray:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from jaxsft.config.schema import Config
@@ -13,6 +14,8 @@ from jaxsft.data import formats, row_weights, verdicts
 from jaxsft.data.ledger import Aside
 from jaxsft.data.records import parse_rows, settled_columns
 from jaxsft.errors import DataError
+
+RULES = (".yaml", ".yml")  # how the name of a file of rules ends
 
 
 class Records(NamedTuple):
@@ -25,6 +28,33 @@ class Records(NamedTuple):
     # of a mixture: by `file:line`, the number of the source
     source: Mapping[str, int] | None = None
     notes: tuple[str, ...] = ()  # what a reader of the run should know of these rows
+    # by `file:line`, what the columns that evaluation asks for hold (`columns_beside`)
+    beside: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+
+
+def columns_beside(config: Config) -> list[str]:
+    """Returns the columns that no task reads, but the evaluation: the cluster of a row, and those
+    of slices.
+    """
+    asked = [config.data.columns.cluster, *config.evaluation.slices]
+    own = ("length",)
+    return [name for name in asked if name and name not in own and not name.endswith(RULES)]
+
+
+def beside(config: Config, rows: Sequence[formats.Row]) -> dict[str, dict[str, Any]]:
+    """Returns what rows hold in `columns_beside`, by `file:line`. Raises DataError."""
+    names, out = columns_beside(config), {}
+    for row in rows if names else ():
+        if missing := next((name for name in names if name not in row.fields), None):
+            option = "data.columns.cluster"
+            if missing in config.evaluation.slices:
+                option = "evaluation.slices"
+            raise DataError(
+                f"{row.where}: no column {missing!r}, which {option} names; found"
+                f" {', '.join(row.fields)}"
+            )
+        out[row.where] = {name: row.fields[name] for name in names}
+    return out
 
 
 class Parsed(NamedTuple):
@@ -100,6 +130,7 @@ def usable_rows(
         *task.inputs(columns),
         *task.outputs(columns),
         *(row_weights.wanted(columns) if training else ()),
+        *columns_beside(config),
     ]
     return usable(config, read_rows(config, path, wanted, aside, split), task, aside, split)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxsft.config.schema import Config
 from jaxsft.data import prepared, row_weights, split_rule
-from jaxsft.data.file_records import Parsed, Records, check_some, parse_some, usable_rows
+from jaxsft.data.file_records import Parsed, Records, beside, check_some, parse_some, usable_rows
 from jaxsft.data.ledger import Aside
 from jaxsft.data.records import parse_rows
 from jaxsft.errors import ConfigError
@@ -50,7 +50,7 @@ def split_file(
         parsed.rows, parsed.records, task, d.fractions, d.split_seed
     )
     out = {
-        name: Records(records, [row.where for row in rows])
+        name: Records(records, [row.where for row in rows], beside=beside(config, rows))
         for name, (rows, records) in zip(prepared.SPLITS, parts, strict=True)
         if rows
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxsft.config.schema import Config
 from jaxsft.data import prepared
-from jaxsft.data.file_records import Records, check_some, read_split
+from jaxsft.data.file_records import Records, beside, check_some, read_split
 from jaxsft.data.ledger import Aside
 from jaxsft.data.mixture_rows import read_mixture
 from jaxsft.data.one_file import read_one_file
@@ -49,7 +49,8 @@ def _of_files(config: Config, task: Any) -> dict[str, Records]:
         aside: list[Aside] = []
         parsed = read_split(config, file, task, aside, name)
         check_some(parsed.records, aside, file)
-        out[name] = Records(parsed.records, [row.where for row in parsed.rows], aside)
+        more = beside(config, parsed.rows) if name != "train" else {}
+        out[name] = Records(parsed.records, [row.where for row in parsed.rows], aside, beside=more)
     return out
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxsft.errors import ConfigError
 from jaxsft.metrics import registry
-from jaxsft.metrics.base import Metric, Outputs, State, Statistics
+from jaxsft.metrics.base import Metric, Outputs, State, Statistics, select
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,13 @@ class Measured:
             for name in (name for name in self.metric.names if name in each):
                 out[f"{name}_{label}"] = self.plain(name, each[name][i])
         return out
+
+    def of(self, keep: np.ndarray) -> Measured:
+        """Returns the same of the rows where `keep` is true."""
+        places = np.flatnonzero(keep)
+        return dataclasses.replace(
+            self, statistics=select(self.statistics, places), rows=self.rows[places]
+        )
 
     def plain(self, name: str, value: Any) -> float | int:
         """Returns a number as files have it: a count as a whole number."""

@@ -15,6 +15,5 @@ class PredictionLines:
     @staticmethod
     def predicted(line: dict[str, Any]) -> dict[str, Any]:
         """Returns the part of a prediction that can be made without a label."""
-        return {
-            k: v for k, v in line.items() if k in ("prediction", "probability", "nll", "tokens")
-        }
+        kept = ("prediction", "probability", "probabilities", "nll", "tokens")
+        return {name: value for name, value in line.items() if name in kept}

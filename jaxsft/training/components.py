@@ -99,11 +99,12 @@ class Components:
 
     def split(self, name: str, records: Records, like: Split | None = None) -> Split:
         """Encodes records as a split; its rows are not shorter than those of `like`."""
-        rows, where, aside, _, source, _ = Records(*records)
+        rows, where, aside, _, source, _, beside = Records(*records)
         least = {} if like is None else {"min_length": like.limit, "min_source": like.source_limit}
         split = encoded_split.load_split(
             name, rows, where, self.task, self.config.data, self.room, aside=aside, **least
         )
+        split = dataclasses.replace(split, beside=beside)
         if source is None:
             return split
         return dataclasses.replace(

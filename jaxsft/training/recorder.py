@@ -114,6 +114,7 @@ class Recorder:
         self.metrics: Metrics | None = None
         self.progress: Progress | None = None
         self.trace: device.Trace | None = None
+        self.intervals: dict[str, Any] = {}  # the bounds of the results so far
 
     def quarantine(self, records: Mapping[str, file_records.Records]) -> None:
         """Writes the rows that were put aside, before too many of them may end the run."""
@@ -317,10 +318,11 @@ class Recorder:
             )
 
     def write_results(self, name: str, result: Evaluation) -> None:
-        """Writes predictions and tables of a split."""
+        """Writes predictions and tables of a split, and keeps its bounds for `intervals.json`."""
         if hosts.first():
             split = self.session.batches[name].split
-            results.write_results(self.run_dir, self.session.task, split, result)
+            found = results.write_results(self.run_dir, self.session.task, split, result)
+            self.intervals |= {f"{name}/{metric}": entry for metric, entry in found.items()}
 
     def finish(self, last: int, numbers: dict[str, float]) -> Result:
         """Writes the numbers; `result.json` comes last: it says that the run is complete."""
@@ -330,6 +332,8 @@ class Recorder:
                 # with what was tuned on the validation split
                 state = self.session.task.with_tuned(self.trial.tuned).state
                 rundir.write_json(self.run_dir / "task.json", state)
+            if self.intervals:
+                rundir.write_json(self.run_dir / "intervals.json", self.intervals)
             rundir.write_json(self.run_dir / "result.json", numbers)
             self.mirror.push()
         hosts.sync("results are written")
