@@ -170,7 +170,7 @@ def same_rows(one: RunRows, other: RunRows) -> None:
     for name in shared:
         if only := np.setxor1d(a.rows_of(name), b.rows_of(name)).tolist():
             raise DataError(
-                f"{other.name}: {name} is not of the rows of {one.name}: {one.place(only[0])} counts"
-                f" in one only ({len(only)} such rows); evaluate both alike"
+                f"{other.name}: {name} is not of the rows of {one.name}: {one.place(only[0])}"
+                f" counts in one only ({len(only)} such rows); evaluate both alike"
                 " (evaluation.generate_rows)"
             )
