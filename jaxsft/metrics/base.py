@@ -92,21 +92,28 @@ class Cells:
     def of(cls, *axes: Array, shape: tuple[int, ...], row: Array | None = None) -> Cells:
         """Makes the cells of items whose coordinates are given; a negative one counts nowhere."""
         xp = namespace(axes[0])
+        if xp is np and min(axis.min(initial=0) for axis in axes) >= 0:  # in place: many rows
+            index = axes[0].astype(np.int32)
+            for axis, size in zip(axes[1:], shape[1:], strict=True):
+                index *= size
+                np.add(index, axis, out=index, casting="unsafe")
+            return cls(index, shape, row)
         index, there = axes[0].astype(xp.int32), axes[0] >= 0
         for axis, size in zip(axes[1:], shape[1:], strict=True):
             index, there = index * size + axis.astype(xp.int32), there & (axis >= 0)
-        if xp is not np or not there.all():  # a million rows are copied only where they must be
-            index = xp.where(there, index, -1)
-        return cls(index, shape, row)
+        return cls(xp.where(there, index, -1), shape, row)
 
     def count(self, weights: Array) -> Array:
         """Returns the table `[..., *shape]` under weights `[..., rows]` of the rows."""
         xp, size = namespace(weights), int(np.prod(self.shape))
         of_item = weights if self.row is None else weights[..., self.row]
-        index = xp.where(self.index < 0, size, self.index)
+        index = self.index
+        if xp is not np or index.min(initial=0) < 0:
+            index = xp.where(index < 0, size, index)
         flat = of_item.reshape((int(np.prod(weights.shape[:-1])), of_item.shape[-1]))
         if xp is np:
-            out = np.stack([np.bincount(index, w, size + 1) for w in flat])
+            once = lambda w: None if (w == 1).all() else w
+            out = np.stack([np.bincount(index, once(w), size + 1) for w in flat]).astype(float)
         else:
             out = xp.zeros((len(flat), size + 1), flat.dtype).at[:, index].add(flat)
         return out[:, :size].reshape((*weights.shape[:-1], *self.shape))
