@@ -110,7 +110,7 @@ def register() -> None:
         for name, cls in own:
             store.store(group=f"schema/{group}", name=name, node=plain(cls))
         for name, part in plugins.working(kind) if kind else ():
-            store.store(group=f"schema/{group}", name=name, node=plain(part.options))
+            store.store(group=f"schema/{group}", name=name, node=plain(options[name]))
             _store_preset(store, group, name, part.preset)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from jaxsft.config.option import option
+from jaxsft.config.option import Trace, option
 
 ROPE_SCALINGS = ("none", "linear", "ntk", "llama3", "yarn", "longrope")
 _BIASED = ("model.attention!=blocked", "it has no place for the bias of positions")
@@ -292,7 +292,13 @@ class Computation:
     from."""
 
     dropout: float = option(
-        0.0, "share of the activations that training drops", at_least=0, below=1, common="Model"
+        0.0,
+        "share of the activations that training drops",
+        at_least=0,
+        below=1,
+        common="Model",
+        traced=Trace(when="random"),
+        regularises="dropout",
     )
     attention: str = option(
         "auto",

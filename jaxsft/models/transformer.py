@@ -213,7 +213,7 @@ class ModelBase:
     ) -> Float[Array, "... vocab"]:
         """Computes logits over the vocabulary of a few hidden states.
 
-        A loss takes them chunk by chunk (`losses/tokens.py`).
+        A loss takes them chunk by chunk (`losses/terms/tokens.py`).
         """
         y = to_vocab(hidden, self.output_matrix(params), self.precision)
         return finish_logits(y, self.output_bias(params), self.config.logit_softcap)

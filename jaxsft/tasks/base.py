@@ -4,6 +4,7 @@ encoding, head, loss, metrics, predictions.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
+from jaxsft.losses.terms.head_loss import HeadLoss
 from jaxsft.metrics import row_metrics
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.layers import Dropout
@@ -193,6 +195,11 @@ class Task:
         return (
             self.backbone(model, params, batch, noise) if batch.backbone is None else batch.backbone
         )
+
+    @functools.cached_property
+    def head_loss(self) -> HeadLoss:
+        """Returns the loss of the head, as the config chooses it."""
+        return HeadLoss(self.config)
 
     def head_uses(self, lengths: np.ndarray) -> float:
         """Counts the uses of the head: one a token (a word has about one), or one a text."""

@@ -19,7 +19,7 @@ from jaxsft.data.pipeline import Batch
 from jaxsft.data.records import Text
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
-from jaxsft.losses import tokens as token_losses
+from jaxsft.losses.terms import tokens as token_losses
 from jaxsft.metrics import states
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads_mlm import MaskedHead
@@ -126,9 +126,7 @@ class MaskedLM(CausalTask):
             "finish": finish,
         }
         stats = token_losses.token_stats(x, model.output_matrix(params), targets, **how)
-        terms = {
-            "cross_entropy": (weight * token_losses.smoothed(stats, hyper["label_smoothing"])).sum()
-        }
+        terms = {"cross_entropy": (weight * self.head_loss.of_tokens(stats, hyper)).sum()}
         if self._z_loss:
             terms["z_loss"] = (weight * token_losses.z_loss(stats)).sum()
         mask = weight > 0

@@ -1,7 +1,9 @@
 """What can be said of a task without JAX: its options, its records, its metrics, what it does with
 long texts. Every place that asks about a task asks its spec (`config.task.spec`), never its name.
 
-A task is its spec and a class (`TaskSpec.implementation`), which is imported when it runs.
+A task is its spec and a class (`TaskSpec.implementation`), which is imported when it runs. A new
+task is a folder `jaxsft/tasks/NAME/`: options and `SPEC` in its `__init__.py`, which imports no
+JAX, the class in a file beside it. A package of its own looks the same (docs/add_a_task.md).
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxsft import plugins
+from jaxsft import losses, plugins
 from jaxsft.config import tasks as options
 from jaxsft.config.option import declarations
 from jaxsft.data import records
@@ -133,13 +135,19 @@ class TaskSpec:
         return found
 
 
+def of_pair(loss: str) -> str:
+    """Returns what a pair must have for a loss: label | score | nothing. Raises ConfigError."""
+    what = {"labels": "label", "together": "label", "nothing": "nothing"}
+    return what.get(losses.get(loss).targets, "score")
+
+
 def _of_pair(spec: TaskSpec, config: Any) -> tuple[str, ...]:
     own = {
         "label": (*names.LABEL, "rows"),
         "score": (*names.NUMBERS, "rows"),
         "nothing": retrieval.NAMES,
     }
-    return ("loss", *own[PAIR_LOSSES.get(config.task.loss, "score")])
+    return ("loss", *own[of_pair(config.task.loss)])
 
 
 def of_target(metric: str, target: str) -> str:
@@ -162,8 +170,6 @@ def _of_scheme(spec: TaskSpec, config: Any) -> tuple[str, ...]:
     return tuple(name for name in spec.metrics if name not in gone)
 
 
-# what a pair must have, by the loss; of other losses a score
-PAIR_LOSSES = {"cross_entropy": "label", "cosine_embedding": "label", "contrastive": "nothing"}
 _TAGS = ("loss", "accuracy", "words", *names.CHUNKS, *names.OF_WORDS)
 
 CHAT = TaskSpec(
@@ -371,9 +377,17 @@ _OWN = (
     PAIR,
     SPAN,
 )
-SPECS = plugins.Registry("tasks", {spec.name: spec for spec in _OWN})
+# Those above, and of each folder here its `SPEC`, which is imported when it is asked for.
+SPECS = plugins.Registry(
+    "tasks",
+    {
+        **{spec.name: spec for spec in _OWN},
+        **plugins.files("jaxsft.tasks", "SPEC", folders=True),
+    },
+)
 
 
 def of_problem() -> dict[str, str]:
     """Returns the task of each `problem_type`, as transformers tells the classes apart."""
-    return {spec.problems[0]: spec.name for spec in _OWN if len(spec.problems) == 1}
+    own = (spec for _, spec in SPECS.own_items())
+    return {spec.problems[0]: spec.name for spec in own if len(spec.problems) == 1}

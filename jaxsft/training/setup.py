@@ -113,9 +113,9 @@ def _trained_with(config: Config) -> StartingModel:
     kind = "encoder-decoder" if m.decoder_layers else "decoder" if m.causal else "encoder"
     if (folder := hf.folder_of(config)) is not None:
         values = pretrained.open_source(folder, m.part).values
-        return StartingModel(kind, m.embed, pretrained_defaults.dropout_of(values))
+        return StartingModel(kind, m.embed, pretrained_defaults.regularised(values))
     run = compose.read(remote.opened(str(hub.run_dir(m.pretrained))) / "config.yaml")
-    return StartingModel(kind, m.embed, run.model.dropout, run.loss.label_smoothing)
+    return StartingModel(kind, m.embed, pretrained_defaults.regularised(run))
 
 
 def of_source(config: Config) -> tuple[Config, ModelConfig]:

@@ -21,7 +21,7 @@ from jaxsft import patterns
 from jaxsft.config.schema import Config
 from jaxsft.data.pipeline import Batch
 from jaxsft.errors import ConfigError
-from jaxsft.losses import expert_balance, penalties
+from jaxsft.losses.terms import expert_balance, penalties
 from jaxsft.models.layers import Dropout
 from jaxsft.models.transformer import Params, Transformer
 from jaxsft.optim import optimizers, schedules
@@ -153,14 +153,7 @@ class Program:
             grads = jax.tree.map(lambda g, on: jnp.where(on, g, 0), grads, unfrozen)
         grads, norm = optimizers.clip_by_global_norm(grads, hyper["clip_norm"])
 
-        rate = hyper["learning_rate"] * schedules.unit(
-            self.config.schedule.name,
-            state.step,
-            hyper["warmup"],
-            hyper["total"],
-            final=hyper["final"],
-            decay=hyper["decay"],
-        )
+        rate = schedules.rate(self.config.schedule, state.step, hyper)
         tx = optimizers.build(
             self.config.optim, {**hyper, "learning_rate": rate}, self.specs, *self.factors
         )

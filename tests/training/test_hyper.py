@@ -6,10 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxsft.config import adapters
-from jaxsft.config.optim import AdamW
-from jaxsft.config.schema import LinearDecay
+from jaxsft.config import adapters, compose, option, schema
 from jaxsft.data.records import Pair
+from jaxsft.optim.decays.linear import LinearDecay
+from jaxsft.optim.rules.adamw import AdamW
 from jaxsft.training import hyper
 from tests.conftest import bench, make_config, make_records
 
@@ -85,7 +85,14 @@ def test_every_traced_value_follows_its_option():
         changed |= {name for name in before if not equal(name)}
     # the clock of a bench is one, its schedule has no decay, and its model no experts
     others = {"total", "decay", "balance", "router_z"}
-    assert {traced.name for traced in hyper.TABLE} - changed == others
+    classes = [schema.Config, *(c for g in compose.GROUPS.values() for c in g.values())]
+    traced = {
+        hyper.name_of(key, one.accepts.traced)
+        for cls in classes
+        for key, one in option.names(cls)
+        if one.accepts.traced and one.accepts.traced.when != "term"
+    }
+    assert traced - changed == others
 
 
 @pytest.mark.parametrize(
