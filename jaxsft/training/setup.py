@@ -11,6 +11,7 @@ from jaxsft import remote
 from jaxsft.config import compose, pretrained_defaults, validate
 from jaxsft.config import resolve as resolving
 from jaxsft.config.environment import Facts, StartingModel
+from jaxsft.config.model import wide
 from jaxsft.config.schema import (
     Config,
     ModelConfig,
@@ -127,7 +128,7 @@ def of_source(config: Config) -> tuple[Config, ModelConfig]:
     if (folder := hf.folder_of(config)) is not None:
         whole = pretrained.open_source(folder, config.model.part).model(config.model.context)
         return hf.like(config, folder, tokenizer_at(source)), whole
-    found = compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model
+    found = wide(compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model)
     own = hf.own_options(config) | ({} if found.decoder_layers else {"causal": config.model.causal})
     if config.model.part == "encoder":
         if not found.decoder_layers and found.part != "encoder":
