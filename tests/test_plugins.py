@@ -143,7 +143,7 @@ def test_a_file_beside_the_data(tmp_path):
 
 
 OLD = "JAXSFT_CONTRACT = 0\nheight = None\n"
-PLAIN = "import jaxsft.optim.schedules as s\n\nJAXSFT_CONTRACT = 1\nheight = s.linear\n"
+PLAIN = "import jaxsft.optim.schedules as s\n\nJAXSFT_CONTRACT = 1\nheight = s.unit\n"
 
 
 @pytest.mark.parametrize(
