@@ -8,6 +8,7 @@ import pytest
 
 from jaxsft.config import adapters, compose, option, schema
 from jaxsft.data.records import Pair
+from jaxsft.losses import LOSSES
 from jaxsft.optim.decays.linear import LinearDecay
 from jaxsft.optim.rules.adamw import AdamW
 from jaxsft.training import hyper
@@ -45,6 +46,14 @@ AFTER = {
     },
     "pair, temperature": {"task": {"loss": "contrastive", "encoder": "bi", "temperature": 0.2}},
 }
+
+
+for name, loss in LOSSES.items():  # of losses that no case above has
+    if loss.own_options and loss.targets in ("labels", "probabilities"):
+        own = {key: one.default for key, one in loss.own_options.items()}
+        changed = {key: value + 0.5 for key, value in own.items()}
+        BEFORE[f"classify, {name}"] = {"task": {"loss": name, **own}}
+        AFTER[f"classify, {name}"] = {"task": {"loss": name, **changed}}
 
 
 def lowered(made) -> str:
