@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxsft.config.option import Trace, option
 from jaxsft.losses import Loss
+from jaxsft.losses.terms import smoothing
 
 if TYPE_CHECKING:
     from jaxtyping import Array, Float, Int
@@ -28,16 +29,18 @@ class FocalOptions:
 def values(
     logits: Float[Array, "... classes"], labels: Int[Array, ...], scalars: Mapping[str, Any]
 ) -> Float[Array, ...]:
-    """Computes `-(1 - p)^gamma log p`, p the probability of the label."""
+    """Computes `-(1 - p)^gamma log p`, p the probability of the label, against smoothed targets."""
     import jax
     import jax.numpy as jnp
 
+    gamma = scalars["focal_gamma"]
     log_p = jax.nn.log_softmax(logits, axis=-1)
-    gold = jnp.take_along_axis(log_p, labels[..., None], axis=-1)[..., 0]
     # 1 - p without cancellation; a power of 0 has no gradient, so that p = 1 is taken apart
-    rest = -jnp.expm1(gold)
-    factor = jnp.where(rest > 0, jnp.where(rest > 0, rest, 1) ** scalars["focal_gamma"], 0)
-    return -jnp.where(scalars["focal_gamma"] > 0, factor, 1) * gold
+    rest = -jnp.expm1(log_p)
+    factor = jnp.where(rest > 0, jnp.where(rest > 0, rest, 1) ** gamma, 0)
+    each = -jnp.where(gamma > 0, factor, 1) * log_p
+    gold = jnp.take_along_axis(each, labels[..., None], axis=-1)[..., 0]
+    return smoothing.expected(gold, each.mean(-1), scalars)
 
 
-LOSS = Loss(values, "labels", FocalOptions)
+LOSS = Loss(values, "labels", FocalOptions, scalars=smoothing.SCALARS)

@@ -12,8 +12,8 @@ LABELS = np.array([0, 2, 1])
 LOGITS = np.log([[0.5, 0.25, 0.25], [0.1, 0.2, 0.7], [0.6, 0.3, 0.1]])
 
 
-def focal(logits, gamma):
-    return get("focal").values(logits, LABELS, {"focal_gamma": gamma})
+def focal(logits, gamma, share=0.0):
+    return get("focal").values(logits, LABELS, {"focal_gamma": gamma, "label_smoothing": share})
 
 
 @pytest.mark.usefixtures("x64")
@@ -28,9 +28,18 @@ def test_by_hand():
 
 
 @pytest.mark.usefixtures("x64")
-def test_without_gamma_it_is_cross_entropy():
-    expected = get("cross_entropy").values(LOGITS, LABELS, {"label_smoothing": 0.0})
-    np.testing.assert_allclose(focal(LOGITS, 0.0), expected, rtol=1e-15)
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_without_gamma_it_is_cross_entropy(share):
+    expected = get("cross_entropy").values(LOGITS, LABELS, {"label_smoothing": share})
+    np.testing.assert_allclose(focal(LOGITS, 0.0, share), expected, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_smoothed_by_hand():
+    p = np.array([0.5, 0.25, 0.25])
+    each = -((1 - p) ** 2) * np.log(p)
+    expected = 0.9 * each[0] + 0.1 * each.mean()
+    np.testing.assert_allclose(focal(LOGITS, 2.0, 0.1)[0], expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 2.0])
@@ -45,11 +54,8 @@ def test_it_is_an_option_of_tasks_with_a_label():
     assert b.hyper["focal_gamma"] == 1 and list(b.hyper["terms"]) == ["focal"]
     state, _ = b.run(2)
     assert int(state.step) == 2 and not int(state.skipped)
-    for options, message in (
-        ({"loss": {"label_smoothing": 0.1}}, "label_smoothing=0.1: is read by "),
-        ({"task": {"loss": "mse", "focal_gamma": 1.0}}, "focal_gamma=1.0: is read with task.loss="),
-    ):
-        with pytest.raises(ConfigError, match=message):
-            make_config("classify", **({"task": {"loss": "focal"}} | options))
+    message = r"focal_gamma=1.0: is read with task\.loss=focal only"
+    with pytest.raises(ConfigError, match=message):
+        make_config("classify", task={"loss": "mse", "focal_gamma": 1.0})
     with pytest.raises(ConfigError, match="expected one of mse, huber, mae"):
         make_config("regress", task={"loss": "focal"})
