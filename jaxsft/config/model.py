@@ -28,7 +28,7 @@ ACTIVATIONS = (
     "quick_gelu",
     "gelu_10",
 )
-# of models and of heads; `models/layers.py` has the functions
+# of models and of heads; `models/activations.py` has the functions
 ACTIVATIONS += ("laplace", "sqrtsoftplus", "linear")
 
 

@@ -284,6 +284,24 @@ class EvaluationConfig:
     batch_size: Optional[int] = option(None, "rows; null: train.batch_size", at_least=1)
     on_train: bool = option(False, "evaluate the training split too, at the end")
     metrics: list[str] = option([], "further metrics, by name: of jaxsft or of plug-ins")
+    replicates: int = option(
+        1000, "of the bootstrap that gives each number its bounds; 0: there are none", at_least=0
+    )
+    level: float = option(
+        0.95,
+        "how often the bounds of a number hold what is true",
+        above=0,
+        below=1,
+        read_if="evaluation.replicates>0",
+    )
+    slices: list[str] = option(
+        [],
+        "further numbers, with bounds, of rows that are alike: columns, `length`, or a YAML file of"
+        " rules",
+    )
+    probabilities: bool = option(
+        False, "predictions name the probability of every label", read_if="answer=label"
+    )
     generate: str = option(
         "end",
         "end | always | never: when answers are generated and scored",

@@ -17,7 +17,7 @@ from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import statistics_file
 from jaxsft.evaluation.statistics_file import RowStatistics
 from jaxsft.metrics import registry
-from jaxsft.metrics.base import Cells, Metric, Statistics, ratio
+from jaxsft.metrics.base import Metric, ratio
 
 # of a line of predictions: what was read and what is right, not what was predicted
 ASKED = (
@@ -157,21 +157,11 @@ def _ascending(content: RowStatistics) -> RowStatistics:
     order = np.argsort(rows)
     return dataclasses.replace(
         content,
-        metrics={name: _ordered(one, order) for name, one in content.metrics.items()},
+        metrics={name: select(one, order) for name, one in content.metrics.items()},
         rows=rows[order],
         digests=content.digests[order],
         clusters=None if content.clusters is None else content.clusters[order],
     )
-
-
-def _ordered(statistics: Statistics, order: np.ndarray) -> Statistics:
-    if isinstance(statistics, Mapping):
-        return {name: _ordered(one, order) for name, one in statistics.items()}
-    if not isinstance(statistics, Cells):
-        return statistics[order]
-    if statistics.row is None:
-        return Cells(statistics.index[order], statistics.shape)
-    return Cells(statistics.index, statistics.shape, np.argsort(order)[statistics.row])
 
 
 def same_rows(one: RunRows, other: RunRows) -> None:

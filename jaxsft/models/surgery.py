@@ -24,7 +24,7 @@ import numpy as np
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
-from jaxsft.models.transformer import Params
+from jaxsft.models.model_base import Params
 
 FIELDS = (
     "keep_layers",

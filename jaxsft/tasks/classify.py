@@ -121,4 +121,7 @@ class Classify(TextTask):
                 "prediction": self.labels[best],
                 "probability": float(p[best] / p.sum()),
             }
+            if self.config.evaluation.probabilities:
+                every = zip(self.labels, (p / p.sum()).tolist(), strict=True)
+                out["probabilities"] = {label: round(value, 6) for label, value in every}
             yield out | {"correct": self.labels[best] == record.label}

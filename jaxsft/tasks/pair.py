@@ -28,8 +28,9 @@ from jaxsft.metrics import retrieval
 from jaxsft.metrics.base import Outputs
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads import PairHead, TextHead
+from jaxsft.models.model_base import Params
 from jaxsft.models.step_sums import Hits, SquaredErrorSums
-from jaxsft.models.transformer import Params, Transformer
+from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import rows, specs
 from jaxsft.tasks.base import Output, Terms
 from jaxsft.tasks.whole_text import TextTask, about

@@ -31,7 +31,8 @@ from jaxsft.models.step_sums import Hits
 from jaxsft.models.transformer import Transformer
 from jaxsft.models.word_states import first_piece, mean_of_pieces, word_of
 from jaxsft.tasks import rows, specs
-from jaxsft.tasks.base import Output, Task, Terms, in_order
+from jaxsft.tasks.base import Output, Task, Terms
+from jaxsft.tasks.label_order import in_order
 
 FORBIDDEN = -1e9  # the score of what a scheme does not allow
 UNTAGGED = -1  # the id of a word without a tag; the weight of its loss is 0

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxsft.config.schema import Config
-from jaxsft.data.encode import Encoded, framed
+from jaxsft.data.encode import Encoded
+from jaxsft.data.encoded_texts import framed
 from jaxsft.data.pipeline import Batch
 from jaxsft.data.records import features
 from jaxsft.data.records.fields import declared_labels
@@ -22,8 +23,10 @@ from jaxsft.losses import table
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.feature_tokens import Features, Soft, place
 from jaxsft.models.heads import TextHead, layers_of, pool
-from jaxsft.models.transformer import Params, Transformer
-from jaxsft.tasks.base import Task, in_order
+from jaxsft.models.model_base import Params
+from jaxsft.models.transformer import Transformer
+from jaxsft.tasks.base import Task
+from jaxsft.tasks.label_order import in_order
 
 
 class TextTask(Task):

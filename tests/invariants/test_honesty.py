@@ -11,8 +11,8 @@ import yaml
 
 from jaxsft.commands import hydra_app
 from jaxsft.config import compose, schema
-from jaxsft.data.pipeline import ledger_entry
 from jaxsft.data.records import Chat, LabelledText, Message, Seq2Seq, Text
+from jaxsft.data.split_ledger import ledger_entry
 from jaxsft.data.tokenizers.tokenizer import OURS, Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import evaluate as evaluation

@@ -14,7 +14,8 @@ from jaxsft.config import optim, schema
 from jaxsft.errors import ConfigError
 from jaxsft.models import blocked
 from jaxsft.models.attention import TokenInfo
-from jaxsft.models.transformer import segments
+from jaxsft.models.layer_stack import layers_of
+from jaxsft.models.model_base import segments
 from jaxsft.training import partition
 from jaxsft.training.step import objective_value
 from tests.conftest import assert_close, assert_same, bench, distance
@@ -167,7 +168,7 @@ def test_losses_of_routers_by_hand():  # guards A5, B12
         tables = b.parts.model._positions(params, where, where, x.dtype)
         for i in range(2):
             own, layer = jax.tree.map(
-                lambda a: a[i], (params["layers"]["0"], b.parts.model._layers(0, 2))
+                lambda a: a[i], (params["layers"]["0"], layers_of(b.parts.model.config, 0, 2))
             )
             (x, _), seen = b.parts.model.block().apply(
                 {"params": own}, x, where, tables, layer, None, mutable=["routing"]

@@ -12,7 +12,7 @@ from jaxsft import tasks
 from jaxsft.config import schema
 from jaxsft.config.durations import Clock
 from jaxsft.config.optim import AdamW
-from jaxsft.data.splits import Records
+from jaxsft.data.file_records import Records
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.training import partition, runs
