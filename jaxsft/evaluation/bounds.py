@@ -227,7 +227,7 @@ def replicated(
     else:
         states = (
             metric.reduce(statistics, of_rows(counts(seed, b, of.numbers), of))
-            for b in chunks(replicates, of.rows)
+            for b in chunks(replicates, of.rows * _columns(statistics))
         )
     return _numbers(metric, states)
 
@@ -248,6 +248,15 @@ def _numbers(metric: Metric, states: Iterator[Any]) -> dict[str, np.ndarray]:
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
+def _columns(statistics: Statistics) -> int:
+    """Returns how many weights of a row a metric that ranks may hold: one for each column."""
+    if isinstance(statistics, Mapping):
+        return max(map(_columns, statistics.values()), default=1)
+    if isinstance(statistics, Cells):
+        return 1
+    return max(1, int(np.prod(np.shape(statistics)[1:])))
+
+
 def _has_cells(statistics: Statistics) -> bool:
     if isinstance(statistics, Mapping):
         return any(map(_has_cells, statistics.values()))
@@ -266,7 +275,7 @@ def _compiled_states(
 
     from jaxsft.compat import enable_x64
 
-    size = min(max(1, CHUNK // of.rows), replicates)
+    size = min(max(1, CHUNK // (of.rows * _columns(statistics))), replicates)
     numbers = np.arange(-(-replicates // size) * size, dtype=np.uint32).reshape(-1, size)
     with enable_x64():
         arrays = mapped(lambda x: jax.numpy.asarray(np.asarray(x)), statistics)
@@ -444,7 +453,8 @@ def wilson(hits: float, n: float, level: float) -> tuple[float, float]:
     z, share = z_of(level), hits / n
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
+    # exact at the ends, where rounding leaves something
+    return (middle - half if hits > 0 else 0.0), (middle + half if hits < n else 1.0)
 
 
 # --- numbers of one row

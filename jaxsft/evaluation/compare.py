@@ -24,6 +24,7 @@ from scipy import special
 from jaxsft.errors import ConfigError
 from jaxsft.evaluation import bounds
 from jaxsft.evaluation.compared_runs import RunRows
+from jaxsft.evaluation.statistics_file import RowStatistics
 from jaxsft.metrics.base import Metric, total
 
 POWER = 0.8  # of the smallest difference that is told
@@ -111,10 +112,10 @@ def compare(arms: Sequence[Arm], settings: Settings) -> Comparison:
         raise ConfigError("give two runs at least: jaxsft compare RUN_A RUN_B [...]")
     metrics = shared_metrics(arms, settings.numbers)
     content = arms[0].runs[0].content
-    of = bounds.units(content.rows, content.clusters)
-    independent = of.rows if of.clusters is None else of.clusters
     told, pairs, tied, notes = [{"name": a.name, "numbers": {}} for a in arms], [], {}, []
     for metric_name, (metric, numbers) in metrics.items():
+        of = units_of(content, metric_name)
+        independent = of.rows if of.clusters is None else of.clusters
         drawn = [arm_draws(arm, metric_name, metric, of, settings) for arm in arms]
         for number in numbers:
             for arm, entry, of_arm in zip(arms, told, drawn, strict=True):
@@ -146,15 +147,20 @@ def compare(arms: Sequence[Arm], settings: Settings) -> Comparison:
     if any(len(arm.runs) == 1 for arm in arms) and any(len(arm.runs) > 1 for arm in arms):
         notes.append("an arm with one run has no variance between seeds in its bounds")
     facts = {
-        "rows": of.rows,
-        "clusters": of.clusters,
+        "rows": len(content.rows),
+        "clusters": None if content.clusters is None else len(np.unique(content.clusters)),
         "level": settings.level,
         "replicates": settings.replicates,
         "seed": settings.seed,
         "chosen": content.chosen,
-        "first_row_digest": f"{int(content.digests[0]):016x}" if of.rows else "",
+        "first_row_digest": f"{int(content.digests[0]):016x}" if len(content.rows) else "",
     }
     return Comparison(told, pairs, tied, facts, notes)
+
+
+def units_of(content: RowStatistics, metric: str) -> bounds.Units:
+    """Returns what is drawn as a whole for a metric, which may have some of the rows only."""
+    return bounds.units(content.rows_of(metric), content.clusters_of(metric))
 
 
 def shared_metrics(
@@ -264,6 +270,7 @@ def _pair(
         "b": second.name,
         "number": number,
         "metric": metric_name,
+        "rows": of.rows,
         "lower_is_better": lower,
         "value_a": a.value,
         "value_b": b.value,
@@ -327,7 +334,8 @@ def _tested(
         "rows_worse": int(both.sum() - better.sum() - equal.sum()),
         "rows_equal": int(equal.sum()),
     }
-    if runs[0].content.labels == runs[1].content.labels:
+    meant = [run.content.labels.get(name) for run in runs]
+    if meant[0] == meant[1]:
         p = permutation(metric, one, other, number, of, settings)
         out |= {"test": "permutation", "p": p, "p_permutation": p}
     else:

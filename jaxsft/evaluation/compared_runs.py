@@ -4,7 +4,6 @@ differ.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxsft import remote, rundir
-from jaxsft.errors import ConfigError, DataError
+from jaxsft.errors import DataError
 from jaxsft.evaluation import statistics_file
 from jaxsft.evaluation.statistics_file import RowStatistics
 from jaxsft.metrics import registry
@@ -83,7 +82,7 @@ def _files(place: str, split: str) -> tuple[Path, Path]:
 
 
 def _of_statistics(place: str, file: Path, lines: Path) -> RunRows:
-    content = _ascending(statistics_file.load(file))
+    content = statistics_file.load(file)
     metrics = {name: registry.take(name, str(file)) for name in content.metrics}
     return RunRows(place, content, metrics, lines)
 
@@ -126,6 +125,7 @@ def _of_lines(place: str, path: Path, columns: Sequence[str]) -> RunRows:
                 )
         if not isinstance(line.get("row", number - 1), int):
             raise DataError(f"{path}:{number}: 'row' is {line['row']!r}, expected a whole number")
+    numbered.sort(key=lambda pair: pair[1].get("row", pair[0] - 1))
     rows = np.array([line.get("row", number - 1) for number, line in numbered], np.int64)
     if len(np.unique(rows)) < len(rows):
         raise DataError(f"{path}: a row occurs twice")
@@ -140,7 +140,7 @@ def _of_lines(place: str, path: Path, columns: Sequence[str]) -> RunRows:
         statistics_file.digests(asked),
         chosen=wanted[0],
     )
-    return RunRows(place, _ascending(content), {n: column_metric(n) for n in wanted}, path)
+    return RunRows(place, content, {name: column_metric(name) for name in wanted}, path)
 
 
 def _is_number(value: Any) -> bool:
@@ -149,21 +149,6 @@ def _is_number(value: Any) -> bool:
 
 # --- the same rows
 # --------------------------------------------------------------------------------------------------
-def _ascending(content: RowStatistics) -> RowStatistics:
-    """Returns the content with its rows in ascending order."""
-    rows = content.rows
-    if (rows[1:] > rows[:-1]).all():
-        return content
-    order = np.argsort(rows)
-    return dataclasses.replace(
-        content,
-        metrics={name: select(one, order) for name, one in content.metrics.items()},
-        rows=rows[order],
-        digests=content.digests[order],
-        clusters=None if content.clusters is None else content.clusters[order],
-    )
-
-
 def same_rows(one: RunRows, other: RunRows) -> None:
     """Raises DataError, which names the first row that only one has, or that differs."""
     a, b = one.content, other.content
@@ -183,5 +168,9 @@ def same_rows(one: RunRows, other: RunRows) -> None:
     if not (shared := set(one.metrics) & set(other.metrics)):
         raise DataError(f"{other.name}: has no metric of {one.name} ({', '.join(one.metrics)})")
     for name in shared:
-        if one.metrics[name].names != other.metrics[name].names:
-            raise ConfigError(f"{name}: the two runs have different numbers of this metric")
+        if only := np.setxor1d(a.rows_of(name), b.rows_of(name)).tolist():
+            raise DataError(
+                f"{other.name}: {name} is not of the rows of {one.name}: {one.place(only[0])}"
+                f" counts in one only ({len(only)} such rows); evaluate both alike"
+                " (evaluation.generate_rows)"
+            )

@@ -17,7 +17,7 @@ from scipy import special
 
 from jaxsft.errors import ConfigError
 from jaxsft.evaluation import bounds
-from jaxsft.evaluation.compare import Arm, Settings, arm_draws, shared_metrics
+from jaxsft.evaluation.compare import Arm, Settings, arm_draws, shared_metrics, units_of
 
 MOST_SEEDS = 1000
 
@@ -32,8 +32,7 @@ def spread(arms: Sequence[Arm], number: str, settings: Settings) -> dict[str, An
     """
     bounds.check(settings.level, settings.replicates)
     ((name, (metric, _)),) = shared_metrics(arms, [number]).items()
-    content = arms[0].runs[0].content
-    of = bounds.units(content.rows, content.clusters)
+    of = units_of(arms[0].runs[0].content, name)
     drawn = [arm_draws(arm, name, metric, of, settings)[number] for arm in arms]
     paired = len(arms) == 2
     means = [one.replicates.mean(0) for one in drawn]

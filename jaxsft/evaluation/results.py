@@ -10,8 +10,6 @@ from jaxsft import rundir
 from jaxsft.data.pipeline import Split
 from jaxsft.evaluation import measured, slices, statistics_file
 from jaxsft.evaluation.evaluate import Evaluation
-from jaxsft.evaluation.measured import Measured
-from jaxsft.evaluation.statistics_file import RowStatistics
 from jaxsft.tasks.base import Task
 
 
@@ -40,7 +38,9 @@ def write_results(
         content = {"labels": task.labels, "matrix": matrix.tolist()}
         rundir.write_json(figures / f"confusion_{name}.json", content)
     clusters = clusters_of(split, config)
-    write_statistics(run_dir / "predictions", split, result, clusters, config)
+    chosen = config.evaluation.metric.partition("/")[2]
+    rows = statistics_file.of_measured(result.measured, split.records, clusters, chosen)
+    statistics_file.save(run_dir / "predictions" / f"{name}.npz", rows)
     if config.evaluation.slices:
         found = slices.report(result.measured, slices.groups(split, config), clusters, config)
         rundir.write_json(figures / f"slices_{name}.json", found)
@@ -57,29 +57,6 @@ def clusters_of(split: Split, config: Config) -> np.ndarray | None:
     if (column := config.data.columns.cluster) is None:
         return None
     return np.array([str(split.beside[where][column]) for where in split.where])
-
-
-def write_statistics(
-    folder: Any, split: Split, result: Evaluation, clusters: np.ndarray | None, config: Config
-) -> None:
-    """Writes the statistics of rows, from which runs are compared: `<split>.npz`, and
-    `<split>_answers.npz` where answers were generated to some rows only.
-    """
-    groups: dict[bytes, dict[str, Measured]] = {}
-    for name, one in result.measured.items():
-        groups.setdefault(one.rows.tobytes(), {})[name] = one
-    for number, group in enumerate(groups.values()):
-        rows = next(iter(group.values())).rows
-        content = RowStatistics(
-            {name: one.statistics for name, one in group.items()},
-            rows,
-            statistics_file.digests(split.records[row] for row in rows),
-            None if clusters is None else clusters[rows],
-            tuple(next((one.labels for one in group.values() if one.labels), ())),
-            config.evaluation.metric.partition("/")[2],
-        )
-        suffix = "_answers" if number else ""
-        statistics_file.save(folder / f"{split.name}{suffix}.npz", content)
 
 
 def intervals_of(

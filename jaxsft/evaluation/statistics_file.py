@@ -13,8 +13,8 @@ import hashlib
 import json
 import math
 import zipfile
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import numpy as np
 
 from jaxsft import documents, rundir
 from jaxsft.errors import DataError, first_line
+from jaxsft.evaluation.measured import Measured
 from jaxsft.metrics.base import Cells, Statistics
 
 VERSION = 1
@@ -36,10 +37,12 @@ class RowStatistics:
 
     Attributes:
       metrics: statistics by the name of the metric, as its `observe` gave them.
-      rows: `[rows]` int64, their numbers in the split.
+      rows: `[rows]` int64, their numbers in the split, ascending.
       digests: `[rows]` uint64, of the records of the rows.
       clusters: `[rows]`, what each row belongs to; None: rows are independent.
-      labels: what the numbers of labels stand for in the tables of the metrics.
+      places: of a metric that has some of the rows only, such as those that were answered: which
+        of `rows`, ascending; the others have all.
+      labels: what the axes of the tables of a metric stand for, of those that have any.
       chosen: the name of the number that the run was chosen by; "" where there is none.
     """
 
@@ -47,8 +50,60 @@ class RowStatistics:
     rows: np.ndarray
     digests: np.ndarray
     clusters: np.ndarray | None = None
-    labels: tuple[str, ...] = ()
+    places: Mapping[str, np.ndarray] = field(default_factory=dict)
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     chosen: str = ""
+
+    def rows_of(self, metric: str) -> np.ndarray:
+        """Returns the numbers of the rows that a metric has."""
+        return self.rows[self.places[metric]] if metric in self.places else self.rows
+
+    def clusters_of(self, metric: str) -> np.ndarray | None:
+        """Returns the clusters of the rows that a metric has."""
+        if self.clusters is None or metric not in self.places:
+            return self.clusters
+        return self.clusters[self.places[metric]]
+
+
+def of_measured(
+    measured: Mapping[str, Measured],
+    records: Sequence[Any],
+    clusters: Sequence[Any] | None = None,
+    chosen: str = "",
+) -> RowStatistics:
+    """Returns what the file of a split holds.
+
+    Args:
+      measured: the metrics of the split; one may have some of its rows only.
+      records: of all rows of the split, by number.
+      clusters: of all rows of the split, by number; None: rows are independent.
+      chosen: the name of the number that the run is chosen by.
+    """
+    every = [np.asarray(one.rows, np.int64) for one in measured.values()]
+    rows = np.unique(np.concatenate(every)) if every else np.zeros(0, np.int64)
+    metrics, places = {}, {}
+    for (name, one), own in zip(measured.items(), every, strict=True):
+        order = np.argsort(own)
+        metrics[name] = ordered(one.statistics, order)
+        if len(own) < len(rows):
+            places[name] = np.searchsorted(rows, own[order])
+    of_rows = None if clusters is None else np.asarray([clusters[row] for row in rows])
+    labels = {
+        name: tuple(map(str, one.labels)) for name, one in measured.items() if len(one.labels)
+    }
+    found = digests(records[row] for row in rows)
+    return RowStatistics(metrics, rows, found, of_rows, places, labels, chosen)
+
+
+def ordered(statistics: Statistics, order: np.ndarray) -> Statistics:
+    """Returns the statistics of rows in another order."""
+    if isinstance(statistics, Mapping):
+        return {name: ordered(one, order) for name, one in statistics.items()}
+    if not isinstance(statistics, Cells):
+        return np.asarray(statistics)[order]
+    if statistics.row is None:
+        return Cells(statistics.index[order], statistics.shape)
+    return Cells(statistics.index, statistics.shape, np.argsort(order)[statistics.row])
 
 
 def digests(records: Iterable[Any]) -> np.ndarray:
@@ -75,10 +130,14 @@ def save(path: str | Path, content: RowStatistics) -> None:
         name: _put(statistics, arrays, f"metric.{i}")
         for i, (name, statistics) in enumerate(content.metrics.items())
     }
+    numbers = {name: i for i, name in enumerate(content.metrics)}
+    for name, places in content.places.items():
+        arrays[f"places.{numbers[name]}"] = np.asarray(places, np.int64)
     header = {
         "version": VERSION,
         "metrics": trees,
-        "labels": list(map(str, content.labels)),
+        "labels": {name: list(map(str, labels)) for name, labels in content.labels.items()},
+        "places": {name: f"places.{numbers[name]}" for name in content.places},
         "chosen": content.chosen,
         "sha256": _sha256(arrays),
     }
@@ -140,14 +199,21 @@ def load(path: str | Path) -> RowStatistics:
         count = len(rows)
         good = rows.dtype == np.int64 and of_rows.dtype == np.uint64 and rows.ndim == 1
         same = of_rows.shape == rows.shape and (clusters is None or clusters.shape == rows.shape)
-        if not (good and same and len(np.unique(rows)) == count):
+        if not (good and same and (np.diff(rows) > 0).all()):
             raise DataError(f"{path}: its rows, digests and clusters do not fit together")
+        places = {name: arrays[array] for name, array in header["places"].items()}
+        for name, place in places.items():
+            inside = place.size == 0 or (place.min() >= 0 and place.max() < count)
+            ascending = place.dtype == np.int64 and (np.diff(place) > 0).all()
+            if place.ndim != 1 or not (inside and ascending):
+                raise DataError(f"{path}: {name}: has rows that are not there")
         metrics = {
-            name: _take(tree, arrays, count, f"{path}: {name}")
+            name: _take(tree, arrays, len(places.get(name, rows)), f"{path}: {name}")
             for name, tree in header["metrics"].items()
         }
-        labels = tuple(map(str, header["labels"]))
-        return RowStatistics(metrics, rows, of_rows, clusters, labels, str(header["chosen"]))
+        labels = {name: tuple(map(str, those)) for name, those in header["labels"].items()}
+        chosen = str(header["chosen"])
+        return RowStatistics(metrics, rows, of_rows, clusters, places, labels, chosen)
     except (KeyError, TypeError, AttributeError, ValueError) as cause:
         raise DataError(f"{path}: not a file of statistics ({first_line(cause)})") from cause
 

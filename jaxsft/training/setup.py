@@ -150,7 +150,7 @@ def of_source(config: Config) -> tuple[Config, ModelConfig]:
 def check_columns(config: Config) -> None:
     """Raises ConfigError for an option of data.columns that the task's records never read."""
     read = typed.columns_read(config.task.spec.records)
-    read |= {"cluster"}  # which the evaluation reads
+    read = {*read, "cluster"}  # which the evaluation reads
     unread = [name for name in prepared.told(config.data.columns) if name not in read]
     if unread:
         raise ConfigError(

@@ -38,8 +38,8 @@ def content(outputs: Outputs, clusters: np.ndarray | None = None) -> RowStatisti
         outputs.rows,
         statistics_file.digests(records(outputs)),
         clusters,
-        LABELS,
-        "accuracy",
+        labels={"label_scores": LABELS},
+        chosen="accuracy",
     )
 
 
