@@ -32,14 +32,16 @@ from jaxsft.config.schema import (
     GenerateConfig,
     MeshConfig,
 )
-from jaxsft.data import hub, pipeline, prepared, splits
+from jaxsft.data import encoded_split, file_records, hub, prepared, splits, unseen_labels
+from jaxsft.data.encoded_split import Split
+from jaxsft.data.file_records import Records
 from jaxsft.data.formats import Row
 from jaxsft.data.given_rows import Prompt, prompt_row, rows_of, with_predictions
 from jaxsft.data.ledger import Aside
-from jaxsft.data.pipeline import Split
-from jaxsft.data.splits import Records
 from jaxsft.errors import ConfigError, DataError
+from jaxsft.evaluation import answered
 from jaxsft.evaluation import evaluate as evaluation
+from jaxsft.evaluation.generated import generate_answers
 from jaxsft.generation import decoding as generation
 from jaxsft.generation import stops
 from jaxsft.hf import read as pretrained
@@ -363,7 +365,9 @@ class Model:
         # A row that cannot be predicted is told in its line, never a hole in the output.
         data = dataclasses.replace(self.config.data, max_dropped=1.0)
         split, result = self._evaluate(
-            pipeline.load_split("input", records, where, self.task, data, self.config.model.context)
+            encoded_split.load_split(
+                "input", records, where, self.task, data, self.config.model.context
+            )
         )
         found = {
             line["row"]: self.task.predicted(line)
@@ -400,7 +404,7 @@ class Model:
 
     def _answered(self, rows: list[Row], records: Sequence[Any]) -> list[dict[str, Any]]:
         parts, limit, where = self.parts, self._new_tokens(self.config), [row.where for row in rows]
-        texts, stopped = evaluation.generate_answers(
+        texts, stopped = generate_answers(
             self.task,
             parts.model,
             self._held.layers,
@@ -441,25 +445,30 @@ class Model:
         config, parts = self.config, self.parts
         aside = [] if aside is None else aside
         if isinstance(data, str | os.PathLike):
-            data = splits.read_rows(
+            data = file_records.read_rows(
                 config,
                 str(data),
-                [*self.task.inputs(config.data.columns), *self.task.outputs(config.data.columns)],
+                [
+                    *self.task.inputs(config.data.columns),
+                    *self.task.outputs(config.data.columns),
+                    *file_records.columns_beside(config),
+                ],
                 aside,
             )
-        rows = splits.usable(config, self._as_trained(rows_of(data, None)), self.task, aside)
-        rows, records, _ = splits.parse_some(config, rows, type(self.task), aside)
-        part = Records(records, [row.where for row in rows], aside)
+        rows = file_records.usable(config, self._as_trained(rows_of(data, None)), self.task, aside)
+        rows, records, _ = file_records.parse_some(config, rows, type(self.task), aside)
+        more = file_records.beside(config, rows)
+        part = Records(records, [row.where for row in rows], aside, beside=more)
         if config.data.unseen_labels == "drop":
             known = {("label", name) for name in self.task.state.get("labels", ())} | {
                 ("text", name) for name in self.task.state.get("intents", ())
             }
-            part = splits.seen(part, self.task, known)
+            part = unseen_labels.seen(part, self.task, known)
             aside[:] = part.aside
         part = splits.arranged(type(self.task), part, config.data.columns, training=False)
         split, result = self._evaluate(parts.split(name, part))
         if self.task.generates and config.evaluation.generate != "never":
-            result = evaluation.with_answers(
+            result = answered.with_answers(
                 result, self.task, parts.model, self._held.layers, split, config, parts.mesh
             )
         return split, result, {**result.numbers, "rows_read": len(records) + len(aside)}
@@ -469,7 +478,7 @@ class Model:
 
         Unreadable ones go into `aside` where `data.on_bad_row` is quarantine. Raises DataError.
         """
-        return splits.read_rows(
+        return file_records.read_rows(
             self.config,
             str(path),
             self.task.inputs(self.config.data.columns),

@@ -17,12 +17,11 @@ from jaxsft import tasks
 from jaxsft.check.findings import Findings, percent, rows
 from jaxsft.check.load import CheckedSplit
 from jaxsft.config.schema import Config
-from jaxsft.data import encode
+from jaxsft.data import encode, long_texts
 from jaxsft.data.chosen_tokenizer import make_tokenizer
 from jaxsft.data.encode import Encoded
+from jaxsft.data.file_records import Records
 from jaxsft.data.ledger import length_summary
-from jaxsft.data.pipeline import row_lengths
-from jaxsft.data.splits import Records
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.training.components import fitted
@@ -67,11 +66,12 @@ def encode_parts(
             repair=_named_options(error),
         )
         return {}, [], ()
-    numbers, samples, limits = {}, [], (1, 1)
+    numbers, samples, least = {}, [], (1, 1)
     for name, part in parts.items():
         encoded = _encoded(task, part, findings)
-        limits = row_lengths(encoded, config.model.context, config.data, limits)
-        numbers[name] = _fitted(config, part, encoded, *limits, findings)
+        limits = long_texts.limits(encoded, config.model.context, config.data, least)
+        least = (limits.row, limits.source)
+        numbers[name] = _fitted(config, part, encoded, limits, findings)
         _audit(config, task, part, encoded, findings)
         samples += [
             _sample(task, part, encoded, i)
@@ -94,7 +94,7 @@ def _task(
     records, where = source.records, source.where
     if config.task.spec.conversations:
         records, where = [], []
-        from jaxsft.tasks.chat import template_of
+        from jaxsft.tasks.chat_template import template_of
 
         options = {
             "require_stop": config.data.require_stop,
@@ -169,31 +169,24 @@ def _fitted(
     config: Config,
     part: CheckedSplit,
     encoded: Sequence[Encoded | str],
-    limit: int,
-    source_limit: int,
+    limits: long_texts.Limits,
     findings: Findings,
 ) -> dict[str, Any]:
     """Compares lengths with the limits and returns the ledger that training would write."""
-    d = config.data
+    d, limit, source_limit = config.data, limits.row, limits.source
     lengths = np.array(
         [one.positions for e in encoded if isinstance(e, Encoded) for one in e.texts], np.int64
     )
     over = [
         i
         for i, e in enumerate(encoded)
-        if isinstance(e, Encoded) and encode.too_long_for(e, limit, source_limit)
+        if isinstance(e, Encoded) and long_texts.too_long_for(e, limit, source_limit)
     ]
-    policy = "drop" if d.too_long == "error" else d.too_long
+    if d.too_long == "error":
+        limits = dataclasses.replace(limits, too_long="drop")
     try:
-        options = {
-            "require_stop": d.require_stop,
-            "max_dropped": 1.0,
-            "split": part.name,
-            "stride": d.stride,
-            "aside": part.aside,
-        }
-        options["source_limit"] = source_limit
-        _, ledger, gone = encode.build(encoded, part.where, limit, too_long=policy, **options)
+        options = {"max_dropped": 1.0, "split": part.name, "aside": part.aside}
+        _, ledger, gone = encode.build(encoded, part.where, limits, **options)
     except DataError as error:
         if not all(isinstance(e, str) and e in TOLD for e in encoded):
             lengths_of = (
@@ -209,8 +202,10 @@ def _fitted(
             )
         return {"limit": limit, "lengths": length_summary(lengths)}
     if over:
-        sources = all(encode.longest([encoded[i]]) <= limit for i in over)
-        size = lambda i: encoded[i].source_positions if sources else encode.longest([encoded[i]])
+        sources = all(long_texts.longest([encoded[i]]) <= limit for i in over)
+        size = lambda i: (
+            encoded[i].source_positions if sources else long_texts.longest([encoded[i]])
+        )
         over.sort(key=lambda i: -size(i))
         longest, where = size(over[0]), [part.where[i] for i in over]
         cut = sum(

@@ -12,11 +12,11 @@ from typing import Any
 from jaxsft.check.findings import Findings, some
 from jaxsft.check.findings import rows as rows_of
 from jaxsft.config.schema import Config
-from jaxsft.data import splits, verdicts
+from jaxsft.data import file_records, one_file, unseen_labels, verdicts
+from jaxsft.data.file_records import Parsed, Records
 from jaxsft.data.formats import Row
 from jaxsft.data.ledger import Aside
 from jaxsft.data.records import Doubtful, Kind, Seq2Seq, group_references
-from jaxsft.data.splits import Parsed, Records
 from jaxsft.errors import DataError
 from jaxsft.training.components import left_out
 
@@ -50,7 +50,7 @@ def load(config: Config, findings: Findings) -> dict[str, CheckedSplit]:
     if d.unseen_labels == "drop" and "train" in found:
         known = {label for record in found["train"].records for label in kind.classes(record)}
         found = {
-            name: split if name == "train" else splits.seen(split, kind, known)
+            name: split if name == "train" else unseen_labels.seen(split, kind, known)
             for name, split in found.items()
         }
     parts = {name: _part(name, split) for name, split in found.items()}
@@ -84,7 +84,7 @@ def _of_one_file(config: Config, kind: Kind, findings: Findings) -> dict[str, Re
     parsed = _read(config, "train", config.data.path, kind, False, aside, findings)
     if parsed is None:
         return {}
-    found, moved = splits.split_file(config, parsed, kind, aside)
+    found, moved = one_file.split_file(config, parsed, kind, aside)
     if moved:
         message = (
             f"{rows_of(moved, 'the file')}: in train, which would lack a label of"
@@ -106,8 +106,8 @@ def _read(
     """Reads the rows of a file; None where it cannot be read, which is told."""
     split = "" if config.data.path else name
     try:
-        rows = splits.usable_rows(config, path, kind, aside, split, training=name == "train")
-        parsed = splits.parse(config, rows, kind, aside, training=weighted)
+        rows = file_records.usable_rows(config, path, kind, aside, split, training=name == "train")
+        parsed = file_records.parse(config, rows, kind, aside, training=weighted)
     except Doubtful as error:
         findings.add(error.finding, "error", f"{error}.", split=name, repair=error.repair)
         return None

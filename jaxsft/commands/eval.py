@@ -1,57 +1,99 @@
-"""Scores a run on a file, from the run directory alone.
+"""Scores a run on a file, or on several, from the run directory alone.
 
   jaxsft eval run=runs/mine data.path=test.jsonl [output=FOLDER] [evaluation.generate_rows=null]
   [data.columns.prompt=question]
+  jaxsft eval run=runs/mine eval.sets={dev: dev.csv, reviews: reviews.csv} [output=FOLDER]
 
-All rows of the file are scored. The numbers are printed (as a table on a terminal, as JSON into a
-file or a pipe) and, with predictions, written to FOLDER (default: RUN/evaluations/<file>). A folder
-of Hugging Face is no run directory, and stays as it is: without output= the numbers of its model
-are only printed.
+All rows of a file are scored. The numbers are printed with their bounds (as a table on a terminal,
+as JSON into a file or a pipe) and, with predictions, written to FOLDER (default:
+RUN/evaluations/<file>; of several sets, a folder each). A folder of Hugging Face is no run
+directory, and stays as it is: without output= the numbers of its model are only printed.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
+from typing import Any
 
-from jaxsft import remote, rundir
+from jaxsft import documents, remote, rundir
 from jaxsft.commands import from_run
-from jaxsft.data.splits import write_quarantine
+from jaxsft.data.split_notes import write_quarantine
+from jaxsft.errors import ConfigError
 
 
 def main(arguments: list[str]) -> int:
-    mine, overrides = from_run.arguments(
-        arguments, ("run", "output", "data.path"), ("run", "data.path")
-    )
+    own = ("run", "output", "data.path", "eval.sets")
+    mine, overrides = from_run.arguments(arguments, own, ("run",))
+    files = sets(mine)
 
     from jaxsft import api
-    from jaxsft.evaluation.evaluate import write_results
     from jaxsft.hf import read
 
-    model, aside = api.load(mine["run"], *overrides), []
-    split, result, numbers = model.scored(
-        mine["data.path"], Path(mine["data.path"]).name.split(".")[0], aside
-    )
-    numbers = {f"{split.name}/{name}": value for name, value in numbers.items()}
+    model = api.load(mine["run"], *overrides)
     untrained = read.is_source(model.folder)
-    if mine.get("output") or not untrained:
-        mirror = remote.Mirror(mine["run"], model.folder)
-        folder = Path(mine.get("output") or model.folder / "evaluations" / split.name)
-        write_results(folder, model.task, split, result)
-        write_quarantine(folder / "quarantine.jsonl", {split.name: aside})
-        rundir.write_json(folder / "result.json", {**numbers, "checkpoint_step": model.step})
-        if not untrained:
-            mirror.push()
-    else:
+    home = Path(mine.get("output") or model.folder / "evaluations")
+    several, numbers, intervals = "eval.sets" in mine, {}, {}
+    for name, file in files.items():
+        nested = several or not mine.get("output")
+        folder = None if untrained and not mine.get("output") else home / name if nested else home
+        found, bounds = _scored(model, name, file, folder)
+        numbers |= found
+        intervals |= bounds
+    if untrained and not mine.get("output"):
         print(
             f"{mine['run']} is no run directory, so that nothing is written; output=FOLDER keeps"
             " the predictions",
             file=sys.stderr,
         )
+    elif not untrained:
+        remote.Mirror(mine["run"], model.folder).push()
     if sys.stdout.isatty():
         from jaxsft.reports import scores
 
-        print("\n".join(scores.lines(numbers, model.config.evaluation.metric.partition("/")[2])))
+        first = model.config.evaluation.metric.partition("/")[2]
+        print("\n".join(scores.lines(numbers, first, intervals)))
     else:
         print(rundir.json_text(numbers, indent=1))
     return 0
+
+
+def sets(mine: dict[str, str]) -> dict[str, str]:
+    """Returns the files to score, by name. Raises ConfigError."""
+    if ("data.path" in mine) == ("eval.sets" in mine):
+        raise ConfigError("give data.path=FILE, or eval.sets={NAME: FILE, ...}, and not both")
+    if "data.path" in mine:
+        return {Path(mine["data.path"]).name.split(".")[0]: mine["data.path"]}
+    where = f"eval.sets={mine['eval.sets']}"
+    found = documents.parse_yaml(mine["eval.sets"], where, ConfigError)
+    if not isinstance(found, dict) or not found:
+        raise ConfigError(f"{where}: expected {{NAME: FILE, ...}}")
+    for name, file in found.items():
+        if not isinstance(file, str) or not re.fullmatch(r"\w[\w.-]*", str(name)):
+            raise ConfigError(
+                f"{where}: expected a name of letters, digits, - and _, and a file; found {name!r}:"
+                f" {file!r}"
+            )
+    return {str(name): file for name, file in found.items()}
+
+
+def _scored(
+    model: Any, name: str, file: str, folder: Path | None
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Scores one file: its numbers and their bounds, by `name/number`; written into the folder."""
+    from jaxsft.evaluation.results import bounds_of, write_results
+
+    aside: list[Any] = []
+    split, result, numbers = model.scored(file, name, aside)
+    numbers = {f"{name}/{metric}": value for metric, value in numbers.items()}
+    if folder is None:
+        found = bounds_of(model.task, split, result)
+    else:
+        found = write_results(folder, model.task, split, result)
+    intervals = {f"{name}/{metric}": entry for metric, entry in found.items()}
+    if folder is not None:
+        write_quarantine(folder / "quarantine.jsonl", {name: aside})
+        rundir.write_json(folder / "intervals.json", intervals)
+        rundir.write_json(folder / "result.json", {**numbers, "checkpoint_step": model.step})
+    return numbers, intervals

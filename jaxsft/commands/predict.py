@@ -22,7 +22,7 @@ from typing import Any
 from jaxsft import rundir
 from jaxsft.commands import from_run
 from jaxsft.data import formats
-from jaxsft.data.splits import write_quarantine
+from jaxsft.data.split_notes import write_quarantine
 from jaxsft.errors import DataError
 
 

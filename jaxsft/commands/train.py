@@ -41,7 +41,8 @@ def run(config: Config) -> int:
     elif hosts.first():
         from jaxsft.reports import scores
 
-        print("\n".join(["", *scores.lines(result.numbers, scores.of_run(result.run_dir)), ""]))
+        first, bounds = scores.of_run(result.run_dir), scores.intervals_of_run(result.run_dir)
+        print("\n".join(["", *scores.lines(result.numbers, first, bounds), ""]))
         print(f"report: {remote.join(result.mirror.place, 'report.html')}")
     sys.stdout.flush()
     return recorder.exit_code(result)

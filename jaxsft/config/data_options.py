@@ -50,6 +50,11 @@ class Columns:
         "of training rows: multiplies their loss; in a chat a list may hold a number for each turn;"
         " none: a column `weight` is left alone (it is an error where this is null)",
     )
+    cluster: Optional[str] = option(
+        None,
+        "what a row belongs to (a document, a user): the bounds of numbers draw all rows of one"
+        " together",
+    )
     labels: list[str] = option([], "one-hot columns of 0 and 1, each named as its class")
     targets: list[str] = option([], "numbers; none: the column of the label")
     answers: Optional[str] = option(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ import shutil
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ def load_or_build(folder: Path, build: Callable[[], tuple[Arrays, dict]]) -> tup
     again.
     """
     if not (found := load(folder)):
-        arrays, facts = build()
+        with _uncollected():
+            arrays, facts = build()
 
         def write(aside: Path) -> Stored:
             for name, array in arrays.items():
@@ -78,6 +80,22 @@ def load_or_build(folder: Path, build: Callable[[], tuple[Arrays, dict]]) -> tup
         save(folder, write, "examples")
         found = load(folder) or (arrays, facts)
     return found
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Disables the cycle collector in the block.
+
+    It would scan a million small objects again and again (a third of the time), and they hold
+    no cycles.
+    """
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def load(folder: Path) -> tuple[Arrays, dict] | None:

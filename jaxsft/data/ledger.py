@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+
+from jaxsft.errors import DataError
 
 BINS = 24  # of the histogram of lengths, at most
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -65,14 +68,16 @@ class Ledger:
         tokens: int,
         trained: int,
         cut: int = 0,
-        reason: str = "",
         source: int = 0,
         source_cut: int = 0,
+        lost: Mapping[str, int] = MappingProxyType({}),
+        several: bool = False,
     ) -> None:
         """Counts a row that is kept, with its tokens.
 
-        `tokens` are left (of which `trained` carry weight) after `cut` were removed for
-        `reason`, and `source` are left of its source after `source_cut`.
+        `tokens` are left (of which `trained` carry weight) after `cut` were truncated, and
+        `source` are left of its source after `source_cut`. `lost` are those of dropped texts of
+        the row, by reason; `several` says that it is several texts.
         """
         self.rows_read += 1
         self.rows_kept += 1
@@ -80,17 +85,16 @@ class Ledger:
         self.trained += trained
         self.masked += tokens - trained
         if cut:
-            self.tokens_dropped[reason] += cut
+            self.tokens_dropped["truncated"] += cut
         self.source_read += source + source_cut
         self.source_kept += source
         if source_cut:
-            self.source_dropped[reason] += source_cut
+            self.source_dropped["truncated"] += source_cut
         self.truncated_rows += bool(cut or source_cut)
-
-    def lose(self, reason: str, tokens: int) -> None:
-        """Counts tokens that a kept row loses."""
-        self.tokens_read += tokens
-        self.tokens_dropped[reason] += tokens
+        for reason, count in lost.items():
+            self.tokens_read += count
+            self.tokens_dropped[reason] += count
+        self.several_texts += several
 
     def drop(self, reason: str, tokens: int = 0, source: int = 0) -> None:
         """Counts a row that is dropped, with all its tokens and those of its source."""
@@ -138,6 +142,41 @@ class Ledger:
             "dropped": dict(self.source_dropped),
         }
         return {"rows": rows, "tokens": tokens, "source_tokens": source}
+
+
+def check_dropped(
+    ledger: Ledger,
+    dropped: Mapping[int, str],
+    where: Sequence[str],
+    max_dropped: float,
+    split: str,
+    aside: Sequence[Aside],
+) -> None:
+    """Raises DataError where more than `max_dropped` of the rows were dropped, or none is left.
+
+    Args:
+      dropped: by row, why; `where` is the place of each row.
+      aside: the rows that were put aside before.
+    """
+    bad = [one for one in aside if not one.declared]
+    count = len(dropped) + len(bad)
+    if not count:
+        return
+    if bad:
+        place, reason = bad[0].where, bad[0].message.removeprefix(f"{bad[0].where}: ")
+    else:
+        place, reason = next((where[row], reason) for row, reason in dropped.items())
+    if count > max_dropped * ledger.rows_read or not ledger.rows_kept:
+        allowed = (
+            f"data.max_dropped={max_dropped:g} allows fewer: mend the rows, or raise it"
+            if ledger.rows_kept
+            else "none is left: mend the rows"
+        )
+        raise DataError(
+            f"{place}: {count} of {ledger.rows_read} rows of {split} would be dropped"
+            f" ({', '.join(f'{k}: {n}' for k, n in ledger.rows_dropped.items())}; this is the"
+            f" first, {reason}); {allowed}"
+        )
 
 
 def length_summary(lengths: np.ndarray) -> dict[str, Any]:

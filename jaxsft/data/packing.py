@@ -1,9 +1,6 @@
 """The packing plan: which examples share a row.
 
 It depends on the lengths and a fixed plan seed, so every data seed has the same number of steps.
-
-Examples of an encoder-decoder model have two lengths, that of the source and that of the target:
-those that share a row fit into it in both streams.
 """
 
 from __future__ import annotations
@@ -12,6 +9,8 @@ import bisect
 import dataclasses
 
 import numpy as np
+
+from jaxsft.data import two_streams
 
 # examples that are packed together: bounds the work, and keeps the plan close to a shuffle
 WINDOW = 8192
@@ -43,26 +42,8 @@ class PackingPlan:
         return len(self.offsets) - 1
 
     def row(self, i: int) -> np.ndarray:
-        return self.members[self.offsets[i] : self.offsets[i + 1]]
-
-    def as_dict(self) -> dict:
-        facts = {
-            "rows": self.rows,
-            "row_length": self.row_length,
-            "examples": len(self.members),
-            "max_texts_per_row": self.texts,
-        }
-        facts |= _fill(self.tokens, self.rows * self.row_length)
-        if self.source_length:
-            facts["source"] = {
-                "row_length": self.source_length,
-                **_fill(self.source_tokens, self.rows * self.source_length),
-            }
-        return facts
-
-
-def _fill(real: int, places: int) -> dict:
-    return {"fill": real / max(places, 1), "real": real, "padded": places - real}
+        """Returns the examples of a row; none of row -1, which is empty."""
+        return self.members[self.offsets[i] : self.offsets[i + 1]] if i >= 0 else self.members[:0]
 
 
 def plan(
@@ -80,75 +61,43 @@ def plan(
 
     Args:
       lengths: `[examples]`, positions of each example, all `<= row_length`.
-      source_lengths: `[examples]`, those of its source, all `<= source_length`; None where there is
-        one stream.
+      source_lengths: `[examples]`, those of its source, all `<= source_length`; examples that share
+        a row fit into it in both streams (`two_streams.best_fit`). None where there is one stream.
 
     Raises:
       ValueError: an example is longer than a row or empty; nothing is ever cut here.
     """
-    lengths = np.asarray(lengths, np.int64)
-    _check(lengths, row_length, "")
+    lengths = _checked(lengths, row_length, "")
+    fit = lambda ids: _best_fit(ids, lengths, row_length)
     if source_lengths is not None:
-        source_lengths = np.asarray(source_lengths, np.int64)
-        _check(source_lengths, source_length, " of sources")
+        source_lengths = _checked(source_lengths, source_length, " of sources")
+        sizes, room = np.stack([lengths, source_lengths], axis=1), [row_length, source_length]
+        fit = lambda ids: two_streams.best_fit(ids, sizes, np.array(room))
     if packing:
         order = np.random.default_rng(seed).permutation(len(lengths))
         windows = [order[start : start + WINDOW] for start in range(0, len(order), WINDOW)]
-        if source_lengths is None:
-            rows = [row for ids in windows for row in _best_fit(ids, lengths, row_length)]
-        else:
-            sizes = np.stack([lengths, source_lengths], axis=1)
-            rows = [
-                row
-                for ids in windows
-                for row in _best_fit_of_two(ids, sizes, np.array([row_length, source_length]))
-            ]
+        rows = [row for ids in windows for row in fit(ids)]
     else:
         rows = [[i] for i in range(len(lengths))]
-    sizes = np.array([len(row) for row in rows], np.int64)
-    members = np.fromiter((i for row in rows for i in row), np.int64, len(lengths))
-    made = PackingPlan(
-        members,
-        np.concatenate([[0], np.cumsum(sizes)]),
-        row_length,
-        int(sizes.max(initial=1)),
-        int(lengths.sum()),
-    )
-    if source_lengths is None:
-        return made
-    return dataclasses.replace(
-        made, source_length=source_length, source_tokens=int(source_lengths.sum())
+    counts = np.array([len(row) for row in rows], np.int64)
+    return PackingPlan(
+        members=np.fromiter((i for row in rows for i in row), np.int64, len(lengths)),
+        offsets=np.concatenate([[0], np.cumsum(counts)]),
+        row_length=row_length,
+        texts=int(counts.max(initial=1)),
+        tokens=int(lengths.sum()),
+        source_length=0 if source_lengths is None else source_length,
+        source_tokens=0 if source_lengths is None else int(source_lengths.sum()),
     )
 
 
-def _check(lengths: np.ndarray, row_length: int, what: str) -> None:
+def _checked(lengths: np.ndarray, row_length: int, what: str) -> np.ndarray:
+    lengths = np.asarray(lengths, np.int64)
     if len(lengths) and not (lengths.min() > 0 and lengths.max() <= row_length):
         raise ValueError(
             f"lengths{what} from {lengths.min()} to {lengths.max()} for rows of {row_length}"
         )
-
-
-def _best_fit_of_two(ids: np.ndarray, sizes: np.ndarray, room: np.ndarray) -> list[list[int]]:
-    """Packs examples of two streams by best-fit-decreasing.
-
-    The largest come first (by the larger share of a row that one stream takes), each into the
-    open row that takes both streams and has the least space, streams weighed by their length.
-    `sizes` is `[examples, 2]`, `room` the two row lengths.
-    """
-    rows: list[list[int]] = []
-    space = np.zeros((len(ids), 2), np.int64)  # of the rows so far
-    for i in ids[np.lexsort((-(sizes[ids] / room).sum(1), -(sizes[ids] / room).max(1)))].tolist():
-        left = space[: len(rows)]
-        fits = np.flatnonzero((left >= sizes[i]).all(1))
-        if len(fits):
-            k = int(fits[(left[fits] / room).sum(1).argmin()])
-        else:
-            k = len(rows)
-            rows.append([])
-            space[k] = room
-        rows[k].append(i)
-        space[k] -= sizes[i]
-    return rows
+    return lengths
 
 
 def _best_fit(ids: np.ndarray, lengths: np.ndarray, row_length: int) -> list[list[int]]:

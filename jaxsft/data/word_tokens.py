@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxsft.data.encode import Encoded, EncodedWords
+from jaxsft.data.encode import Encoded
+from jaxsft.data.encoded_words import EncodedWords
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import DataError
 

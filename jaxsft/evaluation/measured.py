@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxsft.errors import ConfigError
 from jaxsft.metrics import registry
-from jaxsft.metrics.base import Metric, Outputs, State, Statistics
+from jaxsft.metrics.base import Metric, Outputs, State, Statistics, select
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +39,13 @@ class Measured:
                 out[f"{name}_{label}"] = self.plain(name, each[name][i])
         return out
 
+    def of(self, keep: np.ndarray) -> Measured:
+        """Returns the same of the rows where `keep` is true."""
+        places = np.flatnonzero(keep)
+        return dataclasses.replace(
+            self, statistics=select(self.statistics, places), rows=self.rows[places]
+        )
+
     def plain(self, name: str, value: Any) -> float | int:
         """Returns a number as files have it: a count as a whole number."""
         return int(value) if name in self.metric.counts else float(value)
@@ -55,7 +62,7 @@ class Measured:
             [self.labels[i] or "(none)", *(self.plain(n, x[i]) for n, x in columns.items())]
             for i in order
         ]
-        return [self.metric.table, *columns], lines
+        return [self.metric.table.removesuffix("s"), *columns], lines
 
 
 def measure(
@@ -83,11 +90,21 @@ def measure(
     }
 
 
+def asked(config: Any, of_answers: bool) -> list[str]:
+    """Returns the metrics of `evaluation.metrics` that are, or are not, of generated answers."""
+    names = config.evaluation.metrics
+    return [name for name in names if registry.METRICS[name].of_answers == of_answers]
+
+
 def tables(
     measured: Mapping[str, Measured], beside: Mapping[str, np.ndarray]
 ) -> dict[str, tuple[list[str], list[list[Any]]]]:
     """Returns the tables of the metrics that have one, by name (`Measured.table`)."""
-    return {one.metric.table: one.table(beside) for one in measured.values() if one.metric.table}
+    return {
+        one.metric.table: one.table(beside)
+        for one in measured.values()
+        if one.metric.table and one.labels
+    }
 
 
 def confusion(measured: Mapping[str, Measured]) -> np.ndarray | None:

@@ -31,7 +31,8 @@ from jaxsft.generation import stops
 from jaxsft.generation.decode_slots import DecodeSlots, DecodeState, forward, is_last, spread
 from jaxsft.generation.kv_cache import cache_dtype
 from jaxsft.generation.sampling import penalised
-from jaxsft.models.transformer import Params, Transformer
+from jaxsft.models.model_base import Params
+from jaxsft.models.transformer import Transformer
 from jaxsft.products import at_least_fp32
 from jaxsft.sharding import mesh as meshes
 

@@ -37,7 +37,8 @@ from jaxsft.generation.kv_cache import (
 )
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.encoder_decoder import Sources
-from jaxsft.models.transformer import Params, Transformer
+from jaxsft.models.model_base import Params
+from jaxsft.models.transformer import Transformer
 from jaxsft.sharding import mesh as meshes
 
 REFILL = 8  # rows are filled when a part of `1 / REFILL` of them is free

@@ -26,7 +26,8 @@ from jaxsft.errors import ConfigError
 from jaxsft.generation import beam, stops
 from jaxsft.generation.decode_slots import DecodeSlots, DecodeState, forward, is_last, spread
 from jaxsft.generation.sampling import Sampling, choose
-from jaxsft.models.transformer import Params, Transformer
+from jaxsft.models.model_base import Params
+from jaxsft.models.transformer import Transformer
 
 CHECK = 16  # tokens between two looks for stop strings
 

@@ -11,9 +11,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array
 
-from jaxsft.models.attention import Cache, TokenInfo
+from jaxsft.models.attention import TokenInfo
 from jaxsft.models.encoder_decoder import CrossCache, Sources
-from jaxsft.models.transformer import Params, Transformer, segments
+from jaxsft.models.kv_slots import Cache
+from jaxsft.models.model_base import Params, segments
+from jaxsft.models.transformer import Transformer
 from jaxsft.products import at_least_fp32
 
 KV = tuple[tuple[Array, Array], ...]  # keys and values of each layer

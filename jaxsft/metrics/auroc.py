@@ -82,7 +82,13 @@ def _areas(name: str, suffix: str = "") -> dict[str, Any]:
         }
 
     names = tuple(f"{name}_ovr_{average}{suffix}" for average in ("macro", "weighted"))
-    return {"names": names, "value": value, "each": each, "table": name + suffix}
+    return {
+        "names": names,
+        "value": value,
+        "each": each,
+        "table": name + suffix,
+        "counts": ("support",),
+    }
 
 
 def one_against_one(state: dict[str, Any]) -> dict[str, Any]:

@@ -113,6 +113,20 @@ Statistics = Any  # an array [rows, ...], Cells, or a dict of such
 State = Any
 
 
+def select(statistics: Statistics, places: np.ndarray) -> Statistics:
+    """Returns the statistics of the rows at these places, in their order; each at most once."""
+    if isinstance(statistics, Mapping):
+        return {name: select(one, places) for name, one in statistics.items()}
+    if not isinstance(statistics, Cells):
+        return statistics[places]
+    if statistics.row is None:
+        return Cells(statistics.index[places], statistics.shape)
+    new = np.full(int(max(statistics.row.max(initial=-1), places.max(initial=-1))) + 1, -1)
+    new[places] = np.arange(len(places))
+    row = new[statistics.row]
+    return Cells(statistics.index[row >= 0], statistics.shape, row[row >= 0])
+
+
 def total(statistics: Statistics, weights: Array) -> State:
     """Adds statistics up under weights `[..., rows]`: `[..., *statistic]` of an array, a table of
     cells; of a dict, each by itself.

@@ -113,6 +113,7 @@ def _metric(mode: str, bin_of: Any) -> Metric:
         table=f"reliability_{mode}",
         rows_of=lambda outputs: [str(i + 1) for i in range(BINS)],
         lower_is_better=names,
+        counts=("rows",),
     )
 
 
@@ -132,14 +133,14 @@ def temperature(logits: np.ndarray, label: np.ndarray) -> float:
     logits = wide(logits)
     low, high = 1 / LIMITS[1], 1 / LIMITS[0]
     beta = 1.0
-    for _ in range(100):
+    for step in range(100):
         slope, curvature = _slope(logits, label, beta)
         if slope > 0:
             high = beta
         else:
             low = beta
         new = beta - slope / curvature if curvature > 0 else low
-        if not low < new < high:
+        if not low < new < high or step > 30:  # far out, steps of Newton's method are short
             new = (low * high) ** 0.5
         if abs(new - beta) <= 1e-12 * beta or slope == 0 or high - low <= 1e-12 * high:
             break

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxsft import documents, extras
 from jaxsft.errors import DataError
-from jaxsft.metrics.base import Outputs
+from jaxsft.metrics.base import Metric, Outputs, ratio
 from jaxsft.metrics.text_overlap import of_texts, references_of
 
 _ASKED = "the metric json_schema"
@@ -47,21 +47,20 @@ def observe_valid(outputs: Outputs) -> np.ndarray:
     return np.array([[read(answer)[0]] for answer in outputs["answer"]], float).reshape(-1, 1)
 
 
-def observe_match(outputs: Outputs) -> np.ndarray:
-    """Returns whether each answer is equal to a reference as JSON, `[rows, 1]`.
-
-    Raises:
-      DataError: a reference is no JSON.
-    """
+def observe_match(outputs: Outputs) -> dict[str, np.ndarray]:
+    """Returns whether a reference of each row is JSON, and whether its answer is equal to one."""
     rows = []
-    pairs = zip(outputs.rows, outputs["answer"], references_of(outputs), strict=True)
-    for row, answer, references in pairs:
-        known = [read(reference) for reference in references]
-        if not all(valid for valid, _ in known):
-            raise DataError(f"row {row}: a reference of its answer is no JSON; json_match needs it")
+    for answer, references in zip(outputs["answer"], references_of(outputs), strict=True):
+        known = {canonical(value) for valid, value in map(read, references) if valid}
         valid, value = read(answer)
-        rows.append(valid and canonical(value) in {canonical(right) for _, right in known})
-    return np.array(rows, float).reshape(-1, 1)
+        rows.append((bool(known), valid and canonical(value) in known))
+    there, equal = np.array(rows, np.float64).reshape(-1, 2).T
+    return {"rows": there, "equal": equal}
+
+
+def value_match(state: dict[str, Any]) -> dict[str, Any]:
+    """Computes the share of equal answers, of the rows that have a reference in JSON."""
+    return {"json_match": ratio(state["equal"], state["rows"]), "json_rows": state["rows"]}
 
 
 def observe_schema(outputs: Outputs) -> np.ndarray:
@@ -107,6 +106,12 @@ def _validator(schema: str) -> Callable[[Any], bool]:
 
 METRICS = {
     "json_valid": of_texts(("json_valid",), observe_valid, needs=("answer",)),
-    "json_match": of_texts(("json_match",), observe_match),
+    "json_match": Metric(
+        ("json_match", "json_rows"),
+        ("answer", "references"),
+        observe_match,
+        value_match,
+        counts=("json_rows",),
+    ),
     "json_schema": of_texts(("json_schema",), observe_schema, needs=("answer", "schema")),
 }

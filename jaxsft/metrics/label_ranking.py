@@ -128,5 +128,6 @@ METRICS = {
         reduce_areas,
         each=each_area,
         table="label_areas",
+        counts=("support",),
     ),
 }

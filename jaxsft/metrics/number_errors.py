@@ -85,5 +85,6 @@ METRICS = {
         each=each,
         table="number_errors",
         lower_is_better=NAMES,
+        counts=("rows",),
     )
 }

@@ -2,7 +2,7 @@
 
 Of a label, `hit` counts the rows where it is predicted and right, `predicted` and `gold` those that
 are given it and that have it; 0/0 is 0 as in scikit-learn. `macro` averages over the labels that
-occur, gold or predicted; `weighted` by gold counts; `micro` divides sums over all labels.
+occur, gold or predicted; `weighted` by gold counts; `micro` is of their counts added up.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def averages(name: str, score: Callable[..., Any], parts: Counts, occurs: Any) -
     xp, gold, value = namespace(parts[0]), parts[2], score(*parts)
     return {
         f"{name}_macro": ratio(xp.where(occurs, value, 0).sum(-1), occurs.sum(-1), 0.0),
-        f"{name}_micro": score(*(x.sum(-1) for x in parts)),
+        f"{name}_micro": score(*(xp.where(occurs, x, 0).sum(-1) for x in parts)),
         f"{name}_weighted": ratio((value * gold).sum(-1), gold.sum(-1), 0.0),
     }
 
@@ -86,7 +86,8 @@ def _metric(name: str) -> Metric:
 
     def each(matrix: Any) -> dict[str, Any]:
         parts = of_matrix(matrix)
-        return {key: score(*parts) for key, score in SCORES[name].items()}
+        found = {key: score(*parts) for key, score in SCORES[name].items()}
+        return {"support": parts[2]} | found
 
     return Metric(
         names=tuple(f"{key}_{average}" for key in SCORES[name] for average in AVERAGES),
@@ -95,6 +96,7 @@ def _metric(name: str) -> Metric:
         value=value,
         each=each,
         table=name,
+        counts=("support",),
     )
 
 

@@ -111,7 +111,7 @@ def each(state: dict[str, Any]) -> dict[str, Any]:
     gold, predicted = n - state["same_gold"], n - state["same_predicted"]
     agreed = n - state["same_gold"] - state["same_predicted"] + state["same_both"]
     some = (gold > 0) & (predicted > 0)
-    scale = xp.sqrt(xp.where(some, gold, 0)) * xp.sqrt(xp.where(some, predicted, 0))
+    scale = xp.sqrt(xp.where(some, gold * predicted, 0))
     tau = xp.clip(ratio(agreed - 2 * state["opposite"], scale), -1, 1)
     return {"kendall_tau_b": xp.where(state["broken"] > 0, xp.nan, tau)}
 

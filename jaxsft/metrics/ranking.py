@@ -17,6 +17,8 @@ import numpy as np
 
 from jaxsft.metrics.base import Cells, namespace, ratio
 
+HELD = 1 << 24  # weights, times columns, that a compiled program holds at once
+
 
 class Cumulated(NamedTuple):
     """Weights in descending order of a score, `[..., columns, rows]` each.
@@ -90,7 +92,11 @@ def summed(score: Any, positive: Any, weights: Any, row: Any = None) -> dict[str
     """
     xp = namespace(weights)
     if xp is not np:
-        return _summed(cumulate(score, positive, weights, row))
+        parts = [
+            _summed(cumulate(score[:, c], positive[:, c], weights, row))
+            for c in blocks(score.shape[1], weights)
+        ]
+        return {name: xp.concat([x[name] for x in parts], axis=-1) for name in parts[0]}
     if weights.ndim == 1 and ((weights == 0) | (weights == 1)).all():
         keep = weights > 0 if row is None else (weights > 0)[row]
         keep = None if keep.all() else keep
@@ -101,6 +107,12 @@ def summed(score: Any, positive: Any, weights: Any, row: Any = None) -> dict[str
         )
     found = of_columns(one, score.shape[1])
     return {name: np.stack([x[name] for x in found], -1) for name in found[0]}
+
+
+def blocks(columns: int, weights: Any) -> list[slice]:
+    """Returns the columns in blocks of so few that `HELD` weights stand in one at most."""
+    size = max(1, HELD // max(weights.size, 1))
+    return [slice(start, start + size) for start in range(0, columns, size)]
 
 
 def of_columns(one: Callable[[int], Any], columns: int) -> list[Any]:
@@ -154,7 +166,7 @@ def pairs(score: Any, label: Any, weights: Any) -> Any:
         return by_label.count(half * weights[..., None, :])
 
     if xp is not np:
-        return of(slice(None))
+        return xp.concat([of(c) for c in blocks(labels, weights)], axis=-2)
     return np.concatenate(of_columns(lambda i: of(slice(i, i + 1)), labels), axis=-2)
 
 

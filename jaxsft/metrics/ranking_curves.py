@@ -68,7 +68,8 @@ def roc_curve(
 def corners(curve: RocCurve) -> RocCurve:
     """Returns the curve without the points in the middle of a straight line."""
     x, y = np.diff(curve.fpr), np.diff(curve.tpr)
-    turns = x[1:] * y[:-1] != x[:-1] * y[1:]
+    one, other = x[1:] * y[:-1], x[:-1] * y[1:]
+    turns = abs(one - other) > 1e-12 * (one + other)  # rounding makes no corner
     keep = np.append(np.append(True, turns), True)[: len(curve.fpr)]
     return RocCurve(*(values[keep] for values in curve))
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxsft.metrics.base import Cells, Metric, Outputs, ratio
+from jaxsft.metrics.base import Cells, Metric, Outputs, namespace, ratio
 from jaxsft.metrics.text_overlap import tokens_of
 
 ORDERS = (1, 2, 3)  # of distinct n-grams
@@ -57,12 +57,22 @@ def reduce(statistics: dict[str, dict[str, Any]], weights: Any) -> dict[str, dic
     there = (weights > 0).astype(weights.dtype)
     out = {}
     for order, found in statistics.items():
-        shared = (found["shared"].count(weights) > 0).sum(-1)
+        shared = _present(found["shared"], weights)
         out[order] = {
             "total": weights @ found["total"].astype(weights.dtype),
             "distinct": there @ found["alone"].astype(weights.dtype) + shared,
         }
     return out
+
+
+def _present(cells: Cells, weights: Any) -> Any:
+    """Returns how many cells `[...]` have an item whose row weighs more than 0."""
+    if namespace(weights) is not np:
+        return (cells.count(weights) > 0).sum(-1)
+    # one after another, for a corpus has more n-grams than memory holds for all replicates
+    flat = weights.reshape(int(np.prod(weights.shape[:-1])), weights.shape[-1])
+    found = [np.count_nonzero(cells.count(one) > 0) for one in flat]
+    return np.array(found, weights.dtype).reshape(weights.shape[:-1])
 
 
 def value(state: dict[str, dict[str, Any]]) -> dict[str, Any]:

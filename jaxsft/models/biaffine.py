@@ -21,7 +21,9 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxsft.models.layers import Dropout, Linear, apply_dropout, fan_in_normal
+from jaxsft.models.dropout import Dropout, apply_dropout
+from jaxsft.models.initialisers import fan_in_normal
+from jaxsft.models.layers import Linear
 from jaxsft.products import at_least_fp32, contract
 from jaxsft.sharding.weights import declare
 

@@ -18,8 +18,8 @@ from flax import linen as nn
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxsft.models.dropout import Dropout
 from jaxsft.models.heads import TokenHead
-from jaxsft.models.layers import Dropout
 from jaxsft.products import at_least_fp32
 from jaxsft.sharding.weights import declare
 

@@ -18,14 +18,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.models import adapters
-from jaxsft.models.attention import PATHS, Cache, ScoreOptions, TokenInfo, choose
-from jaxsft.models.layers import MLP, Dropout, Linear, apply_dropout
-from jaxsft.models.transformer import NONE, Attention, Block, Layer, Params, Transformer
+from jaxsft.models.attention import PATHS, Attention, TokenInfo, choose
+from jaxsft.models.dropout import Dropout, apply_dropout
+from jaxsft.models.kv_slots import Cache
+from jaxsft.models.layer_stack import Layer, depth_of, scan_layers
+from jaxsft.models.layers import MLP, Linear
+from jaxsft.models.model_base import NONE, Params
+from jaxsft.models.score_options import ScoreOptions
+from jaxsft.models.transformer import Block, Transformer
 from jaxsft.sharding import weights
 
 DECODER = 2**20  # its dropout is apart from the encoder's
@@ -85,11 +89,7 @@ class CrossAttention(nn.Module):
         keys = memory.tokens
         if self.has_variable("adapters", "adapter"):
             k, v, keys = self.get_variable("adapters", "adapter").keys_values(k, v, keys)
-        how = ScoreOptions(
-            causal=False,
-            scale=c.head_dim**-0.5 if c.query_scale is None else c.query_scale,
-            softcap=c.attention_softcap,
-        )
+        how = ScoreOptions.of(c, causal=False)
         with jax.named_scope("attend"):
             # [B, S, H, N]
             y = PATHS[choose(c.attention, q.shape[1], k.shape[1])](
@@ -127,7 +127,7 @@ class DecoderBlock(Block):
         self,
         x: Array,
         tokens: TokenInfo,
-        table: Any,
+        positions: Any,
         layer: Layer,
         dropout: Dropout | None,
         cache: CrossCache | None = None,
@@ -139,7 +139,11 @@ class DecoderBlock(Block):
         own = None if cache is None else Cache(*cache[:4])
         with jax.named_scope("attention"):
             y, own = Attention(c, self.precision, name="attention")(
-                self._before("attention_norm", x, layer), tokens, table, own, layer.window
+                self._before("attention_norm", x, layer),
+                tokens,
+                layer.positions(positions),
+                own,
+                layer.window,
             )
             x = self._after("attention_norm", x, apply_dropout(y, dropout, 0))  # [B, S, D]
         with jax.named_scope("cross"):
@@ -173,34 +177,17 @@ class Decoder(Transformer):
     ) -> Array:
         """Runs the decoder layers on target tokens, which attend to `memory`; returns [B, S, D]."""
         x = self._embed(params, tokens, where, dropout)
-        tables = self._positions(params, where, where, x.dtype)
+        positions = self._positions(params, where, where, x.dtype)
 
-        def body(x, scanned):
+        def block(x, scanned):
             stack, beside, layer = scanned
             at = dropout.at(layer.index) if dropout else None
-            return (
-                self._rows(
-                    self.block().apply(
-                        {"params": stack} | self._adapters(beside, at),
-                        x,
-                        where,
-                        tables,
-                        layer,
-                        at,
-                        None,
-                        memory,
-                    )[0]
-                ),
-                None,
-            )
+            weights = {"params": stack} | self._adapters(beside, at)
+            return self._rows(
+                self.block().apply(weights, x, where, positions, layer, at, None, memory)[0]
+            ), None
 
-        if self.config.remat:
-            body = jax.checkpoint(body)
-        for start, stack, beside in self._segments(params):
-            depth = jax.tree.leaves(stack)[0].shape[0]
-            x, _ = lax.scan(
-                body, x, (stack, beside, self._layers(start, depth)), unroll=self._unroll(depth)
-            )
+        x, _ = scan_layers(self.config, block, x, self._segments(params))
         return self._norm(params, x)
 
     def sources(self, params: Params, memory: Memory, dtype: Any) -> Sources:
@@ -210,7 +197,7 @@ class Decoder(Transformer):
             [],
         )
         for _, stack, beside in self._segments(params):
-            for i in range(jax.tree.leaves(stack)[0].shape[0]):
+            for i in range(depth_of(stack)):
                 own, extra = jax.tree.map(lambda a: a[i], (stack["cross"], beside.get("cross", {})))
                 both = [(own[name], self._adapters(extra.get(name, {}))) for name in ("k", "v")]
                 out.append(

@@ -17,8 +17,10 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxsft.config.model import ModelConfig
+from jaxsft.models.activations import ACTIVATIONS
 from jaxsft.models.expert_load import Routing
-from jaxsft.models.layers import ACTIVATIONS, Linear, fan_in_normal
+from jaxsft.models.initialisers import fan_in_normal
+from jaxsft.models.layers import Linear
 from jaxsft.products import at_least_fp32
 from jaxsft.sharding.weights import declare
 

@@ -19,9 +19,12 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxsft.config.model import ModelConfig
+from jaxsft.models.activations import ACTIVATIONS
 from jaxsft.models.attention import TokenInfo
+from jaxsft.models.dropout import Dropout, apply_dropout
 from jaxsft.models.feature_tokens import Features
-from jaxsft.models.layers import ACTIVATIONS, Dropout, Linear, Norm, apply_dropout, fan_in_normal
+from jaxsft.models.initialisers import fan_in_normal
+from jaxsft.models.layers import Linear, Norm
 from jaxsft.products import at_least_fp32, contract
 from jaxsft.sharding.weights import declare
 

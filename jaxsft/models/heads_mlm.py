@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.heads import ACTIVATIONS
-from jaxsft.models.layers import Linear, Norm, fan_in_normal
+from jaxsft.models.initialisers import fan_in_normal
+from jaxsft.models.layers import Linear, Norm
 from jaxsft.products import contract
 from jaxsft.sharding.weights import declare
 

@@ -28,8 +28,11 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models import adapters
 from jaxsft.models.attention import TokenInfo
-from jaxsft.models.layers import Dropout, apply_dropout, fan_in_normal, neftune
-from jaxsft.models.transformer import NONE, Embed, ModelBase, Params, Soft
+from jaxsft.models.dropout import Dropout, apply_dropout, neftune
+from jaxsft.models.embedding import Embed
+from jaxsft.models.feature_tokens import Soft
+from jaxsft.models.initialisers import fan_in_normal
+from jaxsft.models.model_base import NONE, ModelBase, Params
 from jaxsft.products import at_least_fp32, contract
 from jaxsft.sharding import weights
 from jaxsft.sharding.weights import declare

@@ -24,7 +24,7 @@ import numpy as np
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
-from jaxsft.models.transformer import Params
+from jaxsft.models.model_base import Params
 
 FIELDS = (
     "keep_layers",
@@ -48,7 +48,7 @@ def asked(model: ModelConfig) -> bool:
 
 def without(model: ModelConfig) -> ModelConfig:
     """Returns the config with all structure-changing options at their defaults."""
-    return dataclasses.replace(model, **NONE)
+    return dataclasses.replace(model, **NONE) if asked(model) else model
 
 
 def resized(found: ModelConfig) -> ModelConfig:

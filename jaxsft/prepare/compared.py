@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from jaxsft.config.schema import Columns
 from jaxsft.data.formats import Row
 from jaxsft.data.records import CHAT, TOKENS, chat_record, form_of
-from jaxsft.data.records.conversations import LISTS
+from jaxsft.data.records.chat_forms import LISTS
 from jaxsft.data.records.fields import first_of
 from jaxsft.data.records.sequences import glued, joined_words
 from jaxsft.errors import DataError

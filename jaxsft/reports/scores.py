@@ -44,8 +44,11 @@ def table(
     return splits, metrics, left_out
 
 
-def lines(numbers: Mapping[str, Any], first: str) -> list[str]:
-    r"""Returns the numbers of `result.json` as a small table of text.
+def lines(
+    numbers: Mapping[str, Any], first: str, intervals: Mapping[str, Any] | None = None
+) -> list[str]:
+    r"""Returns the numbers of `result.json` as a small table of text, with the bounds that
+    `intervals.json` has of them.
 
     It has a row for each metric, a column for each split, then numbers of the run.
 
@@ -63,7 +66,10 @@ def lines(numbers: Mapping[str, Any], first: str) -> list[str]:
     }
     splits, metrics, left_out = table(values, first)
     name = {metric: f"{metric} *" if metric == first else metric for metric in metrics}
-    cells = [["", *splits], *([name[m], *(_cell(values, s, m) for s in splits)] for m in metrics)]
+    cell = lambda s, m: " ".join(
+        filter(None, [_cell(values, s, m), bound_text((intervals or {}).get(f"{s}/{m}"))])
+    )
+    cells = [["", *splits], *([name[m], *(cell(s, m) for s in splits)] for m in metrics)]
     widths = [max(6, *(len(row[i]) for row in cells)) for i in range(len(splits) + 1)]
     pad = lambda row: [
         row[0].ljust(widths[0] + 2),
@@ -86,6 +92,17 @@ def lines(numbers: Mapping[str, Any], first: str) -> list[str]:
     ]
 
 
+def bound_text(interval: Any) -> str:
+    """Returns the bounds of a number as text, or nothing where there are none.
+
+    >>> bound_text({"low": 0.81, "high": 0.8567, "method": "percentile"})
+    '[0.81, 0.8567]'
+    """
+    if not isinstance(interval, Mapping) or interval.get("low") is None:
+        return ""
+    return f"[{facts.number_text(interval['low'])}, {facts.number_text(interval['high'])}]"
+
+
 def _cell(values: Mapping[tuple[str, str], Any], split: str, metric: str) -> str:
     return facts.number_text(values[split, metric]) if (split, metric) in values else ""
 
@@ -93,3 +110,9 @@ def _cell(values: Mapping[tuple[str, str], Any], split: str, metric: str) -> str
 def of_run(run_dir: Path) -> str:
     """Returns the metric by which a run chose its checkpoint; "" where its config has none."""
     return chosen(facts.config_or_empty(run_dir))
+
+
+def intervals_of_run(run_dir: Path) -> dict[str, Any]:
+    """Returns the bounds of the numbers of a run, by name; none where it has no file of them."""
+    path = run_dir / "intervals.json"
+    return facts.read_json(path) if path.is_file() else {}

@@ -4,9 +4,8 @@ encoding, head, loss, metrics, predictions.
 
 from __future__ import annotations
 
-import copy
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,25 +17,17 @@ from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
-from jaxsft.metrics import registry
+from jaxsft.losses.terms.head_loss import HeadLoss
 from jaxsft.metrics.base import Outputs
-from jaxsft.models.attention import TokenInfo
-from jaxsft.models.layers import Dropout
-from jaxsft.models.transformer import Params, Transformer
+from jaxsft.models.dropout import Dropout
+from jaxsft.models.model_base import Params
+from jaxsft.models.transformer import Transformer
 from jaxsft.rundir import Stored
-from jaxsft.tasks import specs
-from jaxsft.tasks.specs import TaskSpec
+from jaxsft.tasks.frozen_backbone import FrozenBackbone
+from jaxsft.tasks.prediction_lines import PredictionLines
+from jaxsft.tasks.specified import Specified
+from jaxsft.tasks.task_measures import TaskMeasures
 
-# What a class has of its spec, and of the kind of its records.
-OF_SPEC = (
-    "name",
-    "causal",
-    "generates",
-    "can_generate",
-    "metric",
-    "of_words",
-)
-OF_RECORDS = ("record", "texts", "stratum", "inputs", "outputs", "infer_columns")
 Terms = dict[str, Array]  # by name: a weighted sum, or a sum of weights
 
 
@@ -55,12 +46,11 @@ class Output(NamedTuple):
     columns: dict[str, Array]
 
 
-class Task:
-    """One kind of supervision. A class that names its `spec` has what that says as attributes
-    (`name`, `metric`, `causal`, ...), and the readers of its records as functions.
+class Task(Specified, TaskMeasures, FrozenBackbone, PredictionLines):
+    """One kind of supervision. What its `spec` says are attributes of it (`Specified`): `name`,
+    `causal`, `record(row, columns)`, which makes the record of a row, and others.
 
     Attributes:
-      spec: what is known of the task without JAX.
       start_ids: what the decoder of an encoder-decoder model is given first, whose encoder reads
         the prompt; empty for other models.
       source_frame: what stands before and behind a text that its encoder reads; None for other
@@ -68,55 +58,15 @@ class Task:
       answers_up_to: how many tokens are generated where neither the config nor a reference says so.
     """
 
-    spec: TaskSpec
-    name: str
-    causal: bool | None
-    generates: bool
-    can_generate: bool
-    metric: str | None
-    of_words: bool
     start_ids: Sequence[int] = ()
     source_frame: tuple[Sequence[int], Sequence[int]] | None = None
     answers_up_to = 128
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if "spec" in vars(cls):
-            for name in OF_SPEC:
-                setattr(cls, name, getattr(cls.spec, name))
-            for name in OF_RECORDS:
-                setattr(cls, name, staticmethod(getattr(cls.spec.records, name)))
-
-    @classmethod
-    def metric_names(cls, config: Config) -> tuple[str, ...]:
-        """Returns the names that evaluation gives with this config."""
-        return cls.spec.metric_names(config)
 
     @property
     def best_metric(self) -> str:
         """Returns the metric that `evaluation.metric=auto` chooses; it may depend on the data."""
         assert self.metric is not None
         return self.metric
-
-    @property
-    def measures(self) -> tuple[str, ...]:
-        """Returns the names of the metrics that the task has by itself; those whose arrays its
-        outputs do not have are left out.
-        """
-        return self.spec.measures
-
-    @property
-    def spelled(self) -> Sequence[str]:
-        """Returns the labels of which each number is written by itself too, as `mse_LABEL`."""
-        return ()
-
-    def sign(self, metric: str) -> int:
-        """Returns -1 for a number of which less is better, otherwise 1."""
-        spec = self.spec
-        names = [*spec.measures, *spec.answer_measures, *self.config.evaluation.metrics]
-        low = {"loss", *registry.lower_is_better(names)}
-        low |= {specs.of_target(name, label) for name in low for label in self.spelled}
-        return -1 if metric in low else 1
 
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         """Holds config, tokenizer and the state that the task has learnt.
@@ -128,13 +78,6 @@ class Task:
 
     # --- data
     # ----------------------------------------------------------------------------------------------
-    record: Callable[[Row, Any], Any]  # of a row and data.columns; raises DataError
-    texts: Callable[[Any], list[str]]  # of a record: what a tokenizer is trained on
-    stratum: Callable[[Any], str]  # rows of one are spread evenly over the splits
-    inputs: Callable[[Any], list[str]]  # the columns of a delimited file with what is given
-    outputs: Callable[[Any], list[str]]  # and with what is to be learnt
-    infer_columns: Callable[[Row, Any], Any]  # the columns of a file, from its first row
-
     def unlabelled(self, row: Row, columns: Any) -> Any:
         """Returns the record of a row without its answer, for prediction. Raises DataError."""
         return self.record(row, columns)
@@ -162,19 +105,6 @@ class Task:
         """Returns the records as the model meets them, joined or divided, and where they stand."""
         return list(records), list(where)
 
-    @classmethod
-    def text_key(cls, record: Any) -> str:
-        """Returns a text that is equal for rows with the same input.
-
-        Such rows stay in one split of a file, and are counted where two splits have them.
-        """
-        return cls.spec.records.text_key(record)
-
-    @classmethod
-    def classes(cls, record: Any) -> list[tuple[str, str]]:
-        """Returns every label needed to learn or score a record (`records.Kind.classes`)."""
-        return cls.spec.records.classes(record)
-
     corrupt: Any = None  # `corrupt(batch, seed, epoch)`, where what is read is not what is learnt
 
     # --- model
@@ -182,34 +112,10 @@ class Task:
     def head(self, vocab: int, precision: str) -> nn.Module | None:
         raise NotImplementedError
 
-    def backbone(
-        self, model: Transformer, params: Params, batch: Batch, noise: Dropout | None
-    ) -> Array:
-        """Computes the states below the head, without weights of the head.
-
-        They are states of tokens `[B, S, D]` or, where the task is `pooled`, vectors of texts `[B,
-        T, D]`, T a multiple of G, the packed texts of a row.
-        """
-        return model.hidden(
-            params, batch.tokens, TokenInfo(batch.segment_ids, batch.positions, batch.types), noise
-        )
-
-    @property
-    def pooled(self) -> bool:
-        """Returns whether texts are pooled below the head, by a function without weights."""
-        return False
-
-    def states(
-        self, model: Transformer, params: Params, batch: Batch, noise: Dropout | None
-    ) -> Array:
-        """Returns what the head reads: the batch's cached backbone outputs, else `backbone`."""
-        return (
-            self.backbone(model, params, batch, noise) if batch.backbone is None else batch.backbone
-        )
-
-    def head_uses(self, lengths: np.ndarray) -> float:
-        """Counts the uses of the head: one a token (a word has about one), or one a text."""
-        return float(lengths.sum() if self.of_words else len(lengths))
+    @functools.cached_property
+    def head_loss(self) -> HeadLoss:
+        """Returns the loss of the head, as the config chooses it."""
+        return HeadLoss(self.config)
 
     @staticmethod
     def term_weights(config: Config) -> dict[str, float]:
@@ -255,11 +161,6 @@ class Task:
         """Returns generated answers, and what they are compared with, as outputs of rows."""
         raise NotImplementedError
 
-    @property
-    def answer_measures(self) -> tuple[str, ...]:
-        """Returns the names of the metrics of generated answers."""
-        return ("exact_match",)
-
     # --- results
     # ----------------------------------------------------------------------------------------------
     def tune(self, outputs: Outputs) -> dict[str, Any]:
@@ -267,15 +168,6 @@ class Task:
         of `state`.
         """
         return {}
-
-    def with_tuned(self, values: Mapping[str, Any]) -> Task:
-        """Returns the task with what `tune` returned."""
-        if not values:
-            return self
-        task = copy.copy(self)
-        task.state = copy.copy(self.state)
-        task.state.update(values)
-        return task
 
     def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
         """Returns what metrics read of the rows of a split: gold and predicted, on arrays.
@@ -290,24 +182,3 @@ class Task:
     ) -> Iterator[dict[str, Any]]:
         """Yields a prediction for each kept row, in order; `answers` are generated texts by row."""
         raise NotImplementedError
-
-    def annotated(self, line: dict[str, Any]) -> dict[str, Any]:
-        """Returns a line of `predict` with the prediction in columns of its format, as CoNLL."""
-        return line
-
-    @staticmethod
-    def predicted(line: dict[str, Any]) -> dict[str, Any]:
-        """Returns the part of a prediction that can be made without a label."""
-        return {
-            k: v for k, v in line.items() if k in ("prediction", "probability", "nll", "tokens")
-        }
-
-
-def in_order(labels: Iterable[str]) -> list[str]:
-    """Sorts labels as numbers where all are whole numbers (label i is output i), else as text."""
-    found = sorted(labels)
-    return (
-        sorted(found, key=int)
-        if all(re.fullmatch(r"[+-]?[0-9]{1,18}", label) for label in found)
-        else found
-    )

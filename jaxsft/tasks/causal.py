@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsft.data.pipeline import Batch, Split
-from jaxsft.losses import tokens as token_losses
+from jaxsft.losses.terms import tokens as token_losses
 from jaxsft.metrics.base import Outputs
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads import VocabHead
 from jaxsft.models.step_sums import TokenSums
-from jaxsft.models.transformer import Transformer, finish_logits
+from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import rows
 from jaxsft.tasks.base import Output, Task, Terms
 
@@ -24,11 +25,9 @@ class CausalTask(Task):
 
     def head(self, vocab: int, precision: str):
         m = self.config.model
-        return (
-            None
-            if m.tied and not m.head_bias
-            else VocabHead(m.embed, vocab, precision, matrix=not m.tied, bias=m.head_bias)
-        )
+        if m.tied and not m.head_bias:
+            return None
+        return VocabHead(m.embed, vocab, precision, matrix=not m.tied, bias=m.head_bias)
 
     def head_uses(self, lengths: np.ndarray) -> float:
         return float(lengths.sum())
@@ -52,18 +51,15 @@ class CausalTask(Task):
         columns: bool,
     ) -> Output:
         hidden = self.hidden(model, params, batch, noise)  # [B, S, D]
-        finish = lambda logits: finish_logits(
-            logits, model.output_bias(params), model.config.logit_softcap
-        )
         how = {
             "precision": model.precision,
             "chunk": self.config.loss.chunk,
             "shards": model.row_shards,
-            "finish": finish,
+            "finish": functools.partial(model.finish_logits, params),
         }
         stats = token_losses.token_stats(hidden, model.output_matrix(params), batch.targets, **how)
         weighted = lambda v: (batch.loss_weight * v).sum()
-        terms = {"cross_entropy": weighted(token_losses.smoothed(stats, hyper["label_smoothing"]))}
+        terms = {"cross_entropy": weighted(self.head_loss.of_tokens(stats, hyper))}
         if self._z_loss:
             terms["z_loss"] = weighted(token_losses.z_loss(stats))
         mask = batch.loss_weight > 0
@@ -72,9 +68,8 @@ class CausalTask(Task):
 
     def hidden(self, model: Transformer, params, batch: Batch, noise):
         """Computes the states that the targets are predicted from, `[B, S, D]`."""
-        return model.hidden(
-            params, batch.tokens, TokenInfo(batch.segment_ids, batch.positions), noise
-        )
+        where = TokenInfo(batch.segment_ids, batch.positions)
+        return model.hidden(params, batch.tokens, where, noise)
 
     def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
         sums = {name: rows.total(split, columns[name]) for name in ("nll", "correct", "count")}

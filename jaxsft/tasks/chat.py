@@ -3,67 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jaxsft.config.schema import Config
-from jaxsft.data.chat import named_templates
 from jaxsft.data.chat.templates import Template
 from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.records import Chat, open_chat
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
-from jaxsft.errors import ConfigError
 from jaxsft.metrics import text_overlap
 from jaxsft.metrics.base import Outputs
 from jaxsft.tasks import specs
 from jaxsft.tasks.causal import CausalTask
-
-
-def template_of(name: str, tokenizer: Tokenizer, **options: Any) -> Template:
-    """Returns the chat template of a name.
-
-    `auto` is the tokenizer's own template where it has one, else ours. Other names are looked up
-    among ours, then among the tokenizer's, then as files.
-
-    Raises:
-      ConfigError: there is none of this name, or the tokenizer lacks its tokens.
-    """
-    if name == "default" or (name == "auto" and not tokenizer.chat_templates):
-        return Template.default(tokenizer, **options)
-    if name == "auto":
-        return Template.of(tokenizer, **options)
-    if name in named_templates.NAMED:
-        if missing := named_templates.lacking(name, tokenizer.added):
-            raise ConfigError(
-                f"task.template={name}: the tokenizer has no special token {missing[0]!r}; set"
-                f" tokenizer.added={json.dumps(missing)}"
-            )
-        return Template(named_templates.source(name), tokenizer, name, **options)
-    if name in tokenizer.chat_templates:
-        return Template(tokenizer.chat_templates[name], tokenizer, name, **options)
-    try:
-        source = Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        own = [own for own in tokenizer.chat_templates if own != "default"]
-        known = ", ".join(("auto", "default", *named_templates.NAMED, *own))
-        raise ConfigError(
-            f"task.template={name}: expected {known}, or a readable file with a Jinja template"
-            f" ({error})"
-        ) from error
-    return Template(source, tokenizer, name, **options)
-
-
-def only_last(chat: Chat) -> Chat:
-    """Returns the conversation with its last turn trained, and no other."""
-    *before, last = chat.messages
-    return dataclasses.replace(
-        chat, messages=(*(dataclasses.replace(m, weight=0.0) for m in before), last)
-    )
+from jaxsft.tasks.chat_template import template_of
+from jaxsft.tasks.last_turn import longest_answer, only_last
 
 
 class ChatSFT(CausalTask):
@@ -73,12 +29,7 @@ class ChatSFT(CausalTask):
 
     def __init__(self, config: Config, tokenizer: Tokenizer, state: Mapping[str, Any]):
         super().__init__(config, tokenizer, state)
-        stored = self.state["template"]
-        options = {
-            "require_stop": config.data.require_stop,
-            "allow_unwritten": config.task.allow_unwritten,
-        }
-        self.template = Template.from_stored(stored, tokenizer, **options)
+        self.template = Template.from_stored(self.state["template"], tokenizer, **_rules(config))
 
     def unlabelled(self, row: Row, columns: Any) -> Chat:
         """Returns a conversation with an empty last answer, to be generated. Raises DataError."""
@@ -92,52 +43,36 @@ class ChatSFT(CausalTask):
     def fit(
         cls, config: Config, tokenizer: Tokenizer, records: Sequence[Chat], where: Sequence[str]
     ) -> dict[str, Any]:
-        options = {
-            "require_stop": config.data.require_stop,
-            "allow_unwritten": config.task.allow_unwritten,
-            "variables": config.task.variables,
-        }
+        options = {**_rules(config), "variables": config.task.variables}
         template = template_of(config.task.template, tokenizer, **options)
-        longest = cls._longest_answer(template, records, where)
+        longest = longest_answer(template, records, where)
         return {
             "template": template.stored,
             "stop_ids": list(template.stop_ids),
             "longest_answer": longest,
         }
 
-    @staticmethod
-    def _longest_answer(template: Template, records: Sequence[Chat], where: Sequence[str]) -> int:
-        """Counts the tokens of the longest last turn as it is trained.
-
-        Rendered are only the 64 rows whose last message is longest in characters, and those whose
-        last message has more than its content.
-        """
-        there = [i for i, record in enumerate(records) if record.messages[-1].weight > 0]
-        likely = sorted(there, key=lambda i: len(records[i].messages[-1].content))[-64:]
-        likely += [i for i in there if records[i].messages[-1].extra]
-        rendered = template.render_all(
-            [only_last(records[i]) for i in likely], [where[i] for i in likely]
-        )
-        return max((one.turns[-1][1] - one.turns[0][0] for one in rendered), default=0)
-
     def encode_all(self, records: Sequence[Chat], where: Sequence[str]) -> list[Encoded | str]:
+        """Renders each conversation once, to ids and the weight of each as a target.
+
+        The weight of an id is that of its message (`Message.weight`) where the assistant writes it,
+        the stop token included, and 0 everywhere else (`Template.render`).
+        """
         stop = tuple(self.template.stop_ids) if self.config.data.require_stop else ()
-        chats = (
-            records
-            if self.config.task.train_turns == "all"
-            else [only_last(record) for record in records]
-        )
+        chats = [self._trained(record) for record in records]
         made = lambda one: Encoded(np.array(one.ids, np.int32), one.weights, stop_ids=stop)
         return [
             made(one)._replace(more=tuple(map(made, one.others)))
             for one in self.template.render_all(chats, where)
         ]
 
+    def _trained(self, record: Chat) -> Chat:
+        """Returns the conversation, with weight 0 for turns that `task.train_turns` leaves out."""
+        return record if self.config.task.train_turns == "all" else only_last(record)
+
     def written(self, record: Chat, where: str) -> list[bool]:
         """Returns for each id of a row's texts whether the template alone wrote it."""
-        return self.template.written(
-            record if self.config.task.train_turns == "all" else only_last(record), where
-        )
+        return self.template.written(self._trained(record), where)
 
     def prompt(self, record: Chat, where: str) -> list[int]:
         """Returns the ids that generation of the last assistant turn starts from."""
@@ -154,14 +89,9 @@ class ChatSFT(CausalTask):
     def answer(self, record: Chat, where: str) -> list[int]:
         """Returns the trained ids of the last turn, those of the template and the stop included."""
         *before, last = record.messages
-        rendered = self.template.render(
-            only_last(
-                dataclasses.replace(
-                    record, messages=(*before, dataclasses.replace(last, weight=1.0))
-                )
-            ),
-            where,
-        )
+        trained = dataclasses.replace(last, weight=1.0)
+        trained = dataclasses.replace(record, messages=(*before, trained))
+        rendered = self.template.render(only_last(trained), where)
         return rendered.ids[rendered.turns[0][0] : rendered.turns[-1][1]]
 
     def reference(self, record: Chat, where: str) -> str:
@@ -171,9 +101,8 @@ class ChatSFT(CausalTask):
         prompt has opened.
         """
         ids = self.answer(record, where)
-        return self.tokenizer.decode(
-            ids[:-1] if ids and ids[-1] in self.stop_ids else ids, skip_special=False
-        )
+        ids = ids[:-1] if ids and ids[-1] in self.stop_ids else ids
+        return self.tokenizer.decode(ids, skip_special=False)
 
     def answer_outputs(
         self, answers: Sequence[str], records: Sequence[Chat], where: Sequence[str]
@@ -193,9 +122,15 @@ class ChatSFT(CausalTask):
             "prompt": "\n".join(m.content for m in record.messages[:-1]),
             "reference": self.reference(record, where),
         }
-        return (
-            out
-            if answer is None
-            else out
-            | {"prediction": answer, "correct": text_overlap.matches(answer, [out["reference"]])}
-        )
+        if answer is None:
+            return out
+        return out | {
+            "prediction": answer,
+            "correct": text_overlap.matches(answer, [out["reference"]]),
+        }
+
+
+def _rules(config: Config) -> dict[str, bool]:
+    """Returns what of the config a template checks in each conversation that it renders."""
+    task = config.task
+    return {"require_stop": config.data.require_stop, "allow_unwritten": task.allow_unwritten}

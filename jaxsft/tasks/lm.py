@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from jaxsft.config.schema import Config
-from jaxsft.data.encode import Encoded, no_text
+from jaxsft.data.encode import Encoded
+from jaxsft.data.encoded_texts import no_text
 from jaxsft.data.records import Text
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.tasks import specs

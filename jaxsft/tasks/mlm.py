@@ -13,17 +13,18 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxsft.config.schema import Config
-from jaxsft.data.encode import Encoded, framed, no_text
+from jaxsft.data.encode import Encoded
+from jaxsft.data.encoded_texts import framed, no_text
 from jaxsft.data.masking import Masking
 from jaxsft.data.pipeline import Batch
 from jaxsft.data.records import Text
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
-from jaxsft.losses import tokens as token_losses
+from jaxsft.losses.terms import tokens as token_losses
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads_mlm import MaskedHead
 from jaxsft.models.step_sums import TokenSums
-from jaxsft.models.transformer import Transformer, finish_logits
+from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import specs
 from jaxsft.tasks.base import Output
 from jaxsft.tasks.causal import CausalTask
@@ -116,19 +117,14 @@ class MaskedLM(CausalTask):
             jnp.take_along_axis(hidden, at[..., None], axis=1),
             method="transform",
         )
-        finish = lambda logits: finish_logits(
-            logits, model.output_bias(params), model.config.logit_softcap
-        )
         how = {
             "precision": model.precision,
             "chunk": self.config.loss.chunk,
             "shards": model.row_shards,
-            "finish": finish,
+            "finish": functools.partial(model.finish_logits, params),
         }
         stats = token_losses.token_stats(x, model.output_matrix(params), targets, **how)
-        terms = {
-            "cross_entropy": (weight * token_losses.smoothed(stats, hyper["label_smoothing"])).sum()
-        }
+        terms = {"cross_entropy": (weight * self.head_loss.of_tokens(stats, hyper)).sum()}
         if self._z_loss:
             terms["z_loss"] = (weight * token_losses.z_loss(stats)).sum()
         mask = weight > 0

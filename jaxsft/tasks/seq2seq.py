@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from jaxsft.config.schema import Config
-from jaxsft.data.encode import Encoded, no_text
+from jaxsft.data.encode import Encoded
+from jaxsft.data.encoded_texts import no_text
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch
 from jaxsft.data.records import Seq2Seq, group_references, seq2seq_record

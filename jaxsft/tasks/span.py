@@ -17,7 +17,8 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxsft.config.schema import Config
-from jaxsft.data.encode import Encoded, framed, no_text
+from jaxsft.data.encode import Encoded
+from jaxsft.data.encoded_texts import framed, no_text
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records.questions import Question, question_of

@@ -12,7 +12,8 @@ import numpy as np
 
 from jaxsft.config.schema import Config
 from jaxsft.data.corruption import SpanCorruptor
-from jaxsft.data.encode import Encoded, no_text
+from jaxsft.data.encode import Encoded
+from jaxsft.data.encoded_texts import no_text
 from jaxsft.data.pipeline import Batch
 from jaxsft.data.records import Text
 from jaxsft.data.tokenizers.tokenizer import Tokenizer

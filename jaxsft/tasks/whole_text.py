@@ -12,18 +12,20 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxsft.config.schema import Config
-from jaxsft.data.encode import Encoded, framed
+from jaxsft.data.encode import Encoded
+from jaxsft.data.encoded_texts import framed
 from jaxsft.data.pipeline import Batch
 from jaxsft.data.records import features
 from jaxsft.data.records.fields import declared_labels
 from jaxsft.data.windows import sentences
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.losses import table
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.feature_tokens import Features, Soft, place
 from jaxsft.models.heads import TextHead, layers_of, pool
-from jaxsft.models.transformer import Params, Transformer
-from jaxsft.tasks.base import Task, in_order
+from jaxsft.models.model_base import Params
+from jaxsft.models.transformer import Transformer
+from jaxsft.tasks.base import Task
+from jaxsft.tasks.label_order import in_order
 
 
 class TextTask(Task):
@@ -262,11 +264,6 @@ class TextTask(Task):
     def weight(batch: Batch) -> Float[Array, "batch texts"]:
         """Returns the weight of each text, `[B, G]` float32; 0 where there is none."""
         return jnp.where(batch.example_ids >= 0, batch.segment["weight"], 0).astype(jnp.float32)
-
-    def values(self, predictions: Array, targets: Array, hyper: Mapping[str, Any]) -> Array:
-        """Computes the loss of `losses/table.py` element by element."""
-        scalars = {"delta": hyper["huber_delta"]} if self.config.task.loss == "huber" else {}
-        return table.get(self.config.task.loss)(predictions, targets, **scalars)
 
     def read_labels(
         self,

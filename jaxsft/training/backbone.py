@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import functools
 import hashlib
 import math
@@ -28,9 +29,10 @@ import numpy as np
 
 from jaxsft.config import compose
 from jaxsft.data import cache, pipeline
-from jaxsft.data.pipeline import Batches, Split
+from jaxsft.data.encoded_split import Split
+from jaxsft.data.pipeline import Batches
 from jaxsft.errors import DataError
-from jaxsft.models.transformer import Params
+from jaxsft.models.model_base import Params
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import callbacks
@@ -68,7 +70,7 @@ def attach(parts: Components, params: Params, splits: Sequence[Batches]) -> list
     for batches in splits:
         names.append(key(parts, below, batches.split))
         states, note = _cached(parts, params, root / names[-1], batches.split)
-        batches.split = batches.split.with_backbone(states)
+        batches.split = _with_backbone(batches.split, states)
         notes.append(note)
     notes.append(_kept(root, parts.config.train.backbone_limit, names))
     return [
@@ -78,6 +80,15 @@ def attach(parts: Components, params: Params, splits: Sequence[Batches]) -> list
             " weights, is not run in training"
         ),
     ]
+
+
+def _with_backbone(split: Split, states: np.ndarray) -> Split:
+    """Returns the split with the output of a frozen backbone.
+
+    It is `[tokens, D]`, or for pooled texts `[examples, texts, D]`.
+    """
+    name = "backbone" if states.ndim == 2 else "segment.backbone"
+    return dataclasses.replace(split, arrays={**split.arrays, name: states})
 
 
 def _root(parts: Components) -> Path:

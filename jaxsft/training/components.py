@@ -15,15 +15,17 @@ from flax import linen as nn
 
 from jaxsft import tasks
 from jaxsft.config.schema import Config
-from jaxsft.data import few_rows, pipeline, splits, vectors
+from jaxsft.data import encoded_split, few_rows, pipeline, split_notes, splits, vectors
 from jaxsft.data.chosen_tokenizer import make_tokenizer
-from jaxsft.data.pipeline import Batch, Batches, Split
-from jaxsft.data.splits import Records
+from jaxsft.data.encoded_split import Split
+from jaxsft.data.file_records import Records
+from jaxsft.data.pipeline import Batch, Batches
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.metrics import text_overlap
 from jaxsft.models import registry
-from jaxsft.models.transformer import Params, Transformer
+from jaxsft.models.model_base import Params
+from jaxsft.models.transformer import Transformer
 from jaxsft.optim.optimizers import match_params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import weights
@@ -97,11 +99,12 @@ class Components:
 
     def split(self, name: str, records: Records, like: Split | None = None) -> Split:
         """Encodes records as a split; its rows are not shorter than those of `like`."""
-        rows, where, aside, _, source, _ = Records(*records)
+        rows, where, aside, _, source, _, beside = Records(*records)
         least = {} if like is None else {"min_length": like.limit, "min_source": like.source_limit}
-        split = pipeline.load_split(
+        split = encoded_split.load_split(
             name, rows, where, self.task, self.config.data, self.room, aside=aside, **least
         )
+        split = dataclasses.replace(split, beside=beside)
         if source is None:
             return split
         return dataclasses.replace(
@@ -219,7 +222,7 @@ def left_out(config: Config) -> list[str]:
         else []
     )
     note = f"{', '.join(missing)} are left out: they need sacrebleu, which jaxsft[text] brings"
-    return [*([note] if missing else []), *splits.left_out(config)]
+    return [*([note] if missing else []), *split_notes.left_out(config)]
 
 
 def prepare(config: Config) -> tuple[Components, dict[str, Records]]:

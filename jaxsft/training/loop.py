@@ -17,14 +17,13 @@ from jaxsft import progress as stages
 from jaxsft.config import compose
 from jaxsft.config.schema import Config
 from jaxsft.data.pipeline import Batch
-from jaxsft.errors import JaxsftError
 from jaxsft.sharding import hosts, platforms
 from jaxsft.training import device, recorder, setup
 from jaxsft.training.callbacks import StopSignal
 from jaxsft.training.recorder import Recorder, Result
 from jaxsft.training.session import Session
 from jaxsft.training.step import StepMetrics
-from jaxsft.training.trial import Trial
+from jaxsft.training.trial import Trial, common_step
 
 Pair = tuple[Trial, Recorder]
 Unread = tuple[Trial, Recorder, StepMetrics, np.ndarray]  # a started step, the lengths of its texts
@@ -97,7 +96,7 @@ def _take_steps(session: Session, pairs: list[Pair], signal: StopSignal) -> int 
     Returns the number of the signal, None without one. Nothing waits for the device but evaluation,
     checkpoints and the read of the step before.
     """
-    step = _common_step([trial for trial, _ in pairs])
+    step = common_step([trial for trial, _ in pairs])
     if 0 < step < session.total and session.is_due("evaluation", step):
         # a signal came at this step, and waited for no evaluation
         for trial, records in pairs:
@@ -128,17 +127,6 @@ def _take_steps(session: Session, pairs: list[Pair], signal: StopSignal) -> int 
         if not (pairs := _with_patience(pairs)):
             break
     return None
-
-
-def _common_step(trials: Sequence[Trial]) -> int:
-    """Returns the steps that all trials have taken. Raises JaxsftError where they differ."""
-    taken = sorted({trial.step for trial in trials})
-    if len(taken) > 1:
-        raise JaxsftError(
-            f"the trials of a session have taken {taken[0]} to {taken[-1]} steps; expected the same"
-            " number: let all of them go on from the same checkpoint"
-        )
-    return taken[0]
 
 
 def _advance(session: Session, trial: Trial, records: Recorder, batch: Batch, step: int) -> Unread:

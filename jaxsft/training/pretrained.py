@@ -25,7 +25,7 @@ from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.hf import read as pretrained
 from jaxsft.hf import trained_heads, write
 from jaxsft.hf.families.family import Head
-from jaxsft.models.transformer import Params
+from jaxsft.models.model_base import Params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding.weights import Flat, flatten
 from jaxsft.training.components import Components

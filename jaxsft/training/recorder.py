@@ -20,10 +20,11 @@ import jax
 from jaxsft import remote, rundir, seal
 from jaxsft.config import compose, metric_names
 from jaxsft.config.schema import Config
-from jaxsft.data import hub, prepared, splits
+from jaxsft.data import file_records, hub, prepared, split_notes
 from jaxsft.data.records import label_names
 from jaxsft.errors import ConfigError, JaxsftError
-from jaxsft.evaluation import evaluate as evaluation
+from jaxsft.evaluation import results
+from jaxsft.evaluation.evaluate import Evaluation
 from jaxsft.models import surgery
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
@@ -113,12 +114,13 @@ class Recorder:
         self.metrics: Metrics | None = None
         self.progress: Progress | None = None
         self.trace: device.Trace | None = None
+        self.intervals: dict[str, Any] = {}  # the bounds of the results so far
 
-    def quarantine(self, records: Mapping[str, splits.Records]) -> None:
+    def quarantine(self, records: Mapping[str, file_records.Records]) -> None:
         """Writes the rows that were put aside, before too many of them may end the run."""
         if hosts.first():
             aside = {name: split.aside for name, split in records.items()}
-            splits.write_quarantine(self.run_dir / "quarantine.jsonl", aside)
+            split_notes.write_quarantine(self.run_dir / "quarantine.jsonl", aside)
 
     # --- start
     # ----------------------------------------------------------------------------------------------
@@ -315,11 +317,12 @@ class Recorder:
                 " result, not the best ones"
             )
 
-    def write_results(self, name: str, result: evaluation.Evaluation) -> None:
-        """Writes predictions and tables of a split."""
+    def write_results(self, name: str, result: Evaluation) -> None:
+        """Writes predictions and tables of a split, and keeps its bounds for `intervals.json`."""
         if hosts.first():
             split = self.session.batches[name].split
-            evaluation.write_results(self.run_dir, self.session.task, split, result)
+            found = results.write_results(self.run_dir, self.session.task, split, result)
+            self.intervals |= {f"{name}/{metric}": entry for metric, entry in found.items()}
 
     def finish(self, last: int, numbers: dict[str, float]) -> Result:
         """Writes the numbers; `result.json` comes last: it says that the run is complete."""
@@ -329,6 +332,8 @@ class Recorder:
                 # with what was tuned on the validation split
                 state = self.session.task.with_tuned(self.trial.tuned).state
                 rundir.write_json(self.run_dir / "task.json", state)
+            if self.intervals:
+                rundir.write_json(self.run_dir / "intervals.json", self.intervals)
             rundir.write_json(self.run_dir / "result.json", numbers)
             self.mirror.push()
         hosts.sync("results are written")

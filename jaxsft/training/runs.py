@@ -26,7 +26,7 @@ from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.hf import peft_read, peft_saved, write
 from jaxsft.hf import read as pretrained
 from jaxsft.models import adapters, encoder_decoder, surgery
-from jaxsft.models.transformer import Params
+from jaxsft.models.model_base import Params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import partition, setup, vocab_rows
 from jaxsft.training import pretrained as hf

@@ -14,17 +14,20 @@ import numpy as np
 from jaxsft import progress as stages
 from jaxsft.config import compose, durations
 from jaxsft.config.schema import Config
-from jaxsft.data import pipeline, splits
-from jaxsft.data.splits import Records
+from jaxsft.data import pipeline, split_notes
+from jaxsft.data.file_records import Records
+from jaxsft.data.split_ledger import ledger_entry
 from jaxsft.errors import ConfigError
+from jaxsft.evaluation import answered
 from jaxsft.evaluation import evaluate as evaluation
-from jaxsft.models.transformer import Params
+from jaxsft.evaluation.generated import answer_limit
+from jaxsft.models.model_base import Params
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import backbone, components, device, manifest, partition, runs
 from jaxsft.training.checkpoint import digest, flatten
-from jaxsft.training.hyper import TRACED, make_hyper, program_key
-from jaxsft.training.step import State, StepMetrics, check_unfreezing, objective_value
+from jaxsft.training.hyper import free, make_hyper, program_key
+from jaxsft.training.step import State, StepMetrics, objective_value
 from jaxsft.training.trial import Trial
 
 
@@ -49,11 +52,11 @@ class Session:
         self.task, self.program = self.components.task, self.components.program
         rows = sum(len(split.records) for split in records.values())
         doing(f"turning {rows:,} rows into tokens")
-        self.digests = {name: splits.data_digest(split) for name, split in records.items()}
+        self.digests = {name: split_notes.data_digest(split) for name, split in records.items()}
         on_records(records)
         self.batches, self.ledger = _encode(self.components, records)
         self.clock = _clock(self.config, self.batches["train"])
-        check_unfreezing(self.program, make_hyper(self.config, self.clock), self.total)
+        self.program.movable.check(make_hyper(self.config, self.clock), self.total)
         self.every = {
             name: durations.steps(text, self.clock, f"{name}.every")
             for name, text in (
@@ -113,7 +116,7 @@ class Session:
         if not self.task.generates or self.config.evaluation.generate == "never":
             return {}
         return {
-            name: evaluation.answer_limit(self.task, self.batches[name].split, self.config)
+            name: answer_limit(self.task, self.batches[name].split, self.config)
             for name in self.batches
             if name != "train" or self.config.evaluation.on_train
         }
@@ -228,7 +231,7 @@ class Session:
         if not (generate and self.task.generates):
             return result
         params, model = partition.merge(weights, frozen), self.components.model
-        return evaluation.with_answers(
+        return answered.with_answers(
             result, self.task, model, params, batches.split, self.config, self.mesh
         )
 
@@ -245,8 +248,8 @@ def _check_shared(shared: Config, own: Config) -> None:
     """
     theirs, ours = (compose.flat(compose.to_dict(config)) for config in (shared, own))
     options = {name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name)}
-    free = {*TRACED, "seed", "seeds.init", "run_dir", "evaluation.patience"}
-    if others := sorted(options - free | options & {"train.duration"}):
+    apart = {*free(own), "seed", "seeds.init", "run_dir", "evaluation.patience"}
+    if others := sorted(options - apart | options & {"train.duration"}):
         raise ConfigError(
             f"{others[0]}: trials of one session share it; only traced options, seeds.init,"
             " seeds.dropout and evaluation.patience may differ"
@@ -288,7 +291,7 @@ def _encode(
     Evaluation shares the shape of training, unless its rows are longer.
     """
     kind = type(parts.task)
-    leaks, lacks = splits.in_training_too(records, kind), splits.lacking(records, kind)
+    leaks, lacks = split_notes.in_training_too(records, kind), split_notes.lacking(records, kind)
     batches: dict[str, pipeline.Batches] = {}
     ledger: dict[str, Any] = {}
     for name, split in records.items():
@@ -296,7 +299,7 @@ def _encode(
         encoded = parts.split(name, split, like=like)
         batches[name] = parts.batches(encoded, training=name == "train")
         ledger[name] = {
-            **pipeline.ledger_entry(batches[name]),
+            **ledger_entry(batches[name]),
             **({"also_in_train": leaks[name]} if name in leaks else {}),
             **({"lacks": lacks[name]} if name in lacks else {}),
             **({"notes": list(split.notes)} if split.notes else {}),

@@ -6,31 +6,26 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from jax import lax
 from jaxtyping import Array
 
-from jaxsft import patterns
 from jaxsft.config.schema import Config
 from jaxsft.data.pipeline import Batch
-from jaxsft.errors import ConfigError
-from jaxsft.losses import expert_balance, penalties
-from jaxsft.models.layers import Dropout
-from jaxsft.models.transformer import Params, Transformer
+from jaxsft.models.dropout import Dropout
+from jaxsft.models.model_base import Params
+from jaxsft.models.transformer import Transformer
 from jaxsft.optim import optimizers, schedules
-from jaxsft.sharding.weights import LAYERS, WeightSpec
 from jaxsft.tasks.base import Output, Task
-from jaxsft.training import partition, vocab_rows
+from jaxsft.training import extra_losses, partition
+from jaxsft.training.extra_losses import nonzero
 from jaxsft.training.hyper import Hyper
-
-EXPERTS = "experts"  # the name of the state of what routers did
+from jaxsft.training.unfreezing import Movable
 
 
 class State(struct.PyTreeNode):
@@ -75,52 +70,13 @@ class Program:
         return optimizers.factors(self.config.optim, self.specs)
 
     @functools.cached_property
-    def penalty_masks(self) -> list[Any]:
-        return penalties.masks(self.config.loss.penalties, self.specs)
+    def penalties(self) -> extra_losses.Penalties:
+        return extra_losses.Penalties(self.config.loss.penalties, self.specs)
 
     @functools.cached_property
-    def unfreeze_order(self) -> Any:
-        """Returns when each trainable parameter is unfrozen, in units of `train.unfreeze_every`.
-
-        Heads are at 0, the top layer at 1, the embedding last; a stack has one for each layer,
-        `[n]`.
-        """
-        layers = self.config.model.layers
-
-        def of_leaf(path: tuple, spec: WeightSpec) -> Any:
-            at = [_layer_of(p) for p in patterns.paths_of(patterns.path_string(path), spec)]
-            low = layers + 1 if "embed" in (getattr(k, "key", None) for k in path) else 0
-            return (
-                np.array([low if layer is None else layers - layer for layer in at])
-                if spec.stacked
-                else low
-            )
-
-        return jax.tree_util.tree_map_with_path(of_leaf, self.specs)
-
-    def _unfrozen_mask(self, step: Array, hyper: Hyper) -> Any:
-        """Returns flags of the parameters that are trained in this step; None for all of them.
-
-        A flag broadcasts against its weight along the first axis (Howard and Ruder 2018,
-        arXiv:1801.06146, section 3.3).
-        """
-        if "unfreeze_every" not in hyper:
-            return None
-
-        def of_leaf(spec: WeightSpec, place: Any) -> Array:
-            on = step >= jnp.asarray(place) * hyper["unfreeze_every"]
-            return on.reshape(on.shape + (1,) * (len(spec.shape) - 1)) if on.ndim else on
-
-        return jax.tree.map(of_leaf, self.specs, self.unfreeze_order)
-
-    @functools.cached_property
-    def row_masks(self) -> Any:
-        """Returns which rows are trained under `model.train_rows=added`, as masks; else None."""
-        return (
-            vocab_rows.trained(self.specs, self.task.tokenizer)
-            if self.config.model.train_rows == "added"
-            else None
-        )
+    def movable(self) -> Movable:
+        """Returns which of the trainable weights move: all, but for two options (`unfreezing`)."""
+        return Movable(self.config, self.specs, self.task)
 
     def init_state(self, trainable: Params) -> State:
         opt = optimizers.init_state(self.config.optim, self.specs, trainable)
@@ -146,39 +102,20 @@ class Program:
         """
         totals = self.task.totals(batch)
         grads, terms, states = self._gradient(state, frozen, batch, hyper, totals)
-        grads = self._add_penalties(grads, state.trainable, hyper)
-        grads = grads if self.row_masks is None else vocab_rows.only(self.row_masks, grads)
-        unfrozen = self._unfrozen_mask(state.step, hyper)
-        if unfrozen is not None:  # moments of a layer that waits stay zero
-            grads = jax.tree.map(lambda g, on: jnp.where(on, g, 0), grads, unfrozen)
+        grads = self.penalties.added(grads, state.trainable, hyper)
+        grads = self.movable.gradients(grads, state.step, hyper)
         grads, norm = optimizers.clip_by_global_norm(grads, hyper["clip_norm"])
 
-        rate = hyper["learning_rate"] * schedules.unit(
-            self.config.schedule.name,
-            state.step,
-            hyper["warmup"],
-            hyper["total"],
-            final=hyper["final"],
-            decay=hyper["decay"],
-        )
+        rate = schedules.rate(self.config.schedule, state.step, hyper)
         tx = optimizers.build(
             self.config.optim, {**hyper, "learning_rate": rate}, self.specs, *self.factors
         )
         updates, opt = tx.update(grads, state.opt, state.trainable)
-        # decay would change the others too
-        updates = updates if self.row_masks is None else vocab_rows.only(self.row_masks, updates)
-        if unfrozen is not None:  # w + (-0.0) == w bitwise, also for w = -0.0
-            updates = jax.tree.map(
-                lambda u, on: jnp.where(on, u, jnp.asarray(-0.0, u.dtype)), updates, unfrozen
-            )
+        updates = self.movable.updates(updates, state.step, hyper)
         trainable = jax.tree.map(lambda w, u: w + u.astype(w.dtype), state.trainable, updates)
-        ema = (
-            state.ema
-            if state.ema is None
-            else optimizers.ema_update(
-                state.ema, trainable, hyper["ema"], state.step - state.skipped
-            )
-        )
+        ema, taken = state.ema, state.step - state.skipped
+        if ema is not None:
+            ema = optimizers.ema_update(ema, trainable, hyper["ema"], taken)
 
         has_targets = jnp.stack([w > 0 for w in totals.values()]).all()
         is_finite = jnp.isfinite(norm) & jnp.stack([jnp.isfinite(s) for s in terms.values()]).all()
@@ -197,17 +134,15 @@ class Program:
         dropout = self._dropout(state.step, rows, hyper)
 
         def output(trainable: Params, micro: Batch, dropout: Dropout | None) -> Output:
-            return self._output(
-                partition.merge(trainable, frozen), micro, hyper, dropout, columns=False
-            )
+            params = partition.merge(trainable, frozen)
+            given = (self.task, self.model, params, micro, hyper, dropout)
+            return extra_losses.task_output(*given, columns=False)
 
         def objective(trainable: Params, micro: Batch, dropout: Dropout | None):
             out = output(trainable, micro, dropout)
-            value = sum(hyper["terms"][k] * s / _safe(totals[k]) for k, s in out.terms.items())
-            return value + self._router_losses(out.states, expert_counts, batch, hyper), (
-                out.terms,
-                out.states,
-            )
+            value = sum(hyper["terms"][k] * s / nonzero(totals[k]) for k, s in out.terms.items())
+            routers = (self.config, out.states, expert_counts, batch, hyper)
+            return value + extra_losses.router_losses(*routers), (out.terms, out.states)
 
         gradient = jax.grad(objective, has_aux=True)
         n = self.config.train.accumulate
@@ -217,60 +152,22 @@ class Program:
 
         def of_micro(micro, function=gradient):
             batch, keys = micro
-            return function(
-                state.trainable, batch, None if keys is None else dropout._replace(keys=keys)
-            )
+            noise = None if keys is None else dropout._replace(keys=keys)
+            return function(state.trainable, batch, noise)
 
         cut = lambda x: x.reshape(n, rows // n, *x.shape[1:])
         micro_batches = jax.tree.map(cut, (batch, None if dropout is None else dropout.keys))
         # how often each expert is chosen in the whole batch: a forward pass more, for the loss is
         # no sum over its parts
         if "balance" in hyper:
-            expert_counts = lax.map(
-                lambda micro: of_micro(micro, output).states[EXPERTS].chosen, micro_batches
-            ).sum(0)
-        zeros = jax.tree.map(
-            lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(of_micro, _first(micro_batches))
-        )
+            count = lambda micro: of_micro(micro, output).states[extra_losses.EXPERTS].chosen
+            expert_counts = lax.map(count, micro_batches).sum(0)
+        first = jax.tree.map(lambda x: x[0], micro_batches)
+        empty = lambda s: jnp.zeros(s.shape, s.dtype)
+        zeros = jax.tree.map(empty, jax.eval_shape(of_micro, first))
         add = lambda sums, micro: (jax.tree.map(jnp.add, sums, of_micro(micro)), None)
         (grads, (terms, states)), _ = lax.scan(add, zeros, micro_batches)
         return grads, terms, states
-
-    def _output(
-        self, params: Params, batch: Batch, hyper: Hyper, dropout: Dropout | None, *, columns: bool
-    ) -> Output:
-        """Returns the task's output for a batch, with the experts' router counts in its states."""
-        if not self.config.model.experts or batch.backbone is not None:
-            return self.task.loss(self.model, params, batch, hyper, dropout, columns=columns)
-        model = dataclasses.replace(self.model, routed=[])
-        out = self.task.loss(model, params, batch, hyper, dropout, columns=columns)
-        return out._replace(
-            states={**out.states, EXPERTS: jax.tree.map(lambda *passes: sum(passes), *model.routed)}
-        )
-
-    def _router_losses(
-        self, states: Mapping[str, Any], expert_counts: Array | None, batch: Batch, hyper: Hyper
-    ) -> Array | float:
-        """Returns what a micro-batch adds to the losses of the routers.
-
-        As penalties, they are not in the loss that is reported.
-
-        Args:
-          expert_counts: how often each expert is chosen in the whole batch, `[L, E]`; None: the
-            micro-batch is the whole.
-          batch: the whole.
-        """
-        value, routed = 0.0, states.get(EXPERTS)
-        tokens = _safe((batch.segment_ids > 0).sum() * self.config.model.layers)
-        if "balance" in hyper:
-            value += hyper["balance"] * expert_balance.balance(
-                routed.chosen if expert_counts is None else expert_counts,
-                routed.probability,
-                tokens,
-            )
-        if "router_z" in hyper:
-            value += hyper["router_z"] * expert_balance.router_z(routed.square, tokens)
-        return value
 
     def _dropout(self, step: Array, rows: int, hyper: Hyper) -> Dropout | None:
         """Returns one dropout key for each row, from (seed, step, row); None without dropout.
@@ -283,48 +180,16 @@ class Program:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rows))
         return Dropout(hyper["dropout"], keys, hyper.get("adapter_dropout"), hyper.get("neftune"))
 
-    def _add_penalties(self, grads: Params, trainable: Params, hyper: Hyper) -> Params:
-        for one, mask, weight in zip(
-            self.config.loss.penalties, self.penalty_masks, hyper["penalties"], strict=True
-        ):
-            extra = jax.grad(lambda w: weight * penalties.penalty(one.kind, w, mask))(trainable)
-            grads = jax.tree.map(jnp.add, grads, extra)
-        return grads
-
     # --- evaluation
     # ----------------------------------------------------------------------------------------------
     def evaluate(
         self, trainable: Params, frozen: Params, batch: Batch, hyper: Hyper
     ) -> tuple[Any, dict[str, Array]]:
         """Returns ((terms, totals, states), columns): the step's loss, without dropout."""
-        out = self._output(partition.merge(trainable, frozen), batch, hyper, None, columns=True)
+        params = partition.merge(trainable, frozen)
+        given = (self.task, self.model, params, batch, hyper, None)
+        out = extra_losses.task_output(*given, columns=True)
         return (out.terms, self.task.totals(batch), out.states), out.columns
-
-
-def _safe(weight: Array) -> Array:
-    """Returns the weight, or 1 where it is 0, so that a step without targets divides by no zero."""
-    return jnp.where(weight > 0, weight, 1)
-
-
-def _layer_of(path: str) -> int | None:
-    """Returns the number of the layer that a virtual path names; None where it names none."""
-    found = re.search(rf"(?:^|/){LAYERS}/(\d+)/", path)
-    return int(found[1]) if found else None
-
-
-def _first(tree: Any) -> Any:
-    return jax.tree.map(lambda x: x[0], tree)
-
-
-def check_unfreezing(program: Program, hyper: Hyper, total: int) -> None:
-    """Raises ConfigError where the run ends before everything is unfrozen."""
-    last = max(int(np.max(place)) for place in jax.tree.leaves(program.unfreeze_order))
-    if "unfreeze_every" in hyper and (at := last * int(hyper["unfreeze_every"])) >= total:
-        raise ConfigError(
-            f"train.unfreeze_every={program.config.train.unfreeze_every}: the last of {last} turns"
-            f" would come at step {at}, but the run has {total} steps; give a shorter one, or"
-            " freeze what is not to be trained by train.freeze"
-        )
 
 
 def objective_value(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -172,3 +172,14 @@ def _from_json(values: list | None, like: Any) -> Any:
         for v, x in zip(values, jax.tree.leaves(like), strict=True)
     ]
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
+
+
+def common_step(trials: Sequence[Trial]) -> int:
+    """Returns the steps that all trials have taken. Raises JaxsftError where they differ."""
+    taken = sorted({trial.step for trial in trials})
+    if len(taken) > 1:
+        raise JaxsftError(
+            f"the trials of a session have taken {taken[0]} to {taken[-1]} steps; expected the same"
+            " number: let all of them go on from the same checkpoint"
+        )
+    return taken[0]

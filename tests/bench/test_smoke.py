@@ -83,6 +83,19 @@ def test_impute(tmp_path, monkeypatch, capsys):
     assert "| knn, 5 |" in capsys.readouterr().out
 
 
+def test_metrics(monkeypatch, capsys):
+    for name in ("sklearn", "scipy", "seqeval"):
+        pytest.importorskip(name)
+    from tools.bench import metrics
+
+    sections = [x for name in metrics.SECTIONS for x in ("--section", name)]
+    sizes = ["--rows", "4000", "--labels", "5", "--rounds", "1"]
+    monkeypatch.setattr(sys, "argv", ["metrics", *sections, *sizes])
+    metrics.main()
+    out = capsys.readouterr().out
+    assert "| chunk_scores |" in out and "| auroc_binned |" in out and "| kendall |" in out
+
+
 @pytest.mark.slow
 def test_startup(files, tmp_path):
     options = ["task=lm", f"data.train={files / 'book.txt'}", "model=small", *FAST]

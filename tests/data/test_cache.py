@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jaxsft import tasks
-from jaxsft.data import cache, pipeline
+from jaxsft.data import cache, encoded_split
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from tests.conftest import make_config, make_records
 
@@ -146,7 +146,7 @@ def folder_of(
     )
     if code:
         monkeypatch.setattr(cache, "code_digest", lambda: code)
-    pipeline.load_split("train", *records, one, config.data, context, min_length=min_length)
+    encoded_split.load_split("train", *records, one, config.data, context, min_length=min_length)
     monkeypatch.undo()
     return seen[0]
 
@@ -244,7 +244,9 @@ def test_a_split_is_the_same_from_the_cache(tmp_path):
     )
     kind, tokenizer = tasks.get("chat"), Tokenizer.bytes()
     one = kind(config, tokenizer, kind.fit(config, tokenizer, *records))
-    fresh, stored = (pipeline.load_split("train", *records, one, config.data, 48) for _ in range(2))
+    fresh, stored = (
+        encoded_split.load_split("train", *records, one, config.data, 48) for _ in range(2)
+    )
     assert (
         fresh.ledger == stored.ledger
         and fresh.dropped == stored.dropped

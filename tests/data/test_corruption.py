@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from jaxsft.data import encode, pipeline
+from jaxsft.data import encode, encoded_split, flat_examples, long_texts, pipeline
 from jaxsft.data.corruption import SpanCorruptor, mask, sizes
 
 HOW = SpanCorruptor(0.15, 3.0, np.arange(100, 110, dtype=np.int32), (7,), (8,))
@@ -54,15 +54,12 @@ def make(packing: bool, seed: int | None, size: int) -> pipeline.Batches:
     built, ledger, _ = encode.build(
         rows,
         [""] * 6,
-        24,
-        too_long="error",
-        require_stop=False,
+        long_texts.Limits(24, "error", require_stop=False, source=48),
         max_dropped=0,
         split="train",
-        source_limit=48,
     )
-    split = pipeline.Split(
-        "train", encode.flat(built), rows, [""] * 6, {}, ledger.as_dict(), 24, 48
+    split = encoded_split.Split(
+        "train", flat_examples.flat(built), rows, [""] * 6, {}, ledger.as_dict(), 24, 48
     )
     options = dataclasses.make_dataclass(
         "Options", [("plan_seed", int, 0), ("packing", bool, packing)]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsft.data import encode
+from jaxsft.data import encode, encoded_split, encoded_texts, flat_examples, long_texts
 from jaxsft.data.encode import Encoded
 from jaxsft.data.ledger import Ledger
 from jaxsft.data.tokenizers.special_tokens import Wrapped
@@ -34,15 +34,8 @@ def turn(prompt, answer):
 
 def build(encoded, limit=8, too_long="error", require_stop=True, max_dropped=1.0):
     where = [f"rows.jsonl:{i + 1}" for i in range(len(encoded))]
-    return encode.build(
-        encoded,
-        where,
-        limit,
-        too_long=too_long,
-        require_stop=require_stop,
-        max_dropped=max_dropped,
-        split="train",
-    )
+    limits = long_texts.Limits(limit, too_long, require_stop)
+    return encode.build(encoded, where, limits, max_dropped=max_dropped, split="train")
 
 
 def test_shift_by_hand():  # guards C15
@@ -181,7 +174,7 @@ def test_texts_without_targets():  # guards D4
         "trained": 0,
         "masked": 16,
     }
-    flat = encode.flat(examples)
+    flat = flat_examples.flat(examples)
     assert (
         "targets" not in flat
         and flat["segment.label"].tolist() == [8, 9]
@@ -255,7 +248,9 @@ def test_a_ledger_that_does_not_add_up_stops_the_run():
 )
 def test_special_tokens_stay_where_a_framed_text_is_cut(policy, tokens, types):
     text = Wrapped([1, 5, 6, 2, 8, 9, 2], [0, 0, 0, 0, 1, 1, 1], 1, 1)
-    (found,), ledger, _ = build([encode.framed(text, {"label": 0})], limit=5, too_long=policy)
+    (found,), ledger, _ = build(
+        [encoded_texts.framed(text, {"label": 0})], limit=5, too_long=policy
+    )
     assert (
         found.tokens.tolist() == tokens
         and found.types.tolist() == types
@@ -264,15 +259,15 @@ def test_special_tokens_stay_where_a_framed_text_is_cut(policy, tokens, types):
     with pytest.raises(
         DataError, match=r"^rows\.jsonl:1: 7 tokens, of which a row of 2 would hold no text"
     ):
-        build([encode.framed(text, {"label": 0})], limit=2, too_long="truncate_right")
-    plain = encode.framed(Wrapped([1, 5, 2], [0, 0, 0], 1, 1), {"label": 1})
-    both, _, _ = build([plain, encode.framed(text, {"label": 0})])
-    assert encode.flat(both)["types"].tolist() == [
+        build([encoded_texts.framed(text, {"label": 0})], limit=2, too_long="truncate_right")
+    plain = encoded_texts.framed(Wrapped([1, 5, 2], [0, 0, 0], 1, 1), {"label": 1})
+    both, _, _ = build([plain, encoded_texts.framed(text, {"label": 0})])
+    assert flat_examples.flat(both)["types"].tolist() == [
         0,
         0,
         0,
         *text.types,
-    ] and "types" not in encode.flat(both[:1])
+    ] and "types" not in flat_examples.flat(both[:1])
 
 
 @pytest.mark.parametrize("too_long", TOO_LONG)
@@ -281,7 +276,7 @@ def test_a_record_of_several_texts(too_long, sizes):
     """Each text is an example of its row, and rows and tokens add up whatever becomes of them."""
     texts = [turn(prompt=1, answer=size) for size in sizes]
     whole, long = texts[0]._replace(more=(texts[1],)), [size for size in sizes if size > 7]
-    assert encode.longest([whole]) == max(one.positions for one in texts)
+    assert long_texts.longest([whole]) == max(one.positions for one in texts)
     if too_long == "error" and long:
         with pytest.raises(
             DataError,
@@ -319,5 +314,5 @@ def test_a_record_of_several_texts(too_long, sizes):
 
 
 def test_the_weight_of_a_row_is_that_of_all_its_texts():
-    whole = encode.weighted(turn(1, 1)._replace(more=(turn(1, 2),)), 0.5)
+    whole = encoded_split.weighted(turn(1, 1)._replace(more=(turn(1, 2),)), 0.5)
     assert [one.weights.max() for one in whole.texts] == [0.5, 0.5]

@@ -8,8 +8,8 @@ import pytest
 
 from jaxsft import tasks
 from jaxsft.data import few_rows
+from jaxsft.data.file_records import Records
 from jaxsft.data.records import LabelledText, MultiLabel, Pair, Regression, Tags
-from jaxsft.data.splits import Records
 
 
 def limited(task, records, rows):

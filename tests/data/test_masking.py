@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from jaxsft.data import encode, pipeline
+from jaxsft.data import encode, encoded_split, flat_examples, long_texts, pipeline
 from jaxsft.data.encode import Encoded
 from jaxsft.data.masking import Masking
 
@@ -62,10 +62,11 @@ def make(packing: bool, seed: int | None, batch: int) -> pipeline.Batches:
         Encoded(text(n), segment={"weight": 1.0}, special_tokens=(1, 1))
         for n in (3, 9, 5, 7, 2, 11)
     ]
-    built, ledger, _ = encode.build(
-        rows, [""] * 6, 16, too_long="error", require_stop=False, max_dropped=0, split="train"
+    limits = long_texts.Limits(16, "error", require_stop=False)
+    built, ledger, _ = encode.build(rows, [""] * 6, limits, max_dropped=0, split="train")
+    split = encoded_split.Split(
+        "train", flat_examples.flat(built), rows, [""] * 6, {}, ledger.as_dict(), 16
     )
-    split = pipeline.Split("train", encode.flat(built), rows, [""] * 6, {}, ledger.as_dict(), 16)
     options = dataclasses.make_dataclass(
         "Options", [("plan_seed", int, 0), ("packing", bool, packing)]
     )()

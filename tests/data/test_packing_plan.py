@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsft.data import packing, pipeline
+from jaxsft.data import long_texts, packing
+from jaxsft.data.split_ledger import packing_facts
 
 
 @settings(max_examples=100, deadline=None)
@@ -36,7 +37,7 @@ def test_best_fit_by_hand():
     plan = packing.plan(np.array([7, 3, 6, 2, 1, 1]), 10, seed=0)
     rows = sorted(sorted([7, 3, 6, 2, 1, 1][e] for e in plan.row(i)) for i in range(plan.rows))
     assert rows == [[1, 1, 2, 6], [3, 7]]
-    assert plan.as_dict() == {
+    assert packing_facts(plan) == {
         "rows": 2,
         "row_length": 10,
         "examples": 6,
@@ -62,8 +63,8 @@ def test_without_packing_rows_are_in_order():
 
 @pytest.mark.parametrize("longest, expected", [(1, 32), (32, 32), (33, 64), (99, 100), (1000, 100)])
 def test_row_length(longest, expected):  # guards H11, D13
-    assert pipeline.row_length(longest, 100, "auto") == expected
-    assert pipeline.row_length(longest, 100, 48) == 48
+    assert long_texts.row_length(longest, 100, "auto") == expected
+    assert long_texts.row_length(longest, 100, 48) == 48
 
 
 # --- two streams
@@ -96,7 +97,7 @@ def test_examples_of_two_streams_fit_in_both(sizes, seed, window):  # guards B6
             and len(plan.row(i)) <= plan.texts
         )
     assert (plan.tokens, plan.source_tokens) == (lengths.sum(), sources.sum())
-    source = plan.as_dict()["source"]
+    source = packing_facts(plan)["source"]
     assert source["real"] + source["padded"] == plan.rows * 20
 
 
@@ -107,7 +108,7 @@ def test_two_streams_by_hand():
     lengths, sources = np.array([8, 2, 3, 1]), np.array([4, 5, 6, 1])
     plan = packing.plan(lengths, 10, seed=0, source_lengths=sources, source_length=9)
     assert sorted(sorted(plan.row(i).tolist()) for i in range(plan.rows)) == [[0, 1], [2, 3]]
-    facts = plan.as_dict()
+    facts = packing_facts(plan)
     assert facts["fill"] == 14 / 20 and facts["source"] == {
         "row_length": 9,
         "fill": 16 / 18,

@@ -12,7 +12,7 @@ from jaxsft.check.findings import Findings
 from jaxsft.check.load import load
 from jaxsft.config import validate
 from jaxsft.config.schema import Columns
-from jaxsft.data import pipeline
+from jaxsft.data import encoded_split
 from jaxsft.data.ledger import Aside
 from jaxsft.data.splits import read_splits
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
@@ -152,7 +152,7 @@ def test_what_was_put_aside_is_part_of_the_cached_ledger(tmp_path, monkeypatch):
     made, (records, where) = make_config("classify"), make_records("classify", 12)
     kind, tokenizer = tasks.get("classify"), Tokenizer.bytes()
     task = kind(made, tokenizer, kind.fit(made, tokenizer, records, where))
-    load = lambda *aside: pipeline.load_split(
+    load = lambda *aside: encoded_split.load_split(
         "train", records, where, task, made.data, 64, aside=aside
     ).ledger["rows"]
     bad = Aside("rows.jsonl", 13, "unreadable", "rows.jsonl:13: broken")

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from jaxsft.config.schema import Columns
-from jaxsft.data import encode
+from jaxsft.data import encode, encoded_split
 from jaxsft.data.formats import Row
 from jaxsft.data.records import label_record
 from jaxsft.data.row_weights import weighted
-from jaxsft.data.splits import data_digest
+from jaxsft.data.split_notes import data_digest
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.training import components
 from tests import tiny
@@ -60,8 +60,8 @@ def test_a_weight_is_read_from_its_column_only():
 
 def test_what_has_no_loss_to_be_weighted_is_refused():
     with pytest.raises(ConfigError, match=r"data.columns.weight=none"):
-        encode.weighted(encode.Encoded(np.array([1, 2], np.int32)), 2.0)
-    assert encode.weighted("empty", 2.0) == "empty"
+        encoded_split.weighted(encode.Encoded(np.array([1, 2], np.int32)), 2.0)
+    assert encoded_split.weighted("empty", 2.0) == "empty"
 
 
 def weights_of(task, weights, rows=7):

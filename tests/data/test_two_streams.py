@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from jaxsft.config.schema import DataConfig
-from jaxsft.data import encode, pipeline
+from jaxsft.data import encode, encoded_split, long_texts, pipeline
 from jaxsft.data.encode import Encoded
+from jaxsft.data.split_ledger import ledger_entry
 from jaxsft.errors import DataError
 
 END = 9
@@ -37,7 +38,7 @@ class Task:
 def split(records, tmp_path, context=64, **data):
     config = DataConfig(cache_dir=str(tmp_path), **data)
     where = [f"a:{i + 1}" for i in range(len(records))]
-    return config, pipeline.load_split("train", records, where, Task, config, context)
+    return config, encoded_split.load_split("train", records, where, Task, config, context)
 
 
 @pytest.mark.parametrize("packing", [True, False])
@@ -72,7 +73,7 @@ def test_an_epoch_holds_both_streams_of_every_example_once(packing, tmp_path):
             )
             assert (len(batches.sizes(k)), *batches.sizes(k).sum(0)) == there
         assert sorted(seen) == list(range(50))
-    entry = pipeline.ledger_entry(batches)
+    entry = ledger_entry(batches)
     assert entry["source_tokens"] == {
         "read": sum(m + 1 for m, _ in sizes),
         "kept": sum(m + 1 for m, _ in sizes),
@@ -92,12 +93,12 @@ def test_one_stream_has_no_second(tmp_path):
             lambda records, where: [encoded(*r)._replace(source=None) for r in records]
         )
 
-    found = pipeline.load_split("train", [(1, 2)], ["a:1"], One, config, 64)
+    found = encoded_split.load_split("train", [(1, 2)], ["a:1"], One, config, 64)
     batches = pipeline.make_batches(found, config, 1, seed=None)
     assert (
         batches[0].source is None and batches.sizes(0).tolist() == [3] and found.source_limit == 0
     )
-    assert not {"source_tokens", "source_lengths"} & pipeline.ledger_entry(batches).keys()
+    assert not {"source_tokens", "source_lengths"} & ledger_entry(batches).keys()
 
 
 def test_a_long_source_is_an_error_or_follows_the_policy(tmp_path):  # guards B6, D2, D4, D8
@@ -137,12 +138,9 @@ def test_a_long_target_keeps_what_the_decoder_starts_from(too_long):  # guards C
     build = lambda stop: encode.build(
         [encoded(2, 3), encoded(2, 9)],
         ["a:1", "a:2"],
-        5,
-        too_long=too_long,
-        require_stop=stop,
+        long_texts.Limits(5, too_long, stop, source=8),
         max_dropped=0.5,
         split="x",
-        source_limit=8,
     )
     assert build(True)[2] == {1: "stop_token_truncated"}
     long = build(False)[0][1]

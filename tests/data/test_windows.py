@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxsft.data.encode import Encoded, EncodedWords, build, cut
+from jaxsft.data.encode import Encoded, build
+from jaxsft.data.encoded_words import EncodedWords
+from jaxsft.data.long_texts import Limits, cut
 from jaxsft.data.windows import (
     cut_places,
     owners,
@@ -95,10 +97,7 @@ def test_every_word_of_a_long_text_carries_its_loss_once():  # guards D6
     examples, ledger, dropped = build(
         [whole],
         ["f:1"],
-        8,
-        too_long="window",
-        stride=3,
-        require_stop=True,
+        Limits(8, "window", require_stop=True, stride=3),
         max_dropped=0.0,
         split="train",
     )

@@ -84,7 +84,7 @@ def test_nothing_of_the_backbone_is_in_the_step(tmp_path):
     assert_same(step(state, broken, cached, b.hyper), step(state, b.apart[1], cached, b.hyper))
     assert step(state, broken, plain, b.hyper)[1].skipped
     lengths, trained = (
-        b.batches.lengths(0),
+        b.batches.sizes(0),
         dataclasses.replace(
             b.config, train=dataclasses.replace(b.config.train, backbone="trained")
         ),
@@ -151,7 +151,7 @@ def config(files, run_dir, task="classify", /, **groups):
         "model": still,
         "data": data | groups.pop("data", {}),
         "train": train,
-        "optim": optims.AdamW(learning_rate=0.05),
+        "optim": optims.OPTIMIZERS["adamw"](learning_rate=0.05),
     }
     return tiny.config(files, run_dir, task, **given, **groups)
 

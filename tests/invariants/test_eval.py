@@ -14,7 +14,9 @@ from sklearn import metrics as sklearn
 from jaxsft.data import pipeline
 from jaxsft.data.records import Chat, Message
 from jaxsft.errors import ConfigError
+from jaxsft.evaluation import answered, generated
 from jaxsft.evaluation import evaluate as evaluation
+from jaxsft.evaluation.generated import answer_limit
 from jaxsft.generation.decoding import Answer
 from jaxsft.models.attention import TokenInfo
 from jaxsft.training.step import objective_value
@@ -169,7 +171,7 @@ def test_generation_reaches_every_reference():
             generate=generate,
             evaluation={"generate_rows": rows},
         )
-        return evaluation.answer_limit(b.parts.task, b.batches.split, b.config)
+        return answer_limit(b.parts.task, b.batches.split, b.config)
 
     assert limit() == (128, 0) and limit(rows=1) == (64, 0)  # 71 and 4, rounded up
     assert limit(max_new_tokens=71) == (71, 0) and limit(rows=1, max_new_tokens=4) == (4, 0)
@@ -222,10 +224,12 @@ def test_a_special_token_inside_an_answer_is_no_match(monkeypatch):  # guards C1
         Answer(ids, True, text(ids))
         for ids in (plain, [plain[0], special, plain[1]], [*plain, special])
     ]
-    monkeypatch.setattr(evaluation, "generate", lambda *_, **__: written)
-    answers, numbers = evaluation.answer(
-        task, b.parts.model, b.params, split, b.config, b.parts.mesh
+    monkeypatch.setattr(generated, "generate", lambda *_, **__: written)
+    empty = evaluation.Evaluation({}, {}, {})
+    result = answered.with_answers(
+        empty, task, b.parts.model, b.params, split, b.config, b.parts.mesh
     )
+    answers, numbers = result.answers, result.numbers
     assert answers == {0: "ab", 1: "a<|user|>b", 2: "ab<|user|>"} and numbers[
         "exact_match"
     ] == pytest.approx(1 / 3)
@@ -252,12 +256,12 @@ def test_a_prompt_that_has_no_positions_is_named_before_training(positions, told
     with pytest.raises(
         ConfigError, match=rf"^a:2: the prompt has 93 tokens, .*model\.context=64 .*{told}"
     ):
-        evaluation.answer_limit(b.parts.task, b.batches.split, b.config)
+        answer_limit(b.parts.task, b.batches.split, b.config)
     long = dataclasses.replace(
         b.config, generate=dataclasses.replace(b.config.generate, allow_long=True)
     )
     if positions == "rope":
-        assert evaluation.answer_limit(b.parts.task, b.batches.split, long) == (64, 0)
+        assert answer_limit(b.parts.task, b.batches.split, long) == (64, 0)
 
 
 @pytest.mark.parametrize("name", ["train", "held"])

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsft.data import packing
-from jaxsft.data.pipeline import Batches, Split
+from jaxsft.data.encoded_split import Split
+from jaxsft.data.pipeline import Batches
 from jaxsft.data.records import Chat, Message, Text
+from jaxsft.data.split_ledger import packing_facts
 from jaxsft.models import blocked
 from jaxsft.models.attention import TokenInfo
 from tests.conftest import assert_close, assert_same, bench
@@ -266,7 +268,7 @@ def test_an_epoch_holds_every_token_once(lengths, row_length, batch_size, packs,
                 np.testing.assert_array_equal(b.positions[i, mine], np.arange(lengths[e]))
                 seen.append(int(e))
     assert sorted(seen) == list(range(len(lengths)))
-    facts = plan.as_dict()
+    facts = packing_facts(plan)
     assert (
         facts["real"] == sum(lengths) and facts["real"] + facts["padded"] == plan.rows * row_length
     )

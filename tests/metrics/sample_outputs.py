@@ -11,7 +11,13 @@ from jaxsft.metrics.base import Outputs
 TAGS = ("O", "B-a", "I-a", "B-b")
 
 
-def of_rows(rows: int, seed: int = 0, labels: Sequence[str] = TAGS, scheme: str = "bio") -> Outputs:
+def of_rows(
+    rows: int,
+    seed: int = 0,
+    labels: Sequence[str] = TAGS,
+    scheme: str = "bio",
+    json: bool = False,
+) -> Outputs:
     """Makes random rows with ties and missing targets; the last label never occurs."""
     rng, count = np.random.default_rng(seed), len(labels)
     used = max(count - 1, 2)
@@ -29,6 +35,15 @@ def of_rows(rows: int, seed: int = 0, labels: Sequence[str] = TAGS, scheme: str 
     targets[rng.random((rows, 2)) < 0.1] = np.nan
     heads = lambda: rng.integers(0, words[row] + 1)
     relations = lambda: rng.integers(0, count, some)
+    spans = lambda: np.array(
+        [
+            (i, start, start + 3, rng.integers(0, 2))
+            for i in range(rows)
+            for start in (0, 5)
+            if rng.random() < 0.6
+        ],
+        int,
+    ).reshape(-1, 4)
     arrays = {
         "label": label,
         "predicted": logits.argmax(-1),
@@ -47,6 +62,12 @@ def of_rows(rows: int, seed: int = 0, labels: Sequence[str] = TAGS, scheme: str 
         "word.relation": relations(),
         "word.predicted_relation": relations(),
         "word.punctuation": rng.random(some) < 0.2,
+        "word.upos": relations(),
+        "word.predicted_upos": relations(),
+        "is_tree": flips(),
+        "span.gold": spans(),
+        "span.predicted": spans(),
+        "bytes": rng.integers(5, 50, rows),
         "nll": rng.exponential(size=rows) * 5,
         "correct": rng.integers(0, 4, rows),
         "count": rng.integers(4, 8, rows),
@@ -59,6 +80,13 @@ def of_rows(rows: int, seed: int = 0, labels: Sequence[str] = TAGS, scheme: str 
         "answer": [text() for _ in range(rows)],
         "references": [[text() for _ in range(rng.integers(1, 3))] for _ in range(rows)],
     }
+    if json:
+        value = lambda: str(rng.choice(['{"a": 1}', '{"a": 2, "b": []}', "[1]", "null"]))
+        texts = {
+            "answer": [value() for _ in range(rows)],
+            "references": [[value()] for _ in range(rows)],
+            "schema": ['{"type": "object"}'] * rows,
+        }
     return Outputs(np.arange(rows), arrays, labels, scheme, texts)
 
 
@@ -68,10 +96,16 @@ def chosen(outputs: Outputs, rows: Sequence[int]) -> Outputs:
     of_row = outputs.arrays["word.row"]
     words = [np.flatnonzero(of_row == row) for row in rows]
     place = np.concatenate([np.zeros(0, int), *words]).astype(int)
-    arrays = {
-        name: x[place] if name.startswith("word.") else x[rows]
-        for name, x in outputs.arrays.items()
-    }
+    spans = lambda x: np.concatenate(
+        [np.zeros((0, 4), int)]
+        + [np.insert(x[x[:, 0] == row][:, 1:], 0, i, axis=1) for i, row in enumerate(rows)]
+    )
+    arrays = {}
+    for name, x in outputs.arrays.items():
+        if name.startswith("span."):
+            arrays[name] = spans(x)
+        else:
+            arrays[name] = x[place] if name.startswith("word.") else x[rows]
     arrays["word.row"] = np.repeat(np.arange(len(rows)), [len(w) for w in words])
     texts = {name: [values[row] for row in rows] for name, values in outputs.texts.items()}
     return Outputs(outputs.rows[rows], arrays, outputs.labels, outputs.scheme, texts)

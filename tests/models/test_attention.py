@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxsft.models import attention, blocked
-from jaxsft.models.attention import ScoreOptions, TokenInfo
+from jaxsft.models.attention import TokenInfo
+from jaxsft.models.score_options import ScoreOptions
 
 x64 = pytest.mark.usefixtures("x64")
 
@@ -99,7 +100,10 @@ def test_blocks_change_neither_output_nor_gradient(
         value = lambda *x: (weight * jnp.sin(out(*x))).sum()
         return jax.jit(lambda x: (out(*x), jax.grad(value, (0, 1, 2))(*x)))(arrays)
 
-    (out, grads), (expected, expected_grads) = run(attention.blocked), run(attention.reference)
+    (out, grads), (expected, expected_grads) = (
+        run(attention.PATHS["blocked"]),
+        run(attention.reference),
+    )
     np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-13)
     for found, wanted in zip(grads, expected_grads, strict=True):
         assert (found.dtype == np.float64 and np.abs(wanted).max() > 1e-2) or width == 1
@@ -125,7 +129,10 @@ def test_windows_and_soft_caps_by_hand(window, softcap, causal, monkeypatch):
             arrays, None if window is None else np.int32(window)
         )
 
-    (out, grads), (expected, expected_grads) = run(attention.blocked), run(attention.reference)
+    (out, grads), (expected, expected_grads) = (
+        run(attention.PATHS["blocked"]),
+        run(attention.reference),
+    )
     np.testing.assert_allclose(
         expected, by_hand(*arrays, where, where, causal, window, softcap), rtol=1e-12, atol=1e-13
     )
@@ -186,7 +193,7 @@ def temporaries(path, length):
 
 
 def test_memory_of_blocks_is_linear():
-    small, large = (temporaries(attention.blocked, n) for n in (512, 1024))
+    small, large = (temporaries(attention.PATHS["blocked"], n) for n in (512, 1024))
     assert large < 3 * small
     square = [temporaries(attention.reference, n) for n in (512, 1024)]
     assert square[1] > 3.5 * square[0] and large < square[1] / 4

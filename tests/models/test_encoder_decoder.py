@@ -18,8 +18,9 @@ from jaxsft.generation.decoding import generate
 from jaxsft.generation.kv_cache import caches_at, empty_kv
 from jaxsft.models import blocked, relative
 from jaxsft.models.attention import TokenInfo
+from jaxsft.models.dropout import Dropout
 from jaxsft.models.encoder_decoder import EncoderDecoder, Memory
-from jaxsft.models.layers import Dropout
+from jaxsft.models.layer_stack import layers_of
 from jaxsft.sharding import weights
 from jaxsft.training import partition
 
@@ -126,7 +127,7 @@ def test_dropout_is_at_every_site_of_the_decoder():
     )
     weights, layer = (
         jax.tree.map(lambda a: a[0], tree)
-        for tree in (params["decoder"]["layers"]["0"], decoder._layers(0, 1))
+        for tree in (params["decoder"]["layers"]["0"], layers_of(decoder.config, 0, 1))
     )
     tables = decoder._positions(params, where, where, x.dtype)
     run = lambda noise: decoder.block().apply(

@@ -7,16 +7,10 @@ import pytest
 import scipy.special
 from flax import linen as nn
 
-from jaxsft.models.layers import (
-    ACTIVATIONS,
-    MLP,
-    Dropout,
-    Linear,
-    Norm,
-    apply_dropout,
-    fan_in_normal,
-    neftune,
-)
+from jaxsft.models.activations import ACTIVATIONS
+from jaxsft.models.dropout import Dropout, apply_dropout, neftune
+from jaxsft.models.initialisers import fan_in_normal
+from jaxsft.models.layers import MLP, Linear, Norm
 from jaxsft.products import contract
 
 x64 = pytest.mark.usefixtures("x64")

@@ -17,9 +17,10 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models import adapters, registry
 from jaxsft.models.attention import TokenInfo
-from jaxsft.models.layers import Dropout, neftune
+from jaxsft.models.dropout import Dropout, neftune
+from jaxsft.models.feature_tokens import Soft
 from jaxsft.models.recurrent import Recurrent, RecurrentCell
-from jaxsft.models.transformer import Soft, Transformer
+from jaxsft.models.transformer import Transformer
 from jaxsft.sharding.weights import flatten
 from jaxsft.training import partition
 from tests import conftest, tiny
@@ -349,7 +350,7 @@ def test_a_run(tmp_path):
 
 
 def test_the_interface_is_that_of_the_transformer():
-    for name in ("init", "hidden", "output_matrix", "output_bias", "logits"):
+    for name in ("init", "hidden", "output_matrix", "finish_logits", "logits"):
         assert str(inspect.signature(getattr(Recurrent, name))) == str(
             inspect.signature(getattr(Transformer, name))
         ), name

@@ -11,8 +11,9 @@ from flax import linen as nn
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.attention import TokenInfo
+from jaxsft.models.dropout import Dropout
 from jaxsft.models.heads import VocabHead
-from jaxsft.models.layers import Dropout
+from jaxsft.models.layer_stack import layers_of
 from jaxsft.models.transformer import Transformer
 
 VOCAB, D, L, H, K, N, F, CONTEXT = 11, 8, 2, 4, 2, 2, 12, 9
@@ -261,7 +262,7 @@ def test_dropout_is_at_every_site(options):
     m, x = model(**options), np.random.default_rng(0).normal(size=(1, 7, D)).astype(np.float32)
     noise = Dropout(np.float32(1), jax.random.split(jax.random.key(0), 1))
     weights = jax.tree.map(lambda w: w[0], params_of(m)["layers"]["0"])
-    layer = jax.tree.map(lambda a: a[0], m._layers(0, 1))
+    layer = jax.tree.map(lambda a: a[0], layers_of(m.config, 0, 1))
     run = lambda noise: m.block().apply(
         {"params": weights},
         x,

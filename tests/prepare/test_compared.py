@@ -14,9 +14,10 @@ from jaxsft.check.findings import Findings
 from jaxsft.check.load import CheckedSplit
 from jaxsft.check.overlap import find_overlap
 from jaxsft.config.schema import Columns
+from jaxsft.data.file_records import Records
 from jaxsft.data.formats import Row
+from jaxsft.data.split_notes import in_training_too
 from jaxsft.data.split_rule import split_file
-from jaxsft.data.splits import Records, in_training_too
 from jaxsft.errors import DataError
 from jaxsft.prepare.stage import Context
 from jaxsft.tasks.specs import SPECS

@@ -10,7 +10,8 @@ from jaxsft.config.adapters import LoRA
 from jaxsft.data.records import Chat, Message
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
-from jaxsft.tasks.chat import ChatSFT, only_last
+from jaxsft.tasks.chat import ChatSFT
+from jaxsft.tasks.last_turn import only_last
 from jaxsft.training import export, setup
 from tests import conftest
 

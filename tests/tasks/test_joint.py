@@ -5,7 +5,7 @@ import pytest
 
 from jaxsft import api, rundir, tasks
 from jaxsft.config.schema import Columns
-from jaxsft.data import formats, pipeline
+from jaxsft.data import encoded_split, formats
 from jaxsft.data.formats import Row
 from jaxsft.data.records import Slots, parse_rows, slots_record
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
@@ -33,7 +33,7 @@ def test_a_frame_is_right_where_intent_and_slots_are():
     """The windows of a long text vote on its intent; a row that was dropped is wrong."""
     t = made(data={"too_long": "window", "max_length": 16})
     long = Slots(tuple("word" for _ in range(8)), ("O",) * 8, "iob2", (), "weather")
-    split = pipeline.load_split(
+    split = encoded_split.load_split(
         "test", [*RECORDS, long], ["f:1", "f:2", "f:3"], t, t.config.data, 64
     )
     rows = split.arrays["row"].tolist()

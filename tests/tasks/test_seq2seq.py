@@ -10,8 +10,10 @@ import pytest
 from jaxsft import api, rundir, tasks
 from jaxsft.config import schema
 from jaxsft.data import formats
+from jaxsft.data.file_records import Records
 from jaxsft.data.records import Seq2Seq, seq2seq_record
-from jaxsft.data.splits import Records, in_training_too, read_splits
+from jaxsft.data.split_notes import in_training_too
+from jaxsft.data.splits import read_splits
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.tasks.seq2seq import Seq2SeqTask

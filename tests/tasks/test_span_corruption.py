@@ -4,8 +4,8 @@ import pytest
 
 from jaxsft import tasks
 from jaxsft.config import schema
+from jaxsft.data.file_records import Records
 from jaxsft.data.records import Text
-from jaxsft.data.splits import Records
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.training.components import Components, build_components

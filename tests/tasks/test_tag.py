@@ -10,7 +10,7 @@ import pytest
 
 from jaxsft import api, rundir, tasks
 from jaxsft.config.schema import Columns
-from jaxsft.data import formats, pipeline
+from jaxsft.data import encoded_split, formats
 from jaxsft.data.formats import Row
 from jaxsft.data.records import Tags, tag_record
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
@@ -224,7 +224,7 @@ def test_rows_that_were_dropped_count_as_wrong():  # guards D6
         Tags(("a", "b"), ("B-X", "O"), "iob2"),
         Tags(("long" * 4, "b"), ("B-X", "O"), "iob2"),
     ]
-    split = pipeline.load_split("test", records, ["f:1", "f:2"], t, config, 64)
+    split = encoded_split.load_split("test", records, ["f:1", "f:2"], t, config, 64)
     assert split.dropped == {1: "too_long"}
     numbers = numbers_of(
         t, split, {"word.prediction": np.array([t.labels.index("B-X"), t.labels.index("O")])}
@@ -354,7 +354,7 @@ def test_long_documents_of_noisy_text_are_whole(context):  # guards D6
         Tokenizer.bytes(),
         kind.fit(config, Tokenizer.bytes(), records, [row.where for row in rows]),
     )
-    split = pipeline.load_split(
+    split = encoded_split.load_split(
         "validation", records, [row.where for row in rows], t, config.data, context
     )
     assert split.limit <= context < max(sum(len(w.encode()) + 1 for w in r.tokens) for r in records)

@@ -65,7 +65,7 @@ def counted(b):
 )
 def test_flops_of_the_model_are_those_that_are_computed(task, freeze):
     b = bench(task, freeze=list(freeze))
-    lengths = b.batches.lengths(0)
+    lengths = b.batches.sizes(0)
     assert list(lengths) == [64, 64]
     ours = device.model_flops(b.config, b.parts.task, b.parts.specs, b.program.specs, lengths)
     if task == "lm":  # the reference computes what a causal mask hides
@@ -99,7 +99,7 @@ def test_flops_of_the_head_are_those_of_the_tokens_that_are_guessed(freeze, monk
         train=train,
         data={"packing": False},
     )
-    lengths = b.batches.lengths(0)
+    lengths = b.batches.sizes(0)
     guessed = (b.batches[0].loss_weight > 0).sum()
     assert guessed == b.parts.task.head_uses(lengths) < lengths.sum() / 3
     # what the program has room for, which XLA counts

@@ -31,7 +31,7 @@ from jaxsft.models.layers import Norm
 from jaxsft.models.transformer import Transformer
 from jaxsft.rundir import read_json
 from jaxsft.sharding.weights import flatten, specs
-from jaxsft.tasks.base import in_order
+from jaxsft.tasks.label_order import in_order
 from jaxsft.training import export as exporting
 from jaxsft.training.export import padding_of
 from tests import tiny

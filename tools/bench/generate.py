@@ -31,7 +31,8 @@ import jaxsft
 from jaxsft.config.model import ModelConfig
 from jaxsft.config.schema import GenerateConfig
 from jaxsft.generation.decoding import generate
-from jaxsft.models.transformer import Params, Transformer
+from jaxsft.models.model_base import Params
+from jaxsft.models.transformer import Transformer
 
 VOCAB, AGREE, SPECIAL = 4096, 8, 3
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}

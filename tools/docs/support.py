@@ -13,7 +13,9 @@ import yaml
 from jaxsft import tasks
 from jaxsft.config import compose
 from jaxsft.errors import ConfigError
+from jaxsft.metrics.registry import numbers_of
 from jaxsft.sharding import mesh as meshes
+from jaxsft.tasks.specs import SPECS
 from jaxsft.training import setup
 from tools.docs.composed import composed
 
@@ -84,7 +86,7 @@ def _tables() -> list[Table]:
         *_choices("task.pool"),
     ]
     losses += ["task.pool=first model.causal=true", "task.labels=[a, b]", "task.template=default"]
-    named = dict.fromkeys(m for name in TASKS for m in tasks.get(name).metrics)
+    named = dict.fromkeys(m for name in TASKS for m in numbers_of(SPECS[name].measures))
     metrics = [f"evaluation.metric=validation/{m}" for m in named]
     metrics += [
         "evaluation.metric=validation/exact_match evaluation.generate=always",

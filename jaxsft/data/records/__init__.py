@@ -16,7 +16,8 @@ from jaxsft.data import split_rule
 from jaxsft.data.formats import Row, listed
 from jaxsft.data.ledger import Aside
 from jaxsft.data.records import settled
-from jaxsft.data.records.conversations import FORMS, Chat, chat_record, form_of, open_chat
+from jaxsft.data.records.chat_forms import FORMS, form_of
+from jaxsft.data.records.conversations import Chat, chat_record, open_chat
 from jaxsft.data.records.fields import Doubtful, Unlabelled, label_names, label_text
 from jaxsft.data.records.messages import ROLES, Message
 from jaxsft.data.records.questions import Question, question_record

@@ -26,7 +26,7 @@ from jaxsft.models.adapters import ia3, low_rank, prefix_prompt
 from jaxsft.models.adapters import targets as sites
 from jaxsft.models.adapters.low_rank import OutputMatrix
 from jaxsft.models.adapters.targets import Leaf, Site, Tree
-from jaxsft.models.layers import Dropout
+from jaxsft.models.dropout import Dropout
 from jaxsft.sharding.weights import LAYERS, Weight, WeightSpec
 
 NAME = "adapters"  # of the tree among the parameters, and of the collection in a module

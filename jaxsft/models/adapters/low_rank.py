@@ -21,7 +21,8 @@ from jaxtyping import Array, Float
 from jaxsft.config.adapters import LowRank
 from jaxsft.errors import ConfigError
 from jaxsft.models.adapters.targets import Leaf, Site
-from jaxsft.models.layers import Dropout, apply_dropout, fan_in_normal
+from jaxsft.models.dropout import Dropout, apply_dropout
+from jaxsft.models.initialisers import fan_in_normal
 from jaxsft.products import at_least_fp32, contract
 
 # of a squared column length: a column of zeros has a direction as soon as b is not zero

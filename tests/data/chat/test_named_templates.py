@@ -9,7 +9,7 @@ from jaxsft.data.chat.named_templates import NAMED
 from jaxsft.data.records import Chat, Message
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
-from jaxsft.tasks.chat import template_of
+from jaxsft.tasks.chat_template import template_of
 
 BYTES = Tokenizer.bytes()
 TALK = [

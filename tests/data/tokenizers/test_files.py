@@ -8,7 +8,7 @@ import pytest
 
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
-from jaxsft.tasks.chat import template_of
+from jaxsft.tasks.chat_template import template_of
 from tests.realdata import real
 
 HERE = Path(__file__).parent / "golden"

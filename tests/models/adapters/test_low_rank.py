@@ -11,7 +11,8 @@ from jaxsft.config import adapters as options
 from jaxsft.models import adapters
 from jaxsft.models.adapters import low_rank
 from jaxsft.models.adapters.targets import Site
-from jaxsft.models.layers import Dropout, Linear
+from jaxsft.models.dropout import Dropout
+from jaxsft.models.layers import Linear
 from jaxsft.products import contract
 from jaxsft.sharding.weights import WeightSpec
 

@@ -1,0 +1,80 @@
+"""The embeddings of tokens, positions and types."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float, Int
+
+from jaxsft import halves
+from jaxsft.config.model import ModelConfig
+from jaxsft.models.attention import TokenInfo
+from jaxsft.models.layers import Linear, Norm
+from jaxsft.sharding.weights import declare
+
+
+class Embed(nn.Module):
+    """The embeddings of tokens, positions and types. [B, S] -> [B, S, D].
+
+    Positions and types are added where the model has tables of them.
+    """
+
+    vocab: int
+    config: ModelConfig
+    precision: str
+
+    @nn.compact
+    def __call__(
+        self, tokens: Int[Array, "batch seq"], where: TokenInfo
+    ) -> Float[Array, "batch seq embed"]:
+        c = self.config
+        size = c.embed_inner or c.embed
+        x = Table(self.vocab, size, "vocab", name="tokens")(tokens)
+        if self.has_variable("adapters", "adapter"):
+            x = self.get_variable("adapters", "adapter").embed(x, where.positions)
+        x = x * c.embed_scale
+        if c.positions == "learned":
+            rows = c.context + c.position_offset
+            x = x + Table(rows, size, "positions", name="positions")(
+                where.positions + c.position_offset
+            )
+        if c.types:
+            types = jnp.zeros_like(tokens) if where.types is None else where.types
+            x = x + Table(c.types, size, "positions", name="types")(types)
+        if c.embed_norm:
+            x = Norm.of(c, name="norm")(x)
+        if c.embed_inner:  # Lan et al., 2019, arXiv:1909.11942, section 3.1
+            x = Linear(
+                "bse,ed->bsd",
+                (size, c.embed),
+                ("positions", "embed"),
+                self.precision,
+                bias=True,
+                name="project",
+            )(x)
+        return x
+
+
+class Table(nn.Module):
+    """A row of `w` `[rows, D]` for each id.
+
+    Rows have unit length at the start, so that the logits of a tied head have unit variance.
+    """
+
+    rows: int
+    embed: int
+    axis: str
+
+    @nn.compact
+    def __call__(self, ids: Int[Array, "batch seq"]) -> Float[Array, "batch seq embed"]:
+        w = self.param(
+            "w",
+            declare(nn.initializers.normal(self.embed**-0.5), (self.axis, "embed")),
+            (self.rows, self.embed),
+        )
+        x = halves.widen(jnp.take(w, ids, axis=0))
+        return (
+            self.get_variable("adapters", "adapter").rows(ids, x, w)
+            if self.has_variable("adapters", "adapter")
+            else x
+        )

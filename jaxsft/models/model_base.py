@@ -1,0 +1,112 @@
+"""The common part of all kinds of models: row sharding, adapters, and the vocabulary output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from jaxsft import halves
+from jaxsft.config.adapters import AdapterConfig, NoAdapter
+from jaxsft.config.model import ModelConfig
+from jaxsft.models import adapters
+from jaxsft.models.adapters import targets
+from jaxsft.models.dropout import Dropout
+from jaxsft.products import ROUNDED, to_vocab
+from jaxsft.sharding import mesh as meshes
+
+Params = dict[str, Any]
+NONE = NoAdapter()
+
+
+class ModelBase:
+    """The common part of all kinds of models: row sharding, adapters, and the vocabulary output."""
+
+    config: ModelConfig
+    precision: str
+    mesh: Mesh | None
+    adapter: AdapterConfig
+    shifted: bool = True
+
+    @property
+    def row_shards(self) -> int:
+        """Returns how many devices share the rows of a batch."""
+        return 1 if self.mesh is None else meshes.row_shards(self.mesh)
+
+    def _rows(self, x: Float[Array, "batch seq embed"]) -> Float[Array, "batch seq embed"]:
+        # Left alone, the compiler may spread `embed` instead, as the weights are: every device then
+        # holds a part of all rows (six times the memory).
+        if self.mesh is None or self.mesh.size == 1:
+            return x
+        return lax.with_sharding_constraint(x, meshes.sequences(self.mesh))
+
+    def output_matrix(self, params: Params) -> Float[Array, "embed vocab"]:
+        """Returns the matrix that turns hidden states into logits (`products.to_vocab`): the
+        embedding's transpose where tied.
+        """
+        own = params.get(adapters.NAME, {})
+        own = own.get("embed", {}).get("tokens") if self.config.tied else own.get("head")
+        w = params["embed"]["tokens"]["w"] if self.config.tied else params["head"]["w"]
+        if own:
+            return adapters.OutputMatrix(
+                w, adapters.ready(self.adapter, own)[adapters.HOOK], self.config.tied
+            )
+        alone = self.mesh is None or self.mesh.size == 1
+        if halves.are(w) or (self.precision == ROUNDED and alone and w.size >= halves.LARGE):
+            return halves.OutputBits(w, self.config.tied)
+        return w.T if self.config.tied else w
+
+    def logits(
+        self, params: Params, hidden: Float[Array, "... embed"]
+    ) -> Float[Array, "... vocab"]:
+        """Computes logits over the vocabulary of a few hidden states.
+
+        A loss takes them chunk by chunk (`losses/tokens.py`).
+        """
+        y = to_vocab(hidden, self.output_matrix(params), self.precision)
+        return self.finish_logits(params, y)
+
+    def finish_logits(
+        self, params: Params, logits: Float[Array, "... vocab"]
+    ) -> Float[Array, "... vocab"]:
+        """Adds the bias and applies the soft cap of the logits, where the model has them."""
+        if self.config.head_bias:
+            logits = logits + params["head"]["b"]
+        cap = self.config.logit_softcap
+        return logits if cap is None else cap * jnp.tanh(logits / cap)
+
+    @property
+    def position_offset(self) -> int:
+        """Returns the position of a text's first token: the number of virtual tokens before it."""
+        kind = adapters.of(self.adapter)
+        return kind.position_offset(self.adapter) if kind and self.shifted else 0
+
+    @property
+    def prompt_length(self) -> int:
+        """Returns how many virtual tokens take a place of the row, at positions below 0."""
+        kind = adapters.of(self.adapter)
+        return kind.prompt_length(self.adapter) if kind else 0
+
+    def _segments(self, params: Params) -> list[tuple[int, Params, Params]]:
+        """Returns (first layer, stack, its adapters) of each segment, from the bottom up."""
+        return targets.cut(params["layers"], params.get(adapters.NAME, {}).get("layers", {}))
+
+    def _adapters(self, tree: Params, dropout: Dropout | None = None) -> dict[str, Params]:
+        """Returns the collection that holds a module's adapters; empty where it has none."""
+        return (
+            {
+                adapters.NAME: adapters.ready(
+                    self.adapter, tree, dropout.of_adapter() if dropout else None
+                )
+            }
+            if tree
+            else {}
+        )
+
+
+def segments(layers: Params) -> list[tuple[int, Params]]:
+    """Returns (first layer, stack) of each segment, from the bottom up."""
+    return sorted((int(start), stack) for start, stack in layers.items())
