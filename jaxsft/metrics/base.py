@@ -91,10 +91,13 @@ class Cells:
     @classmethod
     def of(cls, *axes: Array, shape: tuple[int, ...], row: Array | None = None) -> Cells:
         """Makes the cells of items whose coordinates are given; a negative one counts nowhere."""
-        xp, index, there = namespace(axes[0]), 0, True
-        for axis, size in zip(axes, shape, strict=True):
+        xp = namespace(axes[0])
+        index, there = axes[0].astype(xp.int32), axes[0] >= 0
+        for axis, size in zip(axes[1:], shape[1:], strict=True):
             index, there = index * size + axis.astype(xp.int32), there & (axis >= 0)
-        return cls(xp.where(there, index, -1), shape, row)
+        if xp is not np or not there.all():  # a million rows are copied only where they must be
+            index = xp.where(there, index, -1)
+        return cls(index, shape, row)
 
     def count(self, weights: Array) -> Array:
         """Returns the table `[..., *shape]` under weights `[..., rows]` of the rows."""
