@@ -18,6 +18,7 @@ import functools
 import importlib
 import importlib.metadata
 import importlib.util
+import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,17 +40,9 @@ KINDS: dict[str, tuple[str, str, str]] = {
         "jaxsft.metrics.registry:METRICS",
         "jaxsft.metrics.base:Metric",
     ),
-    "losses": ("loss", "jaxsft.losses.table:LOSSES", "jaxsft.losses.table:Loss"),
-    "optimizers": (
-        "optimizer",
-        "jaxsft.optim.optimizers:DIRECTIONS",
-        "jaxsft.optim.optimizers:Optimizer",
-    ),
-    "schedules": (
-        "schedule",
-        "jaxsft.optim.schedules:SCHEDULES",
-        "jaxsft.optim.schedules:Schedule",
-    ),
+    "losses": ("loss", "jaxsft.losses:LOSSES", "jaxsft.losses:Loss"),
+    "optimizers": ("optimizer", "jaxsft.optim.parts:OPTIMIZERS", "jaxsft.optim.parts:Optimizer"),
+    "schedules": ("schedule", "jaxsft.optim.parts:SCHEDULES", "jaxsft.optim.parts:Schedule"),
     "families": ("family", "jaxsft.hf.families:FAMILIES", "jaxsft.hf.families.family:Family"),
     "formats": ("format", "jaxsft.data.formats:FORMATS", "jaxsft.data.formats:Format"),
     "stages": ("stage", "jaxsft.prepare.stages:STAGES", "jaxsft.prepare.stage:Stage"),
@@ -123,8 +116,9 @@ class Registry(Mapping[str, Any]):
     def _of_own(self, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        value = _object(value)
-        return self._read(value) if isinstance(value, _object(KINDS[self.kind][2])) else value
+        kind = _object(KINDS[self.kind][2])
+        value = _only(value.removesuffix(":"), kind) if value.endswith(":") else _object(value)
+        return self._read(value) if isinstance(value, kind) else value
 
     def __iter__(self) -> Iterator[str]:
         return iter(dict.fromkeys([*self._own, *names(self.kind)]))
@@ -151,20 +145,53 @@ class Registry(Mapping[str, Any]):
         return value
 
 
+def files(package: str, constant: str, folders: bool = False) -> dict[str, str]:
+    """Returns the own entries of a table of which each is a file of a package: by the name of the
+    file, without a suffix `_stage` or the like, the text `module:CONSTANT`.
+
+    A new entry is a new file; none of them is imported here.
+
+    Args:
+      constant: what the part is called in its file; empty: it is the one part of its kind there.
+      folders: each is a folder in the package, not a file.
+    """
+    suffix = f"_{package.rpartition('.')[2].removesuffix('s')}"
+    return {
+        one.name.removesuffix(suffix): f"{package}.{one.name}:{constant}"
+        for one in _modules(package)
+        if one.ispkg == folders
+    }
+
+
+def parts(package: str, kind: type) -> list[Any]:
+    """Imports the files of a package, and returns the objects of a type that stand in them."""
+    found = {}
+    for one in _modules(package):
+        module = importlib.import_module(f"{package}.{one.name}")
+        found |= {id(part): part for part in vars(module).values() if isinstance(part, kind)}
+    return list(found.values())
+
+
+def _modules(package: str) -> list[pkgutil.ModuleInfo]:
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    return list(pkgutil.iter_modules(spec.submodule_search_locations))
+
+
 class OfTable(Mapping[str, Any]):
     """One field of every entry of the table of a kind, such as the options of all tasks. The table
-    is imported when it is first asked."""
+    is imported when it is first asked. `read` makes what is told from that field."""
 
-    def __init__(self, kind: str, field: str):
-        self.kind, self.field = kind, field
+    def __init__(self, kind: str, field: str, read: Callable[[Any], Any] = lambda value: value):
+        self.kind, self.field, self._read = kind, field, read
 
     def own_items(self) -> Iterator[tuple[str, Any]]:
         """Yields the names and the field of the entries of jaxsft alone."""
         of_own = table(self.kind).own_items()
-        return ((name, getattr(value, self.field)) for name, value in of_own)
+        return ((name, self._read(getattr(value, self.field))) for name, value in of_own)
 
     def __getitem__(self, name: str) -> Any:
-        return getattr(table(self.kind)[name], self.field)
+        return self._read(getattr(table(self.kind)[name], self.field))
 
     def __iter__(self) -> Iterator[str]:
         return iter(table(self.kind))
@@ -184,6 +211,20 @@ def table(kind: str) -> Registry:
 def _object(place: str) -> Any:
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def _only(module: str, kind: type) -> Any:
+    """Returns the one class or object of a kind that a module defines."""
+    content = vars(importlib.import_module(module)).items()
+    found = [
+        value
+        for name, value in content
+        if isinstance(value, kind)
+        or (isinstance(value, type) and issubclass(value, kind) and value.__module__ == module)
+        if not name.startswith("_")
+    ]
+    assert len(found) == 1, f"{module}: {len(found)} parts of the kind {kind.__name__}"
+    return found[0]
 
 
 # --- where plug-ins are found

@@ -217,8 +217,9 @@ def make_config(
             model=schema.ModelConfig(**(model | options["model"])),
             loss=schema.LossConfig(**options["loss"]),
             adapter=adapter or adapters.NoAdapter(),
-            optim=optim or optim_config.SGD(learning_rate=0.5, momentum=0.0, clip_norm=None),
-            schedule=schedule or schema.Constant(warmup="0steps"),
+            optim=optim
+            or optim_config.OPTIMIZERS["sgd"](learning_rate=0.5, momentum=0.0, clip_norm=None),
+            schedule=schedule or schema.SCHEDULES["constant"](warmup="0steps"),
             train=schema.TrainConfig(**options["train"]),
             mesh=schema.MeshConfig(**({"data": 1} | options["mesh"])),
             evaluation=schema.EvaluationConfig(**options["evaluation"]),

@@ -76,6 +76,7 @@ def test_one_of_each(package, tmp_path):
         "task=regress",
         *tiny.FAST,
         "task.loss=log_cosh",
+        "task.sharpness=2",
         "optim=signum",
         "schedule=square",
         "evaluation.metrics=[within_one]",
@@ -96,6 +97,7 @@ def test_one_of_each(package, tmp_path):
         ("schedules", "square"),
     }
     config = compose.read(run / "config.yaml")
+    assert config.task.sharpness == 2
     assert config.optim.learning_rate == 1e-3 and config.schedule.warmup == "1steps"  # the presets
 
     plugins.forget()  # another process, where the package is not installed
@@ -141,7 +143,7 @@ def test_a_file_beside_the_data(tmp_path):
 
 
 OLD = "JAXSFT_CONTRACT = 0\nheight = None\n"
-PLAIN = "import jaxsft.optim.schedules as s\n\nJAXSFT_CONTRACT = 1\nheight = s.linear\n"
+PLAIN = "import jaxsft.optim.schedules as s\n\nJAXSFT_CONTRACT = 1\nheight = s.unit\n"
 
 
 @pytest.mark.parametrize(

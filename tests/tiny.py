@@ -14,8 +14,8 @@ from pathlib import Path
 
 from jaxsft import cli
 from jaxsft.config import compose, schema
-from jaxsft.config.optim import AdamW
 from jaxsft.data import synthetic
+from jaxsft.optim.rules.adamw import AdamW
 from jaxsft.rundir import json_text, read_json, read_jsonl, write_json
 
 RATES = ("tokens_per_second", "model_flops_per_second", "mfu")  # they depend on the machine
@@ -107,7 +107,7 @@ def config(folder: Path, run_dir: Path, /, task: str = "chat", **groups: dict) -
     plain = {k: v for k, v in groups.items() if k not in types}
     base = {
         "optim": AdamW(learning_rate=1e-2),
-        "schedule": schema.Cosine(warmup="0steps"),
+        "schedule": schema.SCHEDULES["cosine"](warmup="0steps"),
         "precision": "fp32",
         "mesh": schema.MeshConfig(data=1),
         "run_dir": str(run_dir),

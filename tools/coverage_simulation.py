@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from jaxsft.evaluation import bounds
+from jaxsft.evaluation.replicates import mapped, tables
+from jaxsft.evaluation.unit_counts import Units
 from jaxsft.metrics.base import Cells, Metric, Outputs, namespace, ratio
 from jaxsft.metrics.registry import METRICS
 
@@ -65,7 +67,7 @@ def dense(statistics: Any, rows: int) -> Any:
         return {name: dense(one, rows) for name, one in statistics.items()}
     if not isinstance(statistics, Cells):
         return np.asarray(statistics)
-    table = bounds.tables(statistics, bounds.Units(np.zeros(rows, np.uint32), None, rows))
+    table = tables(statistics, Units(np.zeros(rows, np.uint32), None, rows))
     return table.matrix.toarray().reshape(rows, *statistics.shape)
 
 
@@ -149,7 +151,7 @@ def taken(population: Population, rng: np.random.Generator, rows: int) -> tuple[
         starts = np.cumsum(sizes) - sizes
         place = np.concatenate([np.arange(starts[c], starts[c] + sizes[c]) for c in drawn])
         cluster = np.repeat(np.arange(len(drawn)), sizes[drawn])
-    return bounds.mapped(lambda x: x[place], population.statistics), cluster
+    return mapped(lambda x: x[place], population.statistics), cluster
 
 
 def coverage(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Optional
 
-from jaxsft.config.option import option
+from jaxsft.config.option import Trace, option
 
 # Every linear layer of a block: what QLoRA found to be needed (arXiv:2305.14314, section 4). Of a
 # recurrent cell w is of its inputs, u of its state.
@@ -43,7 +43,13 @@ class LowRank(AdapterConfig):
         " arXiv:2312.03732)",
         choices=("rank", "sqrt"),
     )
-    dropout: float = option(0.0, "of the adapter's input", at_least=0, below=1)
+    dropout: float = option(
+        0.0,
+        "of the adapter's input",
+        at_least=0,
+        below=1,
+        traced=Trace("adapter_dropout", when="above 0"),
+    )
     lr_ratio: float = option(
         1.0,
         "the learning rate of b over that of a (LoRA+, arXiv:2402.12354, which advises 16)",

@@ -24,6 +24,7 @@ from omegaconf import MISSING, ListConfig, OmegaConf, errors
 
 from jaxsft import documents, plugins
 from jaxsft.config import adapters, foreign, optim, option, schema
+from jaxsft.config.model import of_kind
 from jaxsft.errors import ConfigError
 from jaxsft.other_models import what_is
 
@@ -110,7 +111,7 @@ def register() -> None:
         for name, cls in own:
             store.store(group=f"schema/{group}", name=name, node=plain(cls))
         for name, part in plugins.working(kind) if kind else ():
-            store.store(group=f"schema/{group}", name=name, node=plain(part.options))
+            store.store(group=f"schema/{group}", name=name, node=plain(options[name]))
             _store_preset(store, group, name, part.preset)
 
 
@@ -176,7 +177,10 @@ def typed(node: Any, root: type = schema.Config) -> Any:
         )
     except errors.OmegaConfBaseException as error:
         raise ConfigError(one_line(error, root)) from error
-    return _freeze(root, copy.deepcopy(container), classes)
+    found = _freeze(root, copy.deepcopy(container), classes)
+    if root is not schema.Config:
+        return found
+    return dataclasses.replace(found, model=of_kind(found.model))
 
 
 class _Given(dict):

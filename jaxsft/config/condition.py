@@ -1,9 +1,10 @@
 """Conditions on a config, written as text: where an option is read, and what it needs.
 
 `model.positions=rope|learned`, `train.init_from` (is set), `model.experts>0`, `task!=lm`; several
-stand with `and` and `or` between them. A name is an option, a group (`task`: the choice), or
-what a task says of itself: `output` (vocabulary | text | span | words), `answer`
-(`TaskSpec.output`) and `stops` (true where a stop token is trained).
+stand with `and` and `or` between them. A name is an option, a group (`task`: the choice), what a
+task says of itself: `output` (vocabulary | text | span | words) and `stops` (true where a stop
+token is trained), or what the loss of its option `task.loss` says: `targets` and `reads`
+(`jaxsft.losses.Loss`).
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ OF_TASKS = {  # what a task says of itself, as it is told
     "output=text": "by tasks on whole texts",
     "output=span": "by tasks that point into a text",
     "output=words": "by tasks on words",
-    "answer=label": "by tasks that give one label",
-    "answer=labels": "by tasks that give labels",
-    "answer=comparison": "by tasks that compare two texts",
+    "targets=labels": "by losses of labels",
+    "targets=together": "by losses of texts that belong together",
+    "reads": "by losses that read it",
     "stops=true": "by tasks that train a stop token",
 }
 ABOUT_TASKS = {text.partition("=")[0] for text in OF_TASKS}
@@ -96,7 +97,11 @@ def where(text: str, config: Mapping[str, Any] | None = None) -> str:
         parts = (tuple(term for term in parts[0] if not term.holds(config)),)
     for part in parts:
         of_tasks = [term for term in part if term.key in ABOUT_TASKS]
-        outputs = [OF_TASKS[f"{term.key}={value}"] for term in of_tasks for value in term.values]
+        outputs = [
+            OF_TASKS.get(term.key) or OF_TASKS[f"{term.key}={value}"]
+            for term in of_tasks
+            for value in term.values
+        ]
         rest = " and ".join(str(term) for term in part if term not in of_tasks)
         if outputs:
             by.append(" and ".join(outputs) + (f" with {rest}" if rest else ""))

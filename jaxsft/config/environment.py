@@ -5,18 +5,18 @@ plain data, so that JAX is not imported.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 
 class StartingModel(NamedTuple):
     """The facts that the defaults of a pretrained model depend on: its kind (decoder | encoder |
-    encoder-decoder), `embed`, and the regularisation that it was trained with."""
+    encoder-decoder), `embed`, and the options that regularise, by name, as it was trained with
+    them."""
 
     kind: str
     embed: int
-    dropout: float
-    label_smoothing: float = 0.0
+    regularised: Mapping[str, float]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,8 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+from jaxsft.config import option, schema
+
 
 @dataclass(frozen=True)
 class Foreign:
@@ -61,7 +63,6 @@ RATES = (
     Foreign("adam_epsilon", "optim.eps=1e-8"),
     Foreign("wd", "optim.weight_decay=0.01"),
     Foreign("neftune_noise_alpha", "train.neftune=5"),
-    Foreign("label_smoothing_factor", "loss.label_smoothing=0.1"),
     Foreign("loraplus_lr_ratio", "adapter.lr_ratio=16", "with adapter=lora"),
 )
 MEMORY = (
@@ -252,9 +253,14 @@ OUTPUT = (
         "jaxsft is for supervised fine-tuning: there is no training on preferences",
     ),
 )
+DECLARED = tuple(  # what the option itself says
+    Foreign(declaration.accepts.elsewhere[0], f"{key}={declaration.accepts.elsewhere[1]}")
+    for key, declaration in option.names(schema.Config)
+    if declaration.accepts.elsewhere
+)
 TABLE = {
     "Length and batches": LENGTH,
-    "Rates and regularisation": RATES,
+    "Rates and regularisation": (*RATES, *DECLARED),
     "Precision, memory, devices": MEMORY,
     "Data": DATA,
     "Model and adapters": MODEL,

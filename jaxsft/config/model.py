@@ -4,10 +4,13 @@ them, and no block knows a family.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Optional
+from typing import Any, Optional
 
-from jaxsft.config.option import option
+from jaxsft.config import condition
+from jaxsft.config.option import Trace, declarations, option, walk
+from jaxsft.errors import ConfigError
 
 ROPE_SCALINGS = ("none", "linear", "ntk", "llama3", "yarn", "longrope")
 _BIASED = ("model.attention!=blocked", "it has no place for the bias of positions")
@@ -292,7 +295,13 @@ class Computation:
     from."""
 
     dropout: float = option(
-        0.0, "share of the activations that training drops", at_least=0, below=1, common="Model"
+        0.0,
+        "share of the activations that training drops",
+        at_least=0,
+        below=1,
+        common="Model",
+        traced=Trace(when="random"),
+        regularises="dropout",
     )
     attention: str = option(
         "auto",
@@ -397,3 +406,57 @@ class StartingPoint:
 @dataclass(frozen=True)
 class ModelConfig(StartingPoint, Computation, Architecture):
     """All options of a model; in its config.yaml the architecture comes first."""
+
+
+# --- recurrent models
+# --------------------------------------------------------------------------------------------------
+_TRANSFORMER = "model.kind=transformer"
+
+
+def _recurrent(kind: str, name: str) -> type:
+    """Makes the class of options of a recurrent model: those of `ModelConfig` that it reads.
+
+    What it has not is no option of it; code that serves every model finds the default there.
+    """
+    own, absent = [], {}
+    for option_name, one in declarations(ModelConfig).items():
+        field = ModelConfig.__dataclass_fields__[option_name]
+        if _TRANSFORMER in one.accepts.read_if or dataclasses.is_dataclass(one.hint):
+            absent[option_name] = one.default
+            continue
+        default = kind if option_name == "kind" else field.default
+        same = dataclasses.field(default=default, metadata=field.metadata)
+        own.append((option_name, one.hint, same))
+    doc = f"The options of `model.kind={kind}`."
+    return dataclasses.make_dataclass(
+        name, own, frozen=True, namespace={"__module__": __name__, "__doc__": doc, **absent}
+    )
+
+
+MODELS = {
+    "transformer": ModelConfig,
+    "lstm": _recurrent("lstm", "LSTM"),
+    "gru": _recurrent("gru", "GRU"),
+}
+
+
+def of_kind(model: Any) -> Any:
+    """Returns the options of a model as the class of its kind has them.
+
+    An older config.yaml names options that a recurrent model has not, at their defaults. Raises
+    ConfigError where one of them was changed: nothing would read it.
+    """
+    cls = MODELS.get(model.kind, type(model))
+    if type(model) is cls:
+        return model
+    values = {f"model.{key}": value for key, _, value in walk(model)}
+    for key, one, value in walk(model, "model."):
+        text = one.accepts.read_if
+        if value != one.default and _TRANSFORMER in text:
+            raise ConfigError(f"{key}={value}: is read {condition.where(text, values)}")
+    return cls(**{name: getattr(model, name) for name in declarations(cls)})
+
+
+def wide(model: Any) -> ModelConfig:
+    """Returns the options of any model as those of a transformer, which has them all."""
+    return ModelConfig(**{name: getattr(model, name) for name in declarations(ModelConfig)})

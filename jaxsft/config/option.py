@@ -24,11 +24,32 @@ Reasons = Sequence[str | tuple[str, str]]  # conditions, each with the reason wh
 
 
 @dataclasses.dataclass(frozen=True)
+class Trace:
+    """An option whose value the compiled step is given, so that runs that differ in it alone are
+    one program (`training/hyper.py`).
+
+    Attributes:
+      name: in the step; empty: that of the option.
+      when: whether a program has the value: `always`; `set`, where it is not null; `above 0`; where
+        it is `read` (`read_if`); where the forward pass is `random`; `term`, as the weight of a
+        term of the loss.
+      kind: of value: number | steps | whole_steps | total_steps | seed.
+    """
+
+    name: str = ""
+    when: str = "always"
+    kind: str = "number"
+
+
+@dataclasses.dataclass(frozen=True)
 class Accepts:
-    """The values that an option may have; the arguments of `option`."""
+    """The values that an option may have, and what else is declared of it; the arguments of
+    `option`.
+    """
 
     choices: tuple[str, ...] = ()
     plugins: str = ""
+    targets: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     what: str = ""
     at_least: float | None = None
@@ -42,6 +63,9 @@ class Accepts:
     read_if: str = ""
     needs: Mapping[str, Reasons] = dataclasses.field(default_factory=dict)
     common: str = ""
+    traced: Trace | None = None
+    elsewhere: tuple[str, str] | None = None
+    regularises: str = ""
 
     @property
     def bounded(self) -> bool:
@@ -56,6 +80,8 @@ def option(default: Any, doc: str, *, needs: Any = (), **accepts: Any) -> Any:
     Args:
       choices: the texts that it may be; of a list those of its items.
       plugins: the kind of plug-ins whose names it may be too.
+      targets: of a loss, what it may compare outputs with (`jaxsft.losses.TARGETS`); the choices
+        follow from it (`config.tasks.with_losses`).
       words: what it may be beside a number.
       what: a noun for what is expected, such as "a number of tokens".
       at_least, at_most, above, below: bounds of a number; without a finite upper one (or
@@ -69,6 +95,11 @@ def option(default: Any, doc: str, *, needs: Any = (), **accepts: Any) -> Any:
       needs: conditions without which anything but the default cannot work, or by value those of one
         value. A pair is a condition and its reason.
       common: the heading under which the help of `jaxsft train` shows it.
+      traced: a `Trace` where the compiled step is given its value. It holds for the field of a
+        subclass that says nothing of it.
+      elsewhere: what other trainers call it, as words, and a value as an example.
+      regularises: what it is called in the banner, of an option that keeps a model from learning
+        its rows by heart: a run from a pretrained model takes it from there.
 
     >>> @dataclasses.dataclass(frozen=True)
     ... class Sampling:
@@ -116,12 +147,22 @@ def declarations(cls: type) -> Mapping[str, Declaration]:
                 hints[f.name],
                 f.default if f.default_factory is dataclasses.MISSING else f.default_factory(),
                 f.metadata.get("doc", ""),
-                f.metadata.get("accepts", Accepts()),
+                _accepts(cls, f),
             )
             for f in dataclasses.fields(cls)
             if f.metadata.get("option", True)
         }
     )
+
+
+def _accepts(cls: type, field: dataclasses.Field) -> Accepts:
+    accepts = field.metadata.get("accepts", Accepts())
+    for base in cls.__mro__[1:]:
+        inherited = getattr(base, "__dataclass_fields__", {}).get(field.name)
+        if accepts.traced is None and inherited is not None:
+            traced = inherited.metadata.get("accepts", Accepts()).traced
+            accepts = dataclasses.replace(accepts, traced=traced)
+    return accepts
 
 
 def docs(cls: type) -> dict[str, str]:
@@ -219,6 +260,11 @@ def check(key: str, declaration: Declaration, value: Any) -> None:
         if not _good(declaration, item):
             found = f"[{item}]" if _is_list(declaration) else value
             raise ConfigError(f"{key}={found}: expected {expected(declaration)}")
+        if a.targets and (targets := plugins.table("losses")[item].targets) not in a.targets:
+            raise ConfigError(
+                f"{key}={item}: this loss compares outputs with {targets}; expected one for"
+                f" {' or '.join(a.targets)}"
+            )
 
 
 def _good(declaration: Declaration, value: Any) -> bool:

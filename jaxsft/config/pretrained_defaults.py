@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxsft.config.environment import StartingModel
+from jaxsft.config.option import walk
 from jaxsft.config.schema import FROZEN, Config
 
 # Peak rates of Adam and AdamW. Whole models: BERT, appendix A.3 (arXiv:1810.04805: 2e-5 to 5e-5),
@@ -43,6 +44,16 @@ DROPOUTS = (
 )
 
 
+def regularised(values: Mapping[str, Any] | Config) -> dict[str, float]:
+    """Returns the options that regularise, by name, from a config of a run or a config.json.
+
+    What a config.json does not say is off.
+    """
+    if isinstance(values, Config):
+        return {key: value for key, d, value in walk(values) if d.accepts.regularises}
+    return {"model.dropout": dropout_of(values)}
+
+
 def dropout_of(values: Mapping[str, Any]) -> float:
     """Returns the dropout of hidden states that a Hugging Face config.json names; 0 for none."""
     found = next((values[key] for key in DROPOUTS if values.get(key) is not None), 0.0)
@@ -69,12 +80,11 @@ def apply(config: Config, source: StartingModel) -> Config:
 def _defaults(config: Config, source: StartingModel) -> dict[str, tuple[Any, str]]:
     """Returns (value, where it comes from) by option."""
     cached = config.train.backbone == "cached"
-    out = {
-        "loss.label_smoothing": (source.label_smoothing, "as the source"),
-        "model.dropout": (
-            (0.0, "a cached backbone") if cached else (source.dropout, "as the source")
-        ),
+    out: dict[str, tuple[Any, str]] = {
+        key: (source.regularised.get(key, 0.0), "as the source") for key in regularised(config)
     }
+    if cached:
+        out["model.dropout"] = (0.0, "a cached backbone")
     if not cached and FROZEN not in config.train.freeze:
         out["train.duration"] = ("3epochs", "a pretrained model")
         rows, cuts = min(config.train.batch_size, ROWS), config.train.accumulate

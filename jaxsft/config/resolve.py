@@ -13,6 +13,7 @@ from typing import Any
 
 from jaxsft.config import pretrained_defaults
 from jaxsft.config.environment import Device, Facts
+from jaxsft.config.model import of_kind
 from jaxsft.config.optim import Group
 from jaxsft.config.schema import FROZEN, Config, MeshConfig
 from jaxsft.config.validate import of_run, validate
@@ -39,6 +40,7 @@ def resolve(asked: Config, facts: Facts) -> Config:
     rows = config.train.batch_size // config.train.accumulate
     config = dataclasses.replace(config, mesh=mesh(config.mesh, facts.device, rows))
     validate(config)
+    config = dataclasses.replace(config, model=of_kind(config.model))
     config = with_precision(_with_ratio(_with_frozen(config)), facts.device)
     metric = config.evaluation.metric
     if metric == "auto" and config.task.spec.metric is not None:

@@ -23,8 +23,8 @@ from jaxsft.config.data_options import (  # noqa: F401
     UsedFiles,
 )
 from jaxsft.config.model import ModelConfig
-from jaxsft.config.optim import AdamW, OptimConfig
-from jaxsft.config.option import option
+from jaxsft.config.optim import OPTIMIZERS, OptimConfig
+from jaxsft.config.option import Trace, option
 from jaxsft.config.prepare_options import (  # noqa: F401
     OutputConfig,
     PrepareConfig,
@@ -59,10 +59,7 @@ from jaxsft.config.tokenizers import (
     WordTokenizer,
 )
 
-SMOOTHED = (
-    "output=vocabulary or output=words and task.crf!=true or answer=label|labels or"
-    " answer=comparison and task.loss=cross_entropy"
-)
+SMOOTHED = "output=vocabulary or output=words and task.crf!=true or reads=label_smoothing"
 FROZEN = "(?!head/).*"  # all but the head: what a cached backbone freezes
 _MOVES = "a cached backbone gives the same numbers in every epoch"
 CACHED = (  # what would train the backbone, or make of one text another vector in every epoch
@@ -85,37 +82,12 @@ class ScheduleConfig:
         "5%",
         "a duration in which the rate rises from 0 to its peak",
         duration=True,
+        traced=Trace(kind="steps"),
         common="Training",
     )
 
 
-@dataclass(frozen=True)
-class Constant(ScheduleConfig):
-    name: str = "constant"
-
-
-@dataclass(frozen=True)
-class LinearDecay(ScheduleConfig):
-    name: str = "linear"
-    final: float = option(0.0, "as a fraction of the peak", at_least=0)
-
-
-@dataclass(frozen=True)
-class Cosine(ScheduleConfig):
-    name: str = "cosine"
-    final: float = option(0.0, "the last rate, as a fraction of the peak", at_least=0)
-
-
-@dataclass(frozen=True)
-class InverseSqrt(ScheduleConfig):
-    name: str = "inverse_sqrt"
-
-
-@dataclass(frozen=True)
-class WSD(ScheduleConfig):
-    name: str = "wsd"
-    decay: str = option("20%", "a duration, at the end, in which the rate falls", duration=True)
-    final: float = option(0.0, "the last rate, as a fraction of the peak", at_least=0)
+SCHEDULES = plugins.OfTable("schedules", "options")  # the class of options of each schedule
 
 
 # --- loss and training
@@ -139,12 +111,16 @@ class LossConfig:
         at_least=0,
         below=1,
         read_if=SMOOTHED,
+        traced=Trace(),
+        elsewhere=("label_smoothing_factor", "0.1"),
+        regularises="label smoothing",
     )
     z_loss: float = option(
         0.0,
         "weight of the squared logarithm of the softmax's denominator",
         at_least=0,
         read_if="output=vocabulary",
+        traced=Trace(when="term"),
     )
     balance: float = option(
         0.0,
@@ -152,12 +128,14 @@ class LossConfig:
         " calls it router_aux_loss_coef",
         at_least=0,
         read_if="model.experts",
+        traced=Trace(when="above 0"),
     )
     router_z: float = option(
         0.0,
         "weight of the loss that keeps the scores of their routers small (arXiv:2202.08906, eq. 5)",
         at_least=0,
         read_if="model.experts",
+        traced=Trace(when="above 0"),
     )
     chunk: Any = option(
         "auto",
@@ -178,6 +156,7 @@ class TrainConfig:
         duration=True,
         above=0,
         common="Training",
+        traced=Trace("total", kind="total_steps"),
     )
     batch_size: int = option(8, "rows of a step", at_least=1, common="Training")
     accumulate: int = option(
@@ -197,12 +176,14 @@ class TrainConfig:
         "decay of a moving average of the weights, which is then evaluated and saved; null: none",
         at_least=0,
         below=1,
+        traced=Trace(when="set"),
     )
     neftune: Optional[float] = option(
         None,
         "how strong the noise on the embeddings of training is; 5 to 15 in the paper"
         " (arXiv:2310.05914)",
         above=0,
+        traced=Trace(when="set"),
     )
     freeze: list[str] = option([], "patterns of parameter paths", common="Training")
     backbone: str = option(
@@ -225,6 +206,7 @@ class TrainConfig:
         " embedding last",
         duration=True,
         above=0,
+        traced=Trace(when="set", kind="whole_steps"),
     )
     init_from: Optional[str] = option(
         None, "a run directory (or hub: name) whose weights training starts from", hub="folder"
@@ -245,7 +227,13 @@ class Seeds:
 
     init: Optional[int] = option(None, "of new weights", at_least=0, below=2**32)
     data: Optional[int] = option(None, "of the order of rows", at_least=0, below=2**32)
-    dropout: Optional[int] = option(None, "of dropout and noise", at_least=0, below=2**32)
+    dropout: Optional[int] = option(
+        None,
+        "of dropout and noise",
+        at_least=0,
+        below=2**32,
+        traced=Trace("dropout_seed", when="random", kind="seed"),
+    )
 
 
 @dataclass(frozen=True)
@@ -463,8 +451,8 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     adapter: AdapterConfig = field(default_factory=NoAdapter)
     loss: LossConfig = field(default_factory=LossConfig)
-    optim: OptimConfig = field(default_factory=AdamW)
-    schedule: ScheduleConfig = field(default_factory=Cosine)
+    optim: OptimConfig = field(default_factory=lambda: OPTIMIZERS["adamw"]())
+    schedule: ScheduleConfig = field(default_factory=lambda: SCHEDULES["cosine"]())
     train: TrainConfig = field(default_factory=TrainConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -535,15 +523,5 @@ GROUPS: dict[str, Mapping[str, type]] = {
             PretrainedTokenizer,
         )
     },
-    "schedule": plugins.Registry(
-        "schedules",
-        {
-            "constant": Constant,
-            "linear": LinearDecay,
-            "cosine": Cosine,
-            "inverse_sqrt": InverseSqrt,
-            "wsd": WSD,
-        },
-        read=lambda schedule: schedule.options,
-    ),
+    "schedule": SCHEDULES,
 }

@@ -3,6 +3,10 @@ class."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -10,9 +14,6 @@ from jaxsft import plugins
 from jaxsft.config.model import ACTIVATIONS
 from jaxsft.config.option import option
 
-NUMBERS = ("mse", "mae", "huber")  # losses between numbers
-APART = ("cosine_embedding", "contrastive")  # they compare the vectors of two texts
-_TWO = ("task.encoder=bi", "it compares the vectors of two texts")
 SCORES = ("exact_match", "bleu", "chrf", "rouge_l")  # of answers
 
 
@@ -26,6 +27,68 @@ class TaskConfig:
         return plugins.table("tasks")[self.name]
 
 
+# --- losses
+# --------------------------------------------------------------------------------------------------
+def with_losses(cls: type[TaskConfig]) -> type[TaskConfig]:
+    """Adds to the options of a task what the losses say that its `task.loss` may be: their names,
+    their options, each read where its loss is chosen, and what they need.
+
+    A class without that option, or that lacks nothing, is returned as it is.
+    """
+    field = getattr(cls, "__dataclass_fields__", {}).get("loss")
+    targets = field.metadata["accepts"].targets if field is not None else ()
+    if not targets:
+        return cls
+    everyone = (*plugins.table("losses").own_items(), *plugins.working("losses"))
+    return _with(cls, tuple((name, loss) for name, loss in everyone if loss.targets in targets))
+
+
+@functools.cache
+def _with(cls: type[TaskConfig], losses: tuple[tuple[str, Any], ...]) -> type[TaskConfig]:
+    fields: Mapping[str, dataclasses.Field] = cls.__dataclass_fields__
+    own, loss = plugins.table("losses").own, fields["loss"]
+    accepts = loss.metadata["accepts"]
+    words = sorted((n for n, _ in losses if n in own), key=lambda n: (n != loss.default, n))
+    more = {
+        option: _read_with(losses, part.options, option)
+        for _, part in losses
+        for option in part.own_options
+        if option not in fields
+    }
+    if accepts.choices == tuple(words) and not more:
+        return cls
+    needs = {name: part.needs for name, part in losses if part.needs}
+    accepts = dataclasses.replace(accepts, choices=tuple(words), needs={**accepts.needs, **needs})
+    metadata = {**loss.metadata, "accepts": accepts}
+    chosen = ("loss", str, dataclasses.field(default=loss.default, metadata=metadata))
+    return dataclasses.make_dataclass(
+        cls.__name__,
+        [chosen, *more.values()],
+        bases=(cls,),
+        frozen=True,
+        namespace={"__module__": cls.__module__, "__doc__": cls.__doc__},
+    )
+
+
+def _read_with(
+    losses: tuple[tuple[str, Any], ...], options: type, name: str
+) -> tuple[str, Any, dataclasses.Field]:
+    """Returns the option of a loss as a field of a task, read where such a loss is chosen."""
+    field = options.__dataclass_fields__[name]
+    readers = "|".join(loss for loss, part in losses if part.options is options)
+    accepts = dataclasses.replace(field.metadata["accepts"], read_if=f"task.loss={readers}")
+    metadata = {**field.metadata, "accepts": accepts}
+    default = (
+        {"default": field.default}
+        if field.default_factory is dataclasses.MISSING
+        else {"default_factory": field.default_factory}
+    )
+    hint = typing.get_type_hints(options)[name]
+    return name, hint, dataclasses.field(**default, metadata=metadata)
+
+
+# --- tasks
+# --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class ChatTask(TaskConfig):
     """Conversations, of which the assistant's turns are learnt."""
@@ -124,6 +187,7 @@ class FeaturesTask(TextTask):
     )
 
 
+@with_losses
 @dataclass(frozen=True)
 class ClassifyTask(FeaturesTask):
     """One label for a text."""
@@ -133,14 +197,12 @@ class ClassifyTask(FeaturesTask):
     loss: str = option(
         "cross_entropy",
         "what is minimised; mse, mae and huber are between probability and label",
-        choices=("cross_entropy", "log_loss", "binary_cross_entropy", *NUMBERS),
         plugins="losses",
-    )
-    huber_delta: float = option(
-        1.0, "where the loss turns from square to straight", above=0, read_if="task.loss=huber"
+        targets=("labels", "probabilities", "numbers"),
     )
 
 
+@with_losses
 @dataclass(frozen=True)
 class MultiLabelTask(FeaturesTask):
     """Any number of labels for a text."""
@@ -150,11 +212,8 @@ class MultiLabelTask(FeaturesTask):
     loss: str = option(
         "binary_cross_entropy",
         "or between probability and label: mse | mae | huber",
-        choices=("binary_cross_entropy", *NUMBERS),
         plugins="losses",
-    )
-    huber_delta: float = option(
-        1.0, "where the loss turns from square to straight", above=0, read_if="task.loss=huber"
+        targets=("probabilities", "numbers"),
     )
     positive_weight: Any = option(
         "none",
@@ -177,19 +236,17 @@ class MultiLabelTask(FeaturesTask):
     )
 
 
+@with_losses
 @dataclass(frozen=True)
 class RegressTask(FeaturesTask):
     """One or several numbers for a text."""
 
     name: str = "regress"
     loss: str = option(
-        "mse", "what is minimised, between prediction and number", choices=NUMBERS, plugins="losses"
-    )
-    huber_delta: float = option(
-        1.0,
-        "where the loss turns from square to straight; in deviations where standardize=true",
-        above=0,
-        read_if="task.loss=huber",
+        "mse",
+        "what is minimised, between prediction and number",
+        plugins="losses",
+        targets=("numbers",),
     )
     standardize: bool = option(
         True,
@@ -339,6 +396,7 @@ class Seq2SeqTask(TaskConfig):
     )
 
 
+@with_losses
 @dataclass(frozen=True)
 class PairTask(TextTask):
     """Two texts: the class of the pair, how near they are, or which belong together."""
@@ -353,38 +411,17 @@ class PairTask(TextTask):
         "cross_entropy",
         "of labels: cross_entropy | cosine_embedding (bi); of scores: mse | mae | huber; of"
         " neither: contrastive (bi)",
-        choices=("cross_entropy", *APART, *NUMBERS),
         plugins="losses",
-        needs={
-            "cosine_embedding": (
-                _TWO,
-                ("task.positive", "the label of texts that belong together"),
-            ),
-            "contrastive": (
-                _TWO,
-                (
-                    "train.accumulate=1",
-                    "it compares all pairs of a batch; its sum over micro-batches is another loss",
-                ),
-            ),
-        },
+        targets=("labels", "together", "nothing", "numbers"),
     )
     labels: Optional[list[str]] = option(
         None,
         "null: inferred from the training split",
-        read_if="task.loss=cross_entropy|cosine_embedding",
+        read_if="targets=labels|together",
     )
     positive: Optional[str] = option(
         None,
         "of cosine_embedding: the label of texts that belong together",
-        read_if="task.loss=cosine_embedding",
-    )
-    margin: float = option(
-        0.0,
-        "of cosine_embedding: the cosine from which others are pushed apart",
-        what="a cosine",
-        at_least=-1,
-        below=1,
         read_if="task.loss=cosine_embedding",
     )
     threshold: float = option(
@@ -394,12 +431,6 @@ class PairTask(TextTask):
         at_least=-1,
         at_most=1,
         read_if="task.loss=cosine_embedding",
-    )
-    temperature: float = option(
-        0.05, "of contrastive: cosines are divided by it", above=0, read_if="task.loss=contrastive"
-    )
-    huber_delta: float = option(
-        1.0, "where the loss turns from square to straight", above=0, read_if="task.loss=huber"
     )
 
 
@@ -423,4 +454,5 @@ class SpanTask(TaskConfig):
     )
 
 
-TASKS = plugins.OfTable("tasks", "options")  # the class of options of each task, by its name
+# the class of options of each task, by its name
+TASKS = plugins.OfTable("tasks", "options", read=with_losses)

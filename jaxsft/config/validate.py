@@ -11,6 +11,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jaxsft import plugins
 from jaxsft.config import compose, condition, option, rules
 from jaxsft.config.option import Declaration
 from jaxsft.config.schema import Config, DataFiles
@@ -78,7 +79,8 @@ def evaluation_batches(config: Config) -> None:
 def flat(config: Config) -> dict[str, Any]:
     """Returns the values that conditions may ask for: those of a config, by whole name.
 
-    `output`, `answer` and `stops` are added, which the task's spec says of itself.
+    `output` and `stops` are added, which the task's spec says of itself, and `targets`
+    and `reads`, which the loss says where the task has a choice of losses.
     """
     spec = getattr(config.task, "spec", None)
     about = (
@@ -86,11 +88,19 @@ def flat(config: Config) -> dict[str, Any]:
         if spec is None
         else {
             "output": output(spec),
-            "answer": spec.output,
             "stops": spec.stops,
+            **_of_loss(getattr(config.task, "loss", None), spec.output),
         }
     )
     return compose.flat(compose.to_dict(config)) | about
+
+
+def _of_loss(name: str | None, answer: str) -> dict[str, Any]:
+    """Returns what the loss of a name says of itself; an unknown name is refused elsewhere."""
+    table = plugins.table("losses")
+    if name is None or name not in table:
+        return {}
+    return {"targets": table[name].targets, "reads": table[name].reads(answer)}
 
 
 def output(spec: Any) -> str:

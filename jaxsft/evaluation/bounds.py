@@ -1,328 +1,30 @@
-"""Bounds of the numbers of a split, by the Poisson bootstrap over its rows.
-
-A replicate weighs each row with a count that is Poisson distributed with mean 1 (Hanley and
-MacGibbon, 2006; Chamandy et al., 2012), and a metric is a function of weights. The count is a pure
-function of (seed, replicate, number of the row): neither the order of the rows, nor how they are
-cut into chunks, nor the device changes it, and two runs on the same rows share their counts.
-
-What is drawn as a whole is a unit: a row, a cluster of rows, or, of more than `GROUPS` rows, a
-group of rows chosen by their numbers, which leaves the variance of a mean as it is and has 65,536
-members to estimate it from.
-"""
+"""Bounds of the numbers of a split, by the Poisson bootstrap over its rows (`unit_counts`)."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import math
 import statistics as stdlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import sparse, special
 
 from jaxsft.errors import ConfigError
-from jaxsft.metrics.base import Cells, Metric, Statistics, namespace, total
-
-GROUPS = 65536  # units that are drawn at most
-CHUNK = 1 << 22  # weights that are held at once
-JAX_FROM = 20_000  # rows from which a metric that ranks runs as a compiled program
-FEW = 40  # hits or misses below which a proportion has Wilson's interval
-
-# --- the count of a unit in a replicate
-# --------------------------------------------------------------------------------------------------
-# u >= THRESHOLDS[k] where the count is more than k: 2^32 times the distribution function
-THRESHOLDS = tuple(
-    np.uint32(t)
-    for t in (
-        round(2**32 * sum(math.exp(-1) / math.factorial(j) for j in range(k + 1)))
-        for k in range(16)
-    )
-    if t < 2**32
+from jaxsft.evaluation.replicates import (
+    CHUNK,
+    Table,
+    Tables,
+    mapped,
+    numbers_of,
+    of_table,
+    replicated,
+    tables,
 )
-_A, _B = np.uint32(0x21F0AAAD), np.uint32(0x735A2D97)  # lowbias32 of Wellons, in its newer form
-_ROW, _REPLICATE, _FACTOR = np.uint32(0x9E3779B9), np.uint32(0x85EBCA6B), np.uint32(0xC2B2AE35)
+from jaxsft.evaluation.unit_counts import Units, counts, units
+from jaxsft.metrics.base import Cells, Metric, Statistics, total
 
-
-def mixed(x: Any) -> Any:
-    """Returns a permutation of the uint32 numbers of an array in which each bit hangs on all."""
-    x = (x ^ (x >> 16)) * _A
-    x = (x ^ (x >> 15)) * _B
-    return x ^ (x >> 15)
-
-
-def uniform(seed: int, replicates: Any, numbers: Any) -> Any:
-    """Returns uniform uint32 `[replicates, units]`, each a function of (seed, replicate, number).
-
-    Args:
-      replicates: `[B]` uint32, their numbers; numbers: `[units]` uint32, those of the units.
-    """
-    xp = namespace(numbers)
-    key = mixed(mixed(replicates * _REPLICATE) + xp.full((1,), seed % 2**32, xp.uint32))
-    key = mixed(key + xp.full((1,), seed // 2**32 % 2**32, xp.uint32))
-    own = mixed(numbers * _ROW + _ROW)
-    # the factor keeps two units from exchanging their values in two replicates
-    factor = mixed(own + _FACTOR) | xp.ones((1,), xp.uint32)
-    return mixed((own ^ key[:, None]) * factor)
-
-
-def counts(seed: int, replicates: Any, numbers: Any) -> Any:
-    """Returns counts `[replicates, units]` uint8, Poisson distributed with mean 1."""
-    u = uniform(seed, replicates, numbers)
-    out = namespace(u).zeros(u.shape, np.uint8)
-    for threshold in THRESHOLDS:
-        out = out + (u >= threshold)
-    return out
-
-
-# --- units
-# --------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Units:
-    """What is drawn as a whole.
-
-    Attributes:
-      numbers: `[units]` uint32, from which counts are drawn.
-      of_row: `[rows]`, the unit of each row; None: row i is unit i.
-      rows: how many there are.
-      clusters: how many there are; None: rows are independent.
-    """
-
-    numbers: np.ndarray
-    of_row: np.ndarray | None
-    rows: int
-    clusters: int | None = None
-
-
-def units(rows: np.ndarray, clusters: Sequence[Any] | np.ndarray | None = None) -> Units:
-    """Returns the units of rows with these numbers.
-
-    Args:
-      clusters: `[rows]`, the number or the name of the cluster of each row.
-
-    Raises ConfigError where there is not one cluster for each row.
-    """
-    rows = np.asarray(rows, np.int64)
-    if clusters is None:
-        number = _folded(rows)
-        if len(rows) <= GROUPS:
-            return Units(number, None, len(rows))
-        return Units(np.arange(GROUPS, dtype=np.uint32), _group(number), len(rows))
-    clusters = np.asarray(clusters)
-    if clusters.shape != rows.shape:
-        raise ConfigError(
-            f"clusters: {len(clusters)} of them for {len(rows)} rows; give one for each row"
-        )
-    names, of_row = np.unique(clusters, return_inverse=True)
-    number = _folded(names) if names.dtype.kind in "iu" else _hashed(names)
-    count = len(names)
-    if count > GROUPS:
-        of_row, number = _group(number)[of_row], np.arange(GROUPS, dtype=np.uint32)
-    return Units(number, of_row.astype(np.int32), len(rows), count)
-
-
-def _folded(numbers: np.ndarray) -> np.ndarray:
-    """Returns numbers as uint32; those below 2^32 stay as they are."""
-    numbers = numbers.astype(np.int64).view(np.uint64)
-    low, high = numbers.astype(np.uint32), (numbers >> np.uint64(32)).astype(np.uint32)
-    return low ^ np.where(high > 0, mixed(high), high)
-
-
-def _hashed(names: np.ndarray) -> np.ndarray:
-    digests = (hashlib.sha256(str(name).encode("utf-8", "surrogatepass")) for name in names)
-    return np.array([int.from_bytes(d.digest()[:4]) for d in digests], np.uint32)
-
-
-def _group(numbers: np.ndarray) -> np.ndarray:
-    return (mixed(numbers + _FACTOR) % np.uint32(GROUPS)).astype(np.int32)
-
-
-# --- statistics of units, whose weighted sum is a state
-# --------------------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Table:
-    """Statistics of units as a matrix `[units, size]`, dense or sparse, of arrays of `shape`."""
-
-    matrix: Any
-    shape: tuple[int, ...]
-
-    def total(self, weights: np.ndarray) -> np.ndarray:
-        """Returns the sum `[B, *shape]` under weights `[B, units]`."""
-        flat = weights @ self.matrix
-        return np.asarray(flat).reshape(len(weights), *self.shape)
-
-    def minus(self, other: Table) -> Table:
-        """Returns the difference of two tables of the same units."""
-        return Table(self.matrix - other.matrix, self.shape)
-
-
-Tables = Any  # a Table, or a dict of them
-
-
-def tables(statistics: Statistics, of: Units) -> Tables:
-    """Returns the statistics of units, of those of rows."""
-    if isinstance(statistics, Mapping):
-        return {name: tables(one, of) for name, one in statistics.items()}
-    if isinstance(statistics, Cells):
-        return _table_of_cells(statistics, of)
-    array = np.asarray(statistics)
-    flat = array.reshape(len(array), -1).astype(np.float64)
-    if of.of_row is not None:
-        where = (of.of_row, np.arange(of.rows))
-        flat = sparse.csr_array((np.ones(of.rows), where), (len(of.numbers), of.rows)) @ flat
-    return Table(flat, array.shape[1:])
-
-
-def _table_of_cells(cells: Cells, of: Units) -> Table:
-    index = np.asarray(cells.index)
-    row = np.arange(len(index)) if cells.row is None else np.asarray(cells.row)
-    keep = index >= 0
-    unit = row[keep] if of.of_row is None else of.of_row[row[keep]]
-    size = int(np.prod(cells.shape))
-    matrix = sparse.coo_array(
-        (np.ones(keep.sum()), (unit, index[keep])), (len(of.numbers), size)
-    ).tocsr()
-    matrix.sum_duplicates()
-    return Table(matrix, tuple(cells.shape))
-
-
-def mapped(function: Any, *trees: Any) -> Any:
-    """Returns `function` of the leaves of dicts of the same keys."""
-    if isinstance(trees[0], Mapping):
-        return {name: mapped(function, *(tree[name] for tree in trees)) for name in trees[0]}
-    return function(*trees)
-
-
-def state_of(of_units: Tables, weights: np.ndarray) -> Any:
-    """Returns the state of a metric whose `reduce` is a sum, under weights `[B, units]`."""
-    return mapped(lambda table: table.total(weights), of_units)
-
-
-# --- replicates
-# --------------------------------------------------------------------------------------------------
-def chunks(replicates: int, width: int) -> Iterator[np.ndarray]:
-    """Returns the numbers of replicates in chunks that keep the weights of one in `CHUNK`."""
-    size = max(1, CHUNK // max(width, 1))
-    for start in range(0, replicates, size):
-        yield np.arange(start, min(start + size, replicates), dtype=np.uint32)
-
-
-def replicated(
-    metric: Metric, statistics: Statistics, of: Units, replicates: int, seed: int
-) -> dict[str, np.ndarray]:
-    """Returns each number in each replicate, `[replicates]` float64.
-
-    Runs on the same rows share their counts.
-    """
-    if metric.reduce is total:
-        of_units = tables(statistics, of)
-        states = (
-            state_of(of_units, counts(seed, b, of.numbers).astype(np.float64))
-            for b in chunks(replicates, len(of.numbers))
-        )
-    elif of.rows >= JAX_FROM and not _has_cells(statistics):
-        states = _compiled_states(metric, statistics, of, replicates, seed)
-    else:
-        states = (
-            metric.reduce(statistics, of_rows(counts(seed, b, of.numbers), of))
-            for b in chunks(replicates, of.rows * _columns(statistics))
-        )
-    return _numbers(metric, states)
-
-
-def of_rows(weights: np.ndarray, of: Units) -> np.ndarray:
-    """Returns weights of rows, of those of units."""
-    weights = weights.astype(np.float64)
-    return weights if of.of_row is None else weights[:, of.of_row]
-
-
-def _numbers(metric: Metric, states: Iterator[Any]) -> dict[str, np.ndarray]:
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in metric.names}
-    for state in states:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            values = metric.value(state)
-        for name, values_of_chunk in parts.items():
-            values_of_chunk.append(np.asarray(values[name], np.float64))
-    return {name: np.concatenate(values) for name, values in parts.items()}
-
-
-def _columns(statistics: Statistics) -> int:
-    """Returns how many weights of a row a metric that ranks may hold: one for each column."""
-    if isinstance(statistics, Mapping):
-        return max(map(_columns, statistics.values()), default=1)
-    if isinstance(statistics, Cells):
-        return 1
-    return max(1, int(np.prod(np.shape(statistics)[1:])))
-
-
-def _has_cells(statistics: Statistics) -> bool:
-    if isinstance(statistics, Mapping):
-        return any(map(_has_cells, statistics.values()))
-    return isinstance(statistics, Cells)
-
-
-def _compiled_states(
-    metric: Metric, statistics: Statistics, of: Units, replicates: int, seed: int
-) -> Iterator[Any]:
-    """Returns the states of all replicates from one compiled program, in float64.
-
-    It walks over chunks of replicates inside, so that what does not depend on the weights, such as
-    a sort, is computed once.
-    """
-    import jax
-
-    from jaxsft.compat import enable_x64
-
-    size = min(max(1, CHUNK // (of.rows * _columns(statistics))), replicates)
-    numbers = np.arange(-(-replicates // size) * size, dtype=np.uint32).reshape(-1, size)
-    with enable_x64():
-        arrays = mapped(lambda x: jax.numpy.asarray(np.asarray(x)), statistics)
-        unit = None if of.of_row is None else jax.numpy.asarray(of.of_row)
-        run = _program(metric.reduce, seed)
-        out = jax.device_get(run(arrays, jax.numpy.asarray(of.numbers), unit, numbers))
-    # [chunks, size, ...] -> [replicates, ...]
-    yield mapped(lambda x: x.reshape(-1, *x.shape[2:])[:replicates], out)
-
-
-@functools.lru_cache(maxsize=64)
-def _program(reduce: Any, seed: int) -> Any:
-    import jax
-    import jax.numpy as jnp
-
-    def run(statistics: Any, numbers: Any, unit: Any, replicates: Any) -> Any:
-        def state(chunk: Any) -> Any:
-            weights = counts(seed, chunk, numbers).astype(jnp.float64)
-            return reduce(statistics, weights if unit is None else weights[:, unit])
-
-        return jax.lax.map(state, jnp.asarray(replicates))
-
-    return jax.jit(run)
-
-
-def _replicated_table(
-    metric: Metric, cells: Cells, replicates: int, seed: int
-) -> dict[str, np.ndarray]:
-    """Returns each number in each replicate of a table whose cells are drawn as a whole.
-
-    A sum of Poisson counts with mean 1 is Poisson distributed with the number of its terms.
-    """
-    index = np.asarray(cells.index)
-    size = int(np.prod(cells.shape))
-    table = np.bincount(index[index >= 0], minlength=size)
-    there = np.flatnonzero(table)
-
-    def states() -> Iterator[Any]:
-        for chunk in chunks(replicates, size):
-            state = np.zeros((len(chunk), size))
-            for i, replicate in enumerate(chunk):
-                bits = np.random.Philox(key=seed % 2**64, counter=[0, 0, 0, int(replicate)])
-                state[i, there] = np.random.Generator(bits).poisson(table[there])
-            yield state.reshape(-1, *cells.shape)
-
-    return _numbers(metric, states())
-
+FEW = 40  # hits or misses below which a proportion has Wilson's interval
 
 # --- intervals
 # --------------------------------------------------------------------------------------------------
@@ -361,7 +63,7 @@ def intervals(
     if of.rows == 0:
         drawn = {name: np.zeros(0) for name in metric.names}
     elif _by_table(metric, statistics, of):
-        drawn = _replicated_table(metric, statistics, replicates, seed)
+        drawn = of_table(metric, statistics, replicates, seed)
     else:
         drawn = replicated(metric, statistics, of, replicates, seed)
     proportions, plain, out = {}, {}, {}
@@ -471,7 +173,9 @@ def row_values(metric: Metric, statistics: Statistics, rows: int) -> dict[str, n
     for start in range(0, rows, step):
         state = mapped(lambda table: _slice(table, start, start + step), of_units)
         parts.append(state)
-    return _numbers(metric, iter(parts)) if parts else {name: np.zeros(0) for name in metric.names}
+    return (
+        numbers_of(metric, iter(parts)) if parts else {name: np.zeros(0) for name in metric.names}
+    )
 
 
 def _sizes(of_units: Tables) -> list[int]:

@@ -24,7 +24,9 @@ from scipy import special
 from jaxsft.errors import ConfigError
 from jaxsft.evaluation import bounds
 from jaxsft.evaluation.compared_runs import RunRows
+from jaxsft.evaluation.replicates import chunks, mapped, replicated, state_of, tables
 from jaxsft.evaluation.statistics_file import RowStatistics
+from jaxsft.evaluation.unit_counts import Units, uniform, units
 from jaxsft.metrics.base import Metric, total
 
 POWER = 0.8  # of the smallest difference that is told
@@ -158,9 +160,9 @@ def compare(arms: Sequence[Arm], settings: Settings) -> Comparison:
     return Comparison(told, pairs, tied, facts, notes)
 
 
-def units_of(content: RowStatistics, metric: str) -> bounds.Units:
+def units_of(content: RowStatistics, metric: str) -> Units:
     """Returns what is drawn as a whole for a metric, which may have some of the rows only."""
-    return bounds.units(content.rows_of(metric), content.clusters_of(metric))
+    return units(content.rows_of(metric), content.clusters_of(metric))
 
 
 def shared_metrics(
@@ -186,16 +188,14 @@ def shared_metrics(
 
 
 def arm_draws(
-    arm: Arm, name: str, metric: Metric, of: bounds.Units, settings: Settings
+    arm: Arm, name: str, metric: Metric, of: Units, settings: Settings
 ) -> dict[str, Drawn]:
     """Returns each number of an arm: of its runs the values and the replicates."""
     points, replicates = [], []
     for run in arm.runs:
         statistics = run.content.metrics[name]
         points.append(bounds.point(metric, statistics, of.rows))
-        replicates.append(
-            bounds.replicated(metric, statistics, of, settings.replicates, settings.seed)
-        )
+        replicates.append(replicated(metric, statistics, of, settings.replicates, settings.seed))
     return {
         number: Drawn(
             np.array([p[number] for p in points]), np.stack([r[number] for r in replicates])
@@ -257,7 +257,7 @@ def _pair(
     metric_name: str,
     metric: Metric,
     number: str,
-    of: bounds.Units,
+    of: Units,
     settings: Settings,
 ) -> dict[str, Any]:
     """Returns the difference of a number between two arms: second less first."""
@@ -315,7 +315,7 @@ def _tested(
     name: str,
     metric: Metric,
     number: str,
-    of: bounds.Units,
+    of: Units,
     settings: Settings,
     difference: float,
     apart: np.ndarray,
@@ -363,21 +363,21 @@ def _p_of_replicates(apart: np.ndarray) -> float | None:
 
 
 def permutation(
-    metric: Metric, one: Any, other: Any, number: str, of: bounds.Units, settings: Settings
+    metric: Metric, one: Any, other: Any, number: str, of: Units, settings: Settings
 ) -> float:
     """Returns the two-sided p of the difference under exchanges of the two runs on each unit."""
-    a, b = (bounds.tables(statistics, of) for statistics in (one, other))
-    apart = bounds.mapped(lambda x, y: y.minus(x), a, b)
+    a, b = (tables(statistics, of) for statistics in (one, other))
+    apart = mapped(lambda x, y: y.minus(x), a, b)
     ones = np.ones((1, len(of.numbers)))
-    sum_a, sum_b = (bounds.state_of(tables, ones) for tables in (a, b))
+    sum_a, sum_b = (state_of(tables, ones) for tables in (a, b))
     seen = float(metric.value(sum_b)[number][0] - metric.value(sum_a)[number][0])
     as_large, size = 0, 0
-    for chunk in bounds.chunks(settings.replicates, len(of.numbers)):
-        draws = bounds.uniform(settings.seed ^ _FLIPS << 32, chunk, of.numbers)
-        moved = bounds.state_of(apart, (draws >> 31).astype(np.float64))
+    for chunk in chunks(settings.replicates, len(of.numbers)):
+        draws = uniform(settings.seed ^ _FLIPS << 32, chunk, of.numbers)
+        moved = state_of(apart, (draws >> 31).astype(np.float64))
         with np.errstate(divide="ignore", invalid="ignore"):
             values = [
-                metric.value(bounds.mapped(f, s, moved))[number]
+                metric.value(mapped(f, s, moved))[number]
                 for s, f in ((sum_b, np.subtract), (sum_a, np.add))
             ]
         difference = values[0] - values[1]

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxsft import rundir
+from jaxsft.config.schema import Config
 from jaxsft.data.pipeline import Split
 from jaxsft.evaluation import measured, slices, statistics_file
 from jaxsft.evaluation.evaluate import Evaluation

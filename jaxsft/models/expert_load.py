@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxsft.losses import expert_balance as losses
+from jaxsft.losses.terms import expert_balance as losses
 from jaxsft.models.step_sums import StepSums
 
 

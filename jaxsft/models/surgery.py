@@ -48,7 +48,7 @@ def asked(model: ModelConfig) -> bool:
 
 def without(model: ModelConfig) -> ModelConfig:
     """Returns the config with all structure-changing options at their defaults."""
-    return dataclasses.replace(model, **NONE)
+    return dataclasses.replace(model, **NONE) if asked(model) else model
 
 
 def resized(found: ModelConfig) -> ModelConfig:

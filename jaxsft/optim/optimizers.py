@@ -12,8 +12,7 @@ silently mix the layers. Moments are float32, or float64 where the parameters ar
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -23,19 +22,11 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxsft import patterns, plugins
+from jaxsft import patterns
 from jaxsft.config import optim as config
 from jaxsft.errors import ConfigError
-from jaxsft.optim.per_layer import (
-    ADAM,
-    MUON,
-    matrix_first,
-    muon_dimensions,
-    muon_labels,
-    per_layer,
-    widen,
-    widened,
-)
+from jaxsft.optim.parts import OPTIMIZERS
+from jaxsft.optim.per_layer import widen, widened
 from jaxsft.sharding.weights import STACKS, WeightSpec
 
 # the logical axis that an embedding has and a bias of several axes (heads, head_dim) has not
@@ -52,7 +43,7 @@ def build(
     """Builds the optimizer of one step.
 
     Args:
-      options: one of the classes in `config/optim.py`.
+      options: one of the classes in `optim/rules/`.
       hyper: traced scalars: `learning_rate`, already multiplied by the schedule, and `weight_decay`
         where the options have it.
       specs: the tree of `WeightSpec` of the trainable parameters.
@@ -68,13 +59,14 @@ def build(
     Raises:
       ConfigError: `options.name` is unknown, or the options contradict each other.
     """
-    if options.name not in DIRECTIONS:
-        raise ConfigError(f"optim={options.name}: unknown; choose one of {', '.join(DIRECTIONS)}")
-    steps = [DIRECTIONS[options.name](options, specs)]
+    if options.name not in OPTIMIZERS:
+        raise ConfigError(f"optim={options.name}: unknown; choose one of {', '.join(OPTIMIZERS)}")
+    rule = OPTIMIZERS[options.name]
+    steps = [rule.direction(options, specs)]
     if hasattr(options, "weight_decay"):
-        steps.append(_decay(hyper["weight_decay"], decay_factors))
-    if options.name in AFTER_DECAY:
-        steps.append(AFTER_DECAY[options.name](options, specs))
+        steps.append(_decay(hyper.get("weight_decay", options.weight_decay), decay_factors))
+    if rule.after_decay is not None:
+        steps.append(rule.after_decay(options, specs))
     steps.append(_descend(hyper["learning_rate"], lr_factors))
     return widened(optax.chain(*steps))
 
@@ -205,155 +197,6 @@ def match_params(state: Any, specs: Any, values: Any, default: Any) -> Any:
     return jax.tree_util.tree_map_with_path(value, state)
 
 
-# --- directions: options, specs -> transform
-# -------------------------------------------------------------------------------------------------
-def sgd(options: config.SGD, specs: Any) -> optax.GradientTransformation:
-    """Builds gradient descent with momentum `m <- momentum m + g` (optax.sgd).
-
-    Sutskever et al. 2013.
-    """
-    del specs
-    if options.nesterov and not options.momentum:
-        raise ConfigError("optim.nesterov=true needs optim.momentum above 0")
-    return optax.trace(options.momentum, options.nesterov) if options.momentum else optax.identity()
-
-
-def adam(
-    options: config.Adam | config.AdamW | config.Lamb, specs: Any
-) -> optax.GradientTransformation:
-    """Builds Adam's direction for adam, adamw and lamb (optax.scale_by_adam).
-
-    Kingma and Ba 2015, arXiv:1412.6980.
-    """
-    del specs
-    return optax.scale_by_adam(options.b1, options.b2, options.eps)
-
-
-def adagrad(options: config.Adagrad, specs: Any) -> optax.GradientTransformation:
-    """Builds Adagrad's direction (Duchi et al. 2011, JMLR 12; optax.scale_by_rss)."""
-    del specs
-    return optax.scale_by_rss(options.initial_accumulator, options.eps)
-
-
-def lion(options: config.Lion, specs: Any) -> optax.GradientTransformation:
-    """Builds Lion's direction (Chen et al. 2023, arXiv:2302.06675; optax.scale_by_lion)."""
-    del specs
-    return optax.scale_by_lion(options.b1, options.b2)
-
-
-def adafactor(options: config.Adafactor, specs: Any) -> optax.GradientTransformation:
-    """Builds Adafactor's direction on the [inputs, outputs] matrix of each layer.
-
-    Shazeer and Stern 2018, arXiv:1804.04235.
-
-    The chain is optax.adafactor's, but for the decay, which is multiplied by the learning rate as
-    everywhere here, and momentum, which would give up the memory that Adafactor is chosen for.
-    """
-    one = [
-        optax.scale_by_factored_rms(
-            decay_rate=options.decay_rate,
-            min_dim_size_to_factor=options.min_size_to_factor,
-            epsilon=options.eps,
-        ),
-        optax.clip_by_block_rms(options.update_clip),
-    ]
-    if options.scale_by_parameter:
-        one.append(optax.scale_by_param_block_rms())
-    return matrix_first(optax.chain(*one), specs)
-
-
-def muon(options: config.Muon, specs: Any) -> optax.GradientTransformation:
-    """Builds Muon's direction on matrices (optax.contrib.scale_by_muon), Adam's on the rest.
-
-    Jordan et al. 2024.
-
-    The update of a matrix is multiplied by `sqrt(max(1, outputs / inputs))`; with `consistent_rms`,
-    by `consistent_rms * sqrt(max(inputs, outputs))` instead (Liu et al. 2025, arXiv:2502.16982).
-    """
-    orthogonal = optax.contrib.scale_by_muon(
-        ns_steps=options.ns_steps,
-        beta=options.momentum,
-        eps=options.eps,
-        nesterov=options.nesterov,
-        weight_dimension_numbers=muon_dimensions(specs),
-    )
-    labels = muon_labels(specs)
-
-    def scale(spec: WeightSpec, label: str) -> float:
-        if label != MUON:
-            return 1.0
-        inputs, outputs = spec.matrix
-        if options.consistent_rms is not None:
-            return options.consistent_rms * math.sqrt(max(inputs, outputs))
-        return math.sqrt(max(1.0, outputs / inputs))
-
-    both = optax.partition(
-        {
-            MUON: orthogonal,
-            ADAM: optax.scale_by_adam(options.adam_b1, options.adam_b2, options.adam_eps),
-        },
-        labels,
-    )
-    return optax.chain(both, _scale(jax.tree.map(scale, specs, labels)))
-
-
-# --- what follows the decay
-# --------------------------------------------------------------------------------------------------
-def trust_ratio(options: config.Lamb, specs: Any) -> optax.GradientTransformation:
-    """Builds LAMB's factor `|w| / |update|` of each weight of each layer; 1 where either is 0.
-
-    You et al. 2020, arXiv:1904.00962; optax.scale_by_trust_ratio.
-    """
-    del options
-    return per_layer(optax.scale_by_trust_ratio(), specs)
-
-
-def adam_rate(options: config.Muon, specs: Any) -> optax.GradientTransformation:
-    """Scales the updates that Muon leaves to AdamW, decay included, by their rate factor."""
-    return _scale(
-        jax.tree.map(
-            lambda label: options.adam_learning_rate_factor if label == ADAM else 1.0,
-            muon_labels(specs),
-        )
-    )
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """An optimizer of a plug-in.
-
-    Attributes:
-      options: the class of `optim.*`, a `jaxsft.config.optim.OptimConfig`.
-      direction: `(options, specs) -> GradientTransformation`: the direction alone; weight decay,
-        where the options have it, and the learning rate follow.
-      preset: options where it is chosen, as in a file of `conf/optim/`.
-    """
-
-    options: type[config.OptimConfig]
-    direction: Callable[[Any, Any], optax.GradientTransformation]
-    preset: Mapping[str, Any] = field(default_factory=dict)
-
-    def __hash__(self) -> int:
-        return id(self)
-
-
-_OWN: dict[str, Callable[[Any, Any], optax.GradientTransformation]] = {
-    "sgd": sgd,
-    "adam": adam,
-    "adamw": adam,
-    "adagrad": adagrad,
-    "adafactor": adafactor,
-    "lion": lion,
-    "lamb": adam,
-    "muon": muon,
-}
-DIRECTIONS = plugins.Registry("optimizers", _OWN, read=lambda optimizer: optimizer.direction)
-AFTER_DECAY: dict[str, Callable[[Any, Any], optax.GradientTransformation]] = {
-    "lamb": trust_ratio,
-    "muon": adam_rate,
-}
-
-
 # --- factors
 # --------------------------------------------------------------------------------------------------
 def _decay(weight_decay: ArrayLike, decay_factors: Any) -> optax.GradientTransformation:
@@ -382,12 +225,6 @@ def _descend(learning_rate: ArrayLike, lr_factors: Any) -> optax.GradientTransfo
         )
 
     return optax.stateless(lambda updates, _: jax.tree.map(scale, updates, lr_factors))
-
-
-def _scale(scales: Any) -> optax.GradientTransformation:
-    return optax.stateless(
-        lambda updates, _: jax.tree.map(lambda u, s: u * jnp.asarray(s, u.dtype), updates, scales)
-    )
 
 
 def _along_layers(factor: Any, like: jax.Array) -> jax.Array:

@@ -114,3 +114,10 @@ def _flat_shape(spec: WeightSpec) -> tuple[int, ...]:
     if spec.matrix is None:
         return spec.shape
     return (*spec.shape[: spec.stacks], *spec.matrix)
+
+
+def scaled(scales: Any) -> optax.GradientTransformation:
+    """Builds what multiplies each update by a number."""
+    return optax.stateless(
+        lambda updates, _: jax.tree.map(lambda u, s: u * jnp.asarray(s, u.dtype), updates, scales)
+    )

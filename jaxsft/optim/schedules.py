@@ -20,8 +20,7 @@ linear, cosine and warm-up forms agree with Optax's schedules of the same number
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -29,18 +28,30 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from jaxsft import plugins
+from jaxsft.config.option import declarations
+from jaxsft.config.schema import ScheduleConfig
 from jaxsft.errors import ConfigError
+from jaxsft.optim.parts import SCHEDULES
+
+
+def rate(schedule: ScheduleConfig, step: ArrayLike, hyper: Mapping[str, Any]) -> Float[Array, ""]:
+    """Computes the learning rate of a step; `hyper` are the traced values of the run."""
+    scalars = {name: hyper[name] for name in scalars_of(schedule.name)}
+    return hyper["learning_rate"] * unit(
+        schedule.name, step, hyper["warmup"], hyper["total"], **scalars
+    )
+
+
+def scalars_of(name: str) -> list[str]:
+    """Returns the traced options of a schedule beside its warm-up. Raises ConfigError."""
+    if name not in SCHEDULES:
+        raise ConfigError(f"schedule={name}: unknown; choose one of {', '.join(SCHEDULES)}")
+    own = declarations(SCHEDULES[name].options).items()
+    return [key for key, one in own if one.accepts.traced and key != "warmup"]
 
 
 def unit(
-    name: str,
-    step: ArrayLike,
-    warmup: ArrayLike,
-    total: ArrayLike,
-    *,
-    final: ArrayLike = 0.0,
-    decay: ArrayLike = 0.0,
+    name: str, step: ArrayLike, warmup: ArrayLike, total: ArrayLike, **scalars: ArrayLike
 ) -> Float[Array, ""]:
     """Computes the learning rate as a fraction of its peak, in [0, 1].
 
@@ -49,8 +60,8 @@ def unit(
       step: the optimizer step, from 0.
       warmup: the length of the warm-up, in steps.
       total: the length of the run, in steps.
-      final: the value at `total`, as a fraction of the peak; for linear, cosine and wsd.
-      decay: the length of the decay at the end, in steps; for wsd.
+      scalars: the traced options of the schedule, by name, durations in steps; 0 where one is not
+        given. Those of other schedules are not read.
 
     Returns:
       A float32 scalar.
@@ -58,102 +69,16 @@ def unit(
     Raises:
       ConfigError: `name` is unknown.
     """
-    if name not in SCHEDULES:
-        raise ConfigError(f"schedule={name}: unknown; choose one of {', '.join(SCHEDULES)}")
+    own = {key: scalars.get(key, 0.0) for key in scalars_of(name)}
     # Steps are exact in float32 up to 2**24, and never in bfloat16, so everything is cast first.
-    step, warmup, total, final, decay = (
-        jnp.asarray(x).astype(jnp.float32) for x in (step, warmup, total, final, decay)
+    step, warmup, total, own = jax.tree.map(
+        lambda x: jnp.asarray(x).astype(jnp.float32), (step, warmup, total, own)
     )
-    return jnp.where(
-        step < warmup,
-        step / _positive(warmup),
-        SCHEDULES[name](step, warmup, total, final, decay),
-    )
+    height = SCHEDULES[name].height(step, warmup, total, **own)
+    return jnp.where(step < warmup, step / _positive(warmup), height)
 
 
-def constant(
-    step: jax.Array, warmup: jax.Array, total: jax.Array, final: jax.Array, decay: jax.Array
-) -> jax.Array:
-    """Returns 1."""
-    del warmup, total, final, decay
-    return jnp.ones_like(step)
-
-
-def linear(
-    step: jax.Array, warmup: jax.Array, total: jax.Array, final: jax.Array, decay: jax.Array
-) -> jax.Array:
-    """Computes a line from 1 at `warmup` to `final` at `total` (optax.linear_schedule)."""
-    del decay
-    return _between(final, _remaining(step, warmup, total))
-
-
-def cosine(
-    step: jax.Array, warmup: jax.Array, total: jax.Array, final: jax.Array, decay: jax.Array
-) -> jax.Array:
-    """Computes half a cosine from 1 at `warmup` to `final` at `total`.
-
-    Loshchilov and Hutter 2017, arXiv:1608.03983; optax.cosine_decay_schedule.
-    """
-    del decay
-    # sin(pi r / 2) ** 2 is (1 + cos(pi (1 - r))) / 2 without the cancellation at the end.
-    return _between(final, jnp.sin(0.5 * jnp.pi * _remaining(step, warmup, total)) ** 2)
-
-
-def inverse_sqrt(
-    step: jax.Array, warmup: jax.Array, total: jax.Array, final: jax.Array, decay: jax.Array
-) -> jax.Array:
-    """Computes `sqrt(warmup / step)`; `1 / sqrt(1 + step)` without warm-up.
-
-    Vaswani et al. 2017, arXiv:1706.03762, section 5.3, divided by its peak.
-    """
-    del total, final, decay
-    scale = jnp.maximum(warmup, 1)
-    return jnp.sqrt(scale / (scale + jnp.maximum(step - warmup, 0)))
-
-
-def wsd(
-    step: jax.Array, warmup: jax.Array, total: jax.Array, final: jax.Array, decay: jax.Array
-) -> jax.Array:
-    """Computes warm-up, 1, then a line over the last `decay` steps to `final` at `total`.
-
-    Hu et al. 2024, arXiv:2404.06395; the linear form is that of Haegele et al. 2024,
-    arXiv:2405.18392. A decay longer than what the warm-up leaves starts at its end; `decay=0`
-    is `constant`.
-    """
-    start = jnp.maximum(total - decay, warmup)
-    return jnp.where(decay > 0, _between(final, _remaining(step, start, total)), 1)
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """A schedule of a plug-in.
-
-    Attributes:
-      options: the class of `schedule.*`, a `jaxsft.config.schema.ScheduleConfig`; of its fields
-        `warmup`, `final` and `decay` reach `height`.
-      height: `(step, warmup, total, final, decay) -> factor` behind the warm-up, all traced.
-      preset: options where it is chosen, as in a file of `conf/schedule/`.
-    """
-
-    options: type
-    height: Callable[..., jax.Array]
-    preset: Mapping[str, Any] = field(default_factory=dict)
-
-    def __hash__(self) -> int:
-        return id(self)
-
-
-_OWN: dict[str, Callable[..., jax.Array]] = {
-    "constant": constant,
-    "linear": linear,
-    "cosine": cosine,
-    "inverse_sqrt": inverse_sqrt,
-    "wsd": wsd,
-}
-SCHEDULES = plugins.Registry("schedules", _OWN, read=lambda schedule: schedule.height)
-
-
-def _remaining(step: jax.Array, start: jax.Array, end: jax.Array) -> jax.Array:
+def remaining(step: jax.Array, start: jax.Array, end: jax.Array) -> jax.Array:
     """Returns 1 at `start`, falling to 0 at `end` and after; 0 everywhere between equal ends.
 
     It is counted from the end, so that the last rates are exact.
@@ -161,7 +86,7 @@ def _remaining(step: jax.Array, start: jax.Array, end: jax.Array) -> jax.Array:
     return jnp.where(end > start, jnp.clip((end - step) / _positive(end - start), 0, 1), 0)
 
 
-def _between(final: jax.Array, height: jax.Array) -> jax.Array:
+def between(final: jax.Array, height: jax.Array) -> jax.Array:
     """Interpolates from `final` at height 0 to 1 at height 1, exact at both."""
     return height + final * (1 - height)
 

@@ -4,6 +4,7 @@ encoding, head, loss, metrics, predictions.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from jaxsft.data.encode import Encoded
 from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
+from jaxsft.losses.terms.head_loss import HeadLoss
 from jaxsft.metrics.base import Outputs
 from jaxsft.models.dropout import Dropout
 from jaxsft.models.model_base import Params
@@ -109,6 +111,11 @@ class Task(Specified, TaskMeasures, FrozenBackbone, PredictionLines):
     # ----------------------------------------------------------------------------------------------
     def head(self, vocab: int, precision: str) -> nn.Module | None:
         raise NotImplementedError
+
+    @functools.cached_property
+    def head_loss(self) -> HeadLoss:
+        """Returns the loss of the head, as the config chooses it."""
+        return HeadLoss(self.config)
 
     @staticmethod
     def term_weights(config: Config) -> dict[str, float]:

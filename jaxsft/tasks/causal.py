@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsft.data.pipeline import Batch, Split
-from jaxsft.losses import tokens as token_losses
+from jaxsft.losses.terms import tokens as token_losses
 from jaxsft.metrics.base import Outputs
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads import VocabHead
@@ -59,7 +59,7 @@ class CausalTask(Task):
         }
         stats = token_losses.token_stats(hidden, model.output_matrix(params), batch.targets, **how)
         weighted = lambda v: (batch.loss_weight * v).sum()
-        terms = {"cross_entropy": weighted(token_losses.smoothed(stats, hyper["label_smoothing"]))}
+        terms = {"cross_entropy": weighted(self.head_loss.of_tokens(stats, hyper))}
         if self._z_loss:
             terms["z_loss"] = weighted(token_losses.z_loss(stats))
         mask = batch.loss_weight > 0

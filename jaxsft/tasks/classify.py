@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,7 +15,6 @@ from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import LabelledText
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
-from jaxsft.losses import table
 from jaxsft.metrics.base import Outputs
 from jaxsft.models.step_sums import Hits
 from jaxsft.models.transformer import Transformer
@@ -26,11 +24,7 @@ from jaxsft.tasks.whole_text import TextTask, about
 
 
 class Classify(TextTask):
-    """The loss is any of the registry: over the softmax, or between logits and the one-hot label.
-
-    Squared error on logits as a loss for classification: Hui and Belkin, 2021 (arXiv:2006.07322),
-    without their rescaling.
-    """
+    """The loss is over the softmax, or between logits and the one-hot label."""
 
     spec = specs.CLASSIFY
 
@@ -87,21 +81,12 @@ class Classify(TextTask):
         logits = self.read(model, params, batch, noise)  # [B, G, C]
         gold, present = batch.segment["label"].astype(jnp.int32), batch.example_ids >= 0
         terms = {
-            self.config.task.loss: (self.weight(batch) * self._values(logits, gold, hyper)).sum()
+            self.config.task.loss: (
+                self.weight(batch) * self.head_loss.of_labels(logits, gold, hyper)
+            ).sum()
         }
         hits = Hits.update(logits.argmax(-1) == gold, present)
         return Output(terms, {"hits": hits}, {"logits": logits} if columns else {})
-
-    def _values(self, logits, gold, hyper):
-        smoothing = hyper["label_smoothing"]
-        if table.get(self.config.task.loss) is table.cross_entropy:
-            return table.cross_entropy(logits, gold, smoothing)
-        classes = logits.shape[-1]
-        target = (
-            jax.nn.one_hot(gold, classes, dtype=logits.dtype) * (1 - smoothing)
-            + smoothing / classes
-        )
-        return self.values(logits, target, hyper).mean(-1)
 
     def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
         logits = rows.mean(split, columns["logits"])

@@ -19,7 +19,6 @@ from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import Slots
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
-from jaxsft.losses import table
 from jaxsft.metrics.base import Outputs
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.crf import TagHead
@@ -123,10 +122,7 @@ class SlotsAndIntent(TagWords):
         gold, present = batch.segment["label"].astype(jnp.int32), batch.example_ids >= 0
         terms = {
             "intent": (
-                (
-                    TextTask.weight(batch)
-                    * table.cross_entropy(logits, gold, hyper["label_smoothing"])
-                ).sum()
+                (TextTask.weight(batch) * self.head_loss.of_labels(logits, gold, hyper)).sum()
             )
         }
         hits = Hits.update(logits.argmax(-1) == gold, present, "intent_accuracy")

@@ -20,7 +20,7 @@ from jaxsft.data.pipeline import Batch
 from jaxsft.data.records import Text
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
-from jaxsft.losses import tokens as token_losses
+from jaxsft.losses.terms import tokens as token_losses
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads_mlm import MaskedHead
 from jaxsft.models.step_sums import TokenSums
@@ -124,9 +124,7 @@ class MaskedLM(CausalTask):
             "finish": functools.partial(model.finish_logits, params),
         }
         stats = token_losses.token_stats(x, model.output_matrix(params), targets, **how)
-        terms = {
-            "cross_entropy": (weight * token_losses.smoothed(stats, hyper["label_smoothing"])).sum()
-        }
+        terms = {"cross_entropy": (weight * self.head_loss.of_tokens(stats, hyper)).sum()}
         if self._z_loss:
             terms["z_loss"] = (weight * token_losses.z_loss(stats)).sum()
         mask = weight > 0

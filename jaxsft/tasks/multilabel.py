@@ -18,7 +18,6 @@ from jaxsft.data.records.features import values_of
 from jaxsft.data.records.fields import pair_of
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
-from jaxsft.losses import table
 from jaxsft.metrics import label_sets
 from jaxsft.metrics.base import Outputs
 from jaxsft.models.step_sums import LabelSums
@@ -118,19 +117,10 @@ class MultiLabelTask(TextTask):
         columns: bool,
     ) -> Output:
         logits = self.read(model, params, batch, noise)  # [B, G, L]
-        gold, smoothing = batch.segment["labels"] > 0, hyper["label_smoothing"]
-        target = gold * (1 - smoothing) + smoothing / 2
-        scores = (
-            logits
-            if table.get(self.config.task.loss) is table.binary_cross_entropy
-            else jax.nn.sigmoid(logits)
-        )
+        gold = batch.segment["labels"] > 0
+        values = self.head_loss.of_label_sets(logits, gold, hyper)
         weights = jnp.where(gold, self.positive_weight, 1).astype(logits.dtype)
-        terms = {
-            self.config.task.loss: (
-                (self.weight(batch) * (weights * self.values(scores, target, hyper)).mean(-1)).sum()
-            )
-        }
+        terms = {self.config.task.loss: ((self.weight(batch) * (weights * values).mean(-1)).sum())}
         counts = LabelSums.update(
             gold, jax.nn.sigmoid(logits) >= self._number, batch.example_ids >= 0
         )

@@ -23,7 +23,7 @@ from jaxsft.data.records import Pair
 from jaxsft.data.records.fields import text_of
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import DataError
-from jaxsft.losses import pairs, table
+from jaxsft.losses.terms import pairs
 from jaxsft.metrics import retrieval
 from jaxsft.metrics.base import Outputs
 from jaxsft.models.attention import TokenInfo
@@ -62,13 +62,13 @@ class PairTask(TextTask):
 
     @property
     def kind(self) -> str:
-        return specs.PAIR_LOSSES.get(self.config.task.loss, "score")
+        return specs.of_pair(self.config.task.loss)
 
     @classmethod
     def fit(
         cls, config: Config, tokenizer: Tokenizer, records: Sequence[Pair], where: Sequence[str]
     ) -> dict[str, Any]:
-        kind = specs.PAIR_LOSSES.get(config.task.loss, "score")
+        kind = specs.of_pair(config.task.loss)
         _check_kinds(config.task.loss, kind, records, where)
         if kind == "label":
             labels = cls.fit_labels(config.task.labels, {r.label for r in records}, where)
@@ -107,7 +107,7 @@ class PairTask(TextTask):
     @property
     def width(self) -> int:
         """Returns the number of outputs of the head; 0 where it returns vectors."""
-        if self.apart and self.config.task.loss != "cross_entropy":
+        if self.apart and self.head_loss.loss.targets != "labels":
             return 0
         return len(self.labels) if self.kind == "label" else 1
 
@@ -179,39 +179,28 @@ class PairTask(TextTask):
         *,
         columns: bool,
     ) -> Output:
-        out, present, name = (
-            self.read(model, params, batch, noise),
-            batch.example_ids >= 0,
-            self.config.task.loss,
-        )
+        out, present = self.read(model, params, batch, noise), batch.example_ids >= 0
+        head, targets = self.head_loss, self.head_loss.loss.targets
         states: dict[str, Any] = {}
-        if name == "contrastive":
+        if targets == "nothing":
             unit = pairs.normalise(out)
-            values = pairs.contrastive(unit[:, :, 0], unit[:, :, 1], present, hyper["temperature"])
-            found = {"vectors": unit}
-        elif name == "cross_entropy":
+            values, found = head.values(unit, present, hyper), {"vectors": unit}
+        elif targets == "labels":
             gold = batch.segment["label"].astype(jnp.int32)
-            values, found = (
-                table.cross_entropy(out, gold, hyper["label_smoothing"]),
-                {"logits": out},
-            )
+            values, found = head.of_labels(out, gold, hyper), {"logits": out}
             states = {"hits": Hits.update(out.argmax(-1) == gold, present)}
-        elif name == "cosine_embedding":
+        elif targets == "together":
             cosine = pairs.cosine(out)
-            values = pairs.cosine_embedding(
-                cosine,
-                batch.segment["label"] == self.labels.index(self.config.task.positive),
-                hyper["margin"],
-            )
-            found = {"predicted": cosine}
+            together = batch.segment["label"] == self.labels.index(self.config.task.positive)
+            values, found = head.values(cosine, together, hyper), {"predicted": cosine}
         else:
-            predicted, gold = (
-                pairs.cosine(out) if self.apart else out[..., 0],
-                batch.segment["score"],
-            )
-            values, found = self.values(predicted, gold, hyper), {"predicted": predicted}
+            predicted = pairs.cosine(out) if self.apart else out[..., 0]
+            gold = batch.segment["score"]
+            values, found = head.values(predicted, gold, hyper), {"predicted": predicted}
             states = {"errors": SquaredErrorSums.update(predicted, gold, present)}
-        return Output({name: (self.weight(batch) * values).sum()}, states, found if columns else {})
+        return Output(
+            {head.name: (self.weight(batch) * values).sum()}, states, found if columns else {}
+        )
 
     # --- results
     # ----------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import Parse
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.losses import tokens as token_losses
+from jaxsft.losses.terms import tokens as token_losses
 from jaxsft.metrics.base import Outputs
 from jaxsft.models import biaffine, trees
 from jaxsft.models.step_sums import Hits
@@ -168,17 +168,15 @@ class ParseTrees(Task):
         arcs = biaffine.masked_arcs(views, words["segment"])  # [B, W, 1 + W]
         labels = biaffine.label_logits(views, words["head"], model.precision)  # [B, W, R]
         weigh = lambda value: (words["weight"] * jnp.where(there, value, 0)).sum()
-        smoothed = lambda logits, gold: token_losses.smoothed(
-            token_losses.from_logits(logits, gold), hyper["label_smoothing"]
-        )
+        values = lambda logits, gold: self.head_loss.of_words(logits, gold, hyper)
         # Arcs are not smoothed: how many heads there are to choose from is not the same for every
         # sentence of a row.
         terms = {
             "heads": weigh(token_losses.from_logits(arcs, words["head"]).nll),
-            "relations": weigh(smoothed(labels, words["deprel"])),
+            "relations": weigh(values(labels, words["deprel"])),
         }
         if self.upos:
-            terms["upos"] = weigh(smoothed(views.tags, words["upos"]))
+            terms["upos"] = weigh(values(views.tags, words["upos"]))
         hits = Hits.update(arcs.argmax(-1) == words["head"], there, "uas")
         return Output(
             terms, {"words": hits}, self._columns(model, views, arcs, words) if columns else {}

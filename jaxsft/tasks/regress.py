@@ -125,7 +125,9 @@ class Regress(TextTask):
         predicted = self.read(model, params, batch, noise)  # [B, G, T]
         gold, there = batch.segment["targets"], batch.segment["there"] > 0
         weight = self.weight(batch)[..., None] * there
-        terms = {self.config.task.loss: (weight * self.values(predicted, gold, hyper)).sum()}
+        terms = {
+            self.config.task.loss: (weight * self.head_loss.values(predicted, gold, hyper)).sum()
+        }
         errors = SquaredErrorSums.update(
             predicted, gold, there & (batch.example_ids >= 0)[..., None]
         )

@@ -1,7 +1,9 @@
 """What can be said of a task without JAX: its options, its records, its metrics, what it does with
 long texts. Every place that asks about a task asks its spec (`config.task.spec`), never its name.
 
-A task is its spec and a class (`TaskSpec.implementation`), which is imported when it runs.
+A task is its spec and a class (`TaskSpec.implementation`), which is imported when it runs. A new
+task is a folder `jaxsft/tasks/NAME/`: options and `SPEC` in its `__init__.py`, which imports no
+JAX, the class in a file beside it. A package of its own looks the same (docs/add_a_task.md).
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from jaxsft import plugins
+from jaxsft import losses, plugins
 from jaxsft.config import tasks as options
 from jaxsft.config.option import declarations
 from jaxsft.data import records
@@ -164,6 +166,12 @@ class TaskSpec:
         return found
 
 
+def of_pair(loss: str) -> str:
+    """Returns what a pair must have for a loss: label | score | nothing. Raises ConfigError."""
+    what = {"labels": "label", "together": "label", "nothing": "nothing"}
+    return what.get(losses.get(loss).targets, "score")
+
+
 def of_target(number: str, target: str) -> str:
     """Returns the name of a number of one target of several."""
     return f"{number}_{target}"
@@ -185,11 +193,9 @@ def _of_scheme(spec: TaskSpec, config: Any) -> tuple[str, ...]:
 
 
 def _of_pair(spec: TaskSpec, config: Any) -> tuple[str, ...]:
-    return PAIR_MEASURES[PAIR_LOSSES.get(config.task.loss, "score")]
+    return PAIR_MEASURES[of_pair(config.task.loss)]
 
 
-# what a pair must have, by the loss; of other losses a score
-PAIR_LOSSES = {"cross_entropy": "label", "cosine_embedding": "label", "contrastive": "nothing"}
 PAIR_MEASURES = {
     "label": ("label_scores",),
     "score": ("number_scores", "row_count"),
@@ -395,9 +401,17 @@ _OWN = (
     PAIR,
     SPAN,
 )
-SPECS = plugins.Registry("tasks", {spec.name: spec for spec in _OWN})
+# Those above, and of each folder here its `SPEC`, which is imported when it is asked for.
+SPECS = plugins.Registry(
+    "tasks",
+    {
+        **{spec.name: spec for spec in _OWN},
+        **plugins.files("jaxsft.tasks", "SPEC", folders=True),
+    },
+)
 
 
 def of_problem() -> dict[str, str]:
     """Returns the task of each `problem_type`, as transformers tells the classes apart."""
-    return {spec.problems[0]: spec.name for spec in _OWN if len(spec.problems) == 1}
+    own = (spec for _, spec in SPECS.own_items())
+    return {spec.problems[0]: spec.name for spec in own if len(spec.problems) == 1}

@@ -22,7 +22,6 @@ from jaxsft.data.records import words as words_in
 from jaxsft.data.records.fields import declared_labels, first_of
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.losses import tokens as token_losses
 from jaxsft.metrics.base import Outputs
 from jaxsft.metrics.registry import METRICS
 from jaxsft.models.crf import Chains, ChainScores, TagHead, negative_log_likelihood, viterbi
@@ -251,15 +250,13 @@ class TagWords(Task):
         )
         weigh = lambda value: (words["weight"] * jnp.where(words["segment"] > 0, value, 0)).sum()
         head = lambda x: module.apply({"params": weights}, x, noise)
-        smoothed = lambda logits, tags: token_losses.smoothed(
-            token_losses.from_logits(logits, tags), hyper["label_smoothing"]
-        )
+        values = lambda logits, tags: self.head_loss.of_words(logits, tags, hyper)
         if self.config.task.align == "all":
             by_token = head(hidden)  # [B, S, C]
             padded = jnp.pad(gold, ((0, 0), (0, 1)))
             of_token = jnp.take_along_axis(padded, word_of(words, hidden.shape[1]), axis=1)
             # the tokens of a word share its weight
-            terms = {"cross_entropy": weigh(mean_of_pieces(smoothed(by_token, of_token), words))}
+            terms = {"cross_entropy": weigh(mean_of_pieces(values(by_token, of_token), words))}
             logits = first_piece(by_token, words)
         else:
             # [B, W, C]
@@ -272,7 +269,7 @@ class TagWords(Task):
                 nll = negative_log_likelihood(logits, gold, chains_of(words), self._scores(weights))
                 terms = {"crf": weigh(nll)}
             else:
-                terms = {"cross_entropy": weigh(smoothed(logits, gold))}
+                terms = {"cross_entropy": weigh(values(logits, gold))}
         best = self._best(weights, logits, words)
         hits = Hits.update(best == gold, words["own"] & (words["segment"] > 0) & tagged)
         return Output(terms, {"words": hits}, {"word.prediction": best} if columns else {})

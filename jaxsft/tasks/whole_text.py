@@ -19,7 +19,6 @@ from jaxsft.data.records import features
 from jaxsft.data.records.fields import declared_labels
 from jaxsft.data.windows import sentences
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.losses import table
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.feature_tokens import Features, Soft, place
 from jaxsft.models.heads import TextHead, layers_of, pool
@@ -265,11 +264,6 @@ class TextTask(Task):
     def weight(batch: Batch) -> Float[Array, "batch texts"]:
         """Returns the weight of each text, `[B, G]` float32; 0 where there is none."""
         return jnp.where(batch.example_ids >= 0, batch.segment["weight"], 0).astype(jnp.float32)
-
-    def values(self, predictions: Array, targets: Array, hyper: Mapping[str, Any]) -> Array:
-        """Computes the loss of `losses/table.py` element by element."""
-        scalars = {"delta": hyper["huber_delta"]} if self.config.task.loss == "huber" else {}
-        return table.get(self.config.task.loss)(predictions, targets, **scalars)
 
     def read_labels(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from jaxsft import remote
+from jaxsft.config import option
 from jaxsft.config.schema import Config
 from jaxsft.data import hub
 from jaxsft.sharding import mesh as meshes
@@ -186,10 +187,11 @@ def recipe(config: Config) -> list[str]:
         + f", {s.name}{falls} with {s.warmup} warm-up,"
         f" {told('train.duration', config.train.duration)}",
         f"{'':<11}"
-        + told("model.dropout", f"dropout {config.model.dropout:g}")
-        + ", "
-        + told("loss.label_smoothing", f"label smoothing {config.loss.label_smoothing:g}")
-        + ", "
+        + "".join(
+            told(key, f"{one.accepts.regularises} {value:g}") + ", "
+            for key, one, value in option.walk(config)
+            if one.accepts.regularises
+        )
         + told("train.batch_size", f"{config.train.batch_size} rows a step"),
     ]
 

@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from jaxsft.config.schema import Config, Penalty
 from jaxsft.data.pipeline import Batch
-from jaxsft.losses import expert_balance, penalties
+from jaxsft.losses.terms import expert_balance, penalties
 from jaxsft.models.dropout import Dropout
 from jaxsft.models.model_base import Params
 from jaxsft.models.transformer import Transformer

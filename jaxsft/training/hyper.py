@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from jaxsft import rundir, tasks
-from jaxsft.config import compose, durations
+from jaxsft.config import compose, condition, durations, validate
+from jaxsft.config.option import Accepts, Trace, walk
 from jaxsft.config.schema import Config
 
 Hyper = Mapping[str, Any]
@@ -33,56 +34,22 @@ OF_NO_PROGRAM = (
     "evaluation.every",
     "evaluation.patience",
 )
-_MISSING = object()
 
 
-def number(value: Any, clock: durations.Clock, option: str) -> np.generic:
-    """Returns the value of an option in float32; infinity stands for none."""
-    return np.float32(np.inf if value is None else value)
+# --- by what a declaration says (`config.option.Trace`)
+# --------------------------------------------------------------------------------------------------
+KINDS: Mapping[str, Callable[[Any, durations.Clock, str], np.generic]] = {
+    # infinity stands for none
+    "number": lambda value, clock, option: np.float32(np.inf if value is None else value),
+    "steps": lambda value, clock, option: np.float32(durations.steps(value, clock, option)),
+    "whole_steps": lambda value, clock, option: np.int32(durations.steps(value, clock, option)),
+    "total_steps": lambda value, clock, option: np.float32(clock.total),
+    "seed": lambda value, clock, option: np.uint32(value),
+}
 
 
-def steps(value: Any, clock: durations.Clock, option: str) -> np.generic:
-    """Returns a duration in steps, in float32."""
-    return np.float32(durations.steps(value, clock, option))
-
-
-def whole_steps(value: Any, clock: durations.Clock, option: str) -> np.generic:
-    """Returns a duration in steps, in int32."""
-    return np.int32(durations.steps(value, clock, option))
-
-
-def total_steps(value: Any, clock: durations.Clock, option: str) -> np.generic:
-    """Returns the steps of the whole training, in float32."""
-    return np.float32(clock.total)
-
-
-def seed(value: Any, clock: durations.Clock, option: str) -> np.generic:
-    """Returns a seed in uint32."""
-    return np.uint32(value)
-
-
-def always(config: Config, value: Any) -> bool:
-    """Returns true: every program has the value."""
-    return True
-
-
-def where_there(config: Config, value: Any) -> bool:
-    """Tells whether the option exists in the dataclass that was chosen for its group."""
-    return value is not _MISSING
-
-
-def where_given(config: Config, value: Any) -> bool:
-    """Tells whether the option is set."""
-    return value is not None
-
-
-def where_positive(config: Config, value: Any) -> bool:
-    """Tells whether the option is there and above 0: what it stands for is compiled in."""
-    return value is not _MISSING and value > 0
-
-
-def with_random_keys(config: Config, value: Any) -> bool:
-    """Tells whether anything in the forward pass is random."""
+def _is_random(config: Config) -> bool:
+    """Returns whether anything in the forward pass is random."""
     return (
         config.model.dropout > 0
         or getattr(config.adapter, "dropout", 0.0) > 0
@@ -90,60 +57,50 @@ def with_random_keys(config: Config, value: Any) -> bool:
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class Traced:
-    """A traced value of the step: its name there, and the option that it comes from.
+def _present(config: Config, one: Accepts, value: Any, facts: Mapping[str, Any]) -> bool:
+    """Returns whether the program of a config has a traced value."""
+    assert one.traced is not None
+    return {
+        "always": lambda: True,
+        "set": lambda: value is not None,
+        "above 0": lambda: value > 0,
+        "read": lambda: condition.holds(one.read_if, facts),
+        "random": lambda: _is_random(config),
+        "term": lambda: False,  # it is in `terms`
+    }[one.traced.when]()
 
-    Attributes:
-      convert: makes the value of (value of the option, clock, option).
-      present: whether the program has it, from (config, value of the option).
-      missing: stands for an option that the group lacks, where the program has the value always.
+
+def traced(config: Config) -> dict[str, tuple[Trace, Any]]:
+    """Returns the traced options of a config, with their values, by the name of the option.
+
+    They are those that the program has. Weights of loss terms and penalties are not among them.
     """
-
-    name: str
-    option: str
-    convert: Callable[[Any, durations.Clock, str], np.generic] = number
-    present: Callable[[Config, Any], bool] = always
-    missing: Any = _MISSING
-
-    def asked(self, config: Config) -> Any:
-        """Returns the value of the option, or `missing` where its group has no such option."""
-        group, _, name = self.option.rpartition(".")
-        return getattr(getattr(config, group), name, self.missing)
+    facts = validate.flat(config)
+    return {
+        key: (one.accepts.traced, value)
+        for key, one, value in walk(config)
+        if one.accepts.traced and _present(config, one.accepts, value, facts)
+    }
 
 
-TABLE = (
-    Traced("learning_rate", "optim.learning_rate"),
-    Traced("warmup", "schedule.warmup", steps),
-    Traced("total", "train.duration", total_steps),
-    Traced("final", "schedule.final", missing=0.0),
-    Traced("decay", "schedule.decay", steps, missing="0steps"),
-    Traced("clip_norm", "optim.clip_norm"),
-    Traced("weight_decay", "optim.weight_decay", present=where_there),
-    Traced("label_smoothing", "loss.label_smoothing"),
-    Traced("dropout", "model.dropout", present=with_random_keys),
-    Traced("dropout_seed", "seeds.dropout", seed, present=with_random_keys),
-    Traced("adapter_dropout", "adapter.dropout", present=where_positive),
-    Traced("neftune", "train.neftune", present=where_given),
-    Traced("unfreeze_every", "train.unfreeze_every", whole_steps, present=where_given),
-    Traced("ema", "train.ema", present=where_given),
-    Traced("balance", "loss.balance", present=where_positive),
-    Traced("router_z", "loss.router_z", present=where_positive),
-    Traced("huber_delta", "task.huber_delta", present=where_there),
-    Traced("margin", "task.margin", present=where_there),
-    Traced("temperature", "task.temperature", present=where_there),
-)
+def free(config: Config) -> frozenset[str]:
+    """Returns the options of a config whose values no program depends on.
 
-# The options whose values no program depends on: those of the table, and a weight of a loss term.
-# Weights that a task has of its own make another key, which costs a compilation.
-TRACED = frozenset({*(traced.option for traced in TABLE), "loss.z_loss"})
+    Weights that a task has of its own make another key, which costs a compilation.
+    """
+    return frozenset(key for key, one, _ in walk(config) if one.accepts.traced)
+
+
+def name_of(option: str, trace: Trace) -> str:
+    """Returns the name of a traced option in the step."""
+    return trace.name or option.rpartition(".")[2]
 
 
 def make_hyper(config: Config, clock: durations.Clock) -> dict[str, Any]:
     """Returns the traced values of a run, from its config.
 
-    They are those of `TABLE` that the program has, and the weights of loss terms and penalties.
-    Which names there are is part of the compiled program; their values are not.
+    They are those of `traced`, and the weights of loss terms and penalties. Which names there are
+    is part of the compiled program; their values are not.
     """
     if config.seeds.dropout is None:
         seeds = dataclasses.replace(config.seeds, dropout=config.seed)
@@ -151,9 +108,8 @@ def make_hyper(config: Config, clock: durations.Clock) -> dict[str, Any]:
     weights = tasks.get(config.task.name).term_weights(config)
     return {
         **{
-            traced.name: traced.convert(value, clock, traced.option)
-            for traced in TABLE
-            if traced.present(config, value := traced.asked(config))
+            name_of(option, trace): KINDS[trace.kind](value, clock, option)
+            for option, (trace, value) in traced(config).items()
         },
         "terms": {name: np.float32(weight) for name, weight in weights.items()},
         "penalties": [np.float32(penalty.weight) for penalty in config.loss.penalties],
@@ -166,11 +122,12 @@ def program_key(config: Config) -> str:
     Values that are traced are left out. Two configs with one key are one compiled program, on the
     same data.
     """
+    own = free(config)
     fixed = {
         option: value
         for option, value in compose.flat(compose.to_dict(config)).items()
-        if option not in TRACED and not option.startswith(OF_NO_PROGRAM)
+        if option not in own and not option.startswith(OF_NO_PROGRAM)
     }
-    names = [one.name for one in TABLE if one.present(config, one.asked(config))]
+    names = sorted(name_of(option, trace) for option, (trace, _) in traced(config).items())
     terms = sorted(tasks.get(config.task.name).term_weights(config))
     return rundir.sha256_json({"options": fixed, "traced": names, "terms": terms})

@@ -26,7 +26,7 @@ from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import backbone, components, device, manifest, partition, runs
 from jaxsft.training.checkpoint import digest, flatten
-from jaxsft.training.hyper import TRACED, make_hyper, program_key
+from jaxsft.training.hyper import free, make_hyper, program_key
 from jaxsft.training.step import State, StepMetrics, objective_value
 from jaxsft.training.trial import Trial
 
@@ -248,8 +248,8 @@ def _check_shared(shared: Config, own: Config) -> None:
     """
     theirs, ours = (compose.flat(compose.to_dict(config)) for config in (shared, own))
     options = {name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name)}
-    free = {*TRACED, "seed", "seeds.init", "run_dir", "evaluation.patience"}
-    if others := sorted(options - free | options & {"train.duration"}):
+    apart = {*free(own), "seed", "seeds.init", "run_dir", "evaluation.patience"}
+    if others := sorted(options - apart | options & {"train.duration"}):
         raise ConfigError(
             f"{others[0]}: trials of one session share it; only traced options, seeds.init,"
             " seeds.dropout and evaluation.patience may differ"

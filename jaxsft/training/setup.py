@@ -11,6 +11,7 @@ from jaxsft import remote
 from jaxsft.config import compose, pretrained_defaults, validate
 from jaxsft.config import resolve as resolving
 from jaxsft.config.environment import Facts, StartingModel
+from jaxsft.config.model import wide
 from jaxsft.config.schema import (
     Config,
     ModelConfig,
@@ -113,9 +114,9 @@ def _trained_with(config: Config) -> StartingModel:
     kind = "encoder-decoder" if m.decoder_layers else "decoder" if m.causal else "encoder"
     if (folder := hf.folder_of(config)) is not None:
         values = pretrained.open_source(folder, m.part).values
-        return StartingModel(kind, m.embed, pretrained_defaults.dropout_of(values))
+        return StartingModel(kind, m.embed, pretrained_defaults.regularised(values))
     run = compose.read(remote.opened(str(hub.run_dir(m.pretrained))) / "config.yaml")
-    return StartingModel(kind, m.embed, run.model.dropout, run.loss.label_smoothing)
+    return StartingModel(kind, m.embed, pretrained_defaults.regularised(run))
 
 
 def of_source(config: Config) -> tuple[Config, ModelConfig]:
@@ -127,7 +128,7 @@ def of_source(config: Config) -> tuple[Config, ModelConfig]:
     if (folder := hf.folder_of(config)) is not None:
         whole = pretrained.open_source(folder, config.model.part).model(config.model.context)
         return hf.like(config, folder, tokenizer_at(source)), whole
-    found = compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model
+    found = wide(compose.read(remote.opened(str(hub.run_dir(source))) / "config.yaml").model)
     own = hf.own_options(config) | ({} if found.decoder_layers else {"causal": config.model.causal})
     if config.model.part == "encoder":
         if not found.decoder_layers and found.part != "encoder":

@@ -106,14 +106,7 @@ class Program:
         grads = self.movable.gradients(grads, state.step, hyper)
         grads, norm = optimizers.clip_by_global_norm(grads, hyper["clip_norm"])
 
-        rate = hyper["learning_rate"] * schedules.unit(
-            self.config.schedule.name,
-            state.step,
-            hyper["warmup"],
-            hyper["total"],
-            final=hyper["final"],
-            decay=hyper["decay"],
-        )
+        rate = schedules.rate(self.config.schedule, state.step, hyper)
         tx = optimizers.build(
             self.config.optim, {**hyper, "learning_rate": rate}, self.specs, *self.factors
         )

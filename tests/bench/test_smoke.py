@@ -40,6 +40,15 @@ def test_cumulative(files, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+def test_bounds(capsys):
+    pytest.importorskip("sklearn")
+    from tools.bench import bounds
+
+    bounds.main(["rows=3000", "classes=4", "replicates=120", "by_hand=2"])
+    assert capsys.readouterr().out.count("x |") == len(bounds.CASES)
+
+
+@pytest.mark.slow
 def test_data(capsys):
     data_bench.main(rows=60, rounds=1)
     assert "encode" in capsys.readouterr().out

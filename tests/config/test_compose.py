@@ -18,8 +18,8 @@ CONFIG = schema.Config(
     task=schema.ChatTask(variables={"enable_thinking": False, "names": ["a", "b"]}),
     data=schema.DataConfig(train="it's a=b, 中文.jsonl", columns=schema.Columns(prompt="0")),
     tokenizer=schema.BpeTokenizer(vocab_size=300),
-    optim=optim.Muon(lr_groups=(optim.Group(pattern="embed/.*", factor=0.5),)),
-    schedule=schema.WSD(warmup="2%"),
+    optim=optim.OPTIMIZERS["muon"](lr_groups=(optim.Group(pattern="embed/.*", factor=0.5),)),
+    schedule=schema.SCHEDULES["wsd"](warmup="2%"),
     loss=schema.LossConfig(penalties=(schema.Penalty("l1", ".*", 0.1),)),
 )
 
@@ -30,8 +30,8 @@ def test_a_config_survives_its_file(tmp_path):
     found = compose.read(path)
     assert compose.to_dict(found) == compose.to_dict(CONFIG)
     assert (
-        type(found.optim) is optim.Muon
-        and type(found.schedule) is schema.WSD
+        type(found.optim) is optim.OPTIMIZERS["muon"]
+        and type(found.schedule) is schema.SCHEDULES["wsd"]
         and found.data.fractions == (0.7, 0.15, 0.15)
     )
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -70,7 +70,7 @@ def test_conditions_speak_of_what_exists():
             for term in (term for part in condition.parse(text) for term in part):
                 if term.key in condition.ABOUT_TASKS:
                     asked = {f"{term.key}={value}" for value in term.values}
-                    assert asked <= set(condition.OF_TASKS), (key, text)
+                    assert asked <= set(condition.OF_TASKS) or term.key == "reads", (key, text)
                 elif term.key in compose.GROUPS:
                     assert set(term.values) <= set(compose.GROUPS[term.key]), (key, text)
                 else:
@@ -138,9 +138,18 @@ def test_lists_fulfil_a_condition_by_one_of_their_items():
     assert condition.holds("a!=x", {}) and not condition.holds("a", {"a": ()})
 
 
-def test_the_loss_of_a_task_is_declared_with_the_task():
+def test_what_a_loss_declares_is_an_option_of_its_tasks():
     pair = declarations(schema.PairTask)["loss"].accepts
     assert "contrastive" in pair.choices and "contrastive" in pair.needs
+    delta = declarations(schema.PairTask)["huber_delta"].accepts
+    assert delta.read_if == "task.loss=huber" and delta.traced
+    assert not {"margin", "temperature"} & {*declarations(schema.RegressTask)}
+
+
+def test_what_is_traced_is_inherited():
+    """An optimizer with another default of its learning rate need not say again what it is."""
+    for name, cls in compose.GROUPS["optim"].items():
+        assert declarations(cls)["learning_rate"].accepts.traced, name
 
 
 def test_a_field_is_no_default():

@@ -9,7 +9,10 @@ from jaxsft.config import overrides, pretrained_defaults
 from jaxsft.config.environment import StartingModel
 from jaxsft.training.banner import recipe
 
-BERT, LLAMA = StartingModel("encoder", 768, 0.1), StartingModel("decoder", 4096, 0.0)
+BERT, LLAMA = (
+    StartingModel("encoder", 768, {"model.dropout": 0.1}),
+    StartingModel("decoder", 4096, {"model.dropout": 0.0}),
+)
 
 
 def applied(source, *given, task="classify"):
@@ -24,12 +27,20 @@ def applied(source, *given, task="classify"):
     [
         (BERT, (), 5e-5),
         (LLAMA, (), 2e-5),
-        (StartingModel("encoder-decoder", 1024, 0.1), (), 5e-5),
-        (StartingModel("encoder", 384, 0.1), (), 2e-4),  # half as wide, four times the rate
-        (StartingModel("decoder", 64, 0.0), (), 1e-3),  # at most what a model from scratch takes
+        (StartingModel("encoder-decoder", 1024, {"model.dropout": 0.1}), (), 5e-5),
+        (
+            StartingModel("encoder", 384, {"model.dropout": 0.1}),
+            (),
+            2e-4,
+        ),  # half as wide, four times the rate
+        (
+            StartingModel("decoder", 64, {"model.dropout": 0.0}),
+            (),
+            1e-3,
+        ),  # at most what a model from scratch takes
         (LLAMA, ("adapter=lora",), 2e-4),
         (LLAMA, ("adapter=dora",), 2e-4),
-        (StartingModel("decoder", 64, 0.0), ("adapter=ia3",), 3e-3),
+        (StartingModel("decoder", 64, {"model.dropout": 0.0}), ("adapter=ia3",), 3e-3),
         (LLAMA, ("optim=adam",), 2e-5),
         (LLAMA, ("optim=sgd",), 1e-2),  # the rates are those of Adam
         (LLAMA, ("optim.learning_rate=1e-3",), 1e-3),
@@ -47,7 +58,7 @@ def test_regularisation_and_duration_are_those_of_fine_tuning():
         0,
         "3epochs",
     )
-    smoothed = BERT._replace(label_smoothing=0.2)
+    smoothed = BERT._replace(regularised={"loss.label_smoothing": 0.2})
     assert applied(smoothed).loss.label_smoothing == 0.2
     assert applied(BERT, "train.backbone=cached").model.dropout == 0
     given = applied(
@@ -96,7 +107,7 @@ def test_dropout_is_read_from_the_config_of_the_source(values, dropout):
 
 
 def test_the_banner_tells_the_rate_and_its_reason():
-    text = "\n".join(recipe(applied(StartingModel("encoder", 384, 0.1))))
+    text = "\n".join(recipe(applied(StartingModel("encoder", 384, {"model.dropout": 0.1}))))
     assert (
         "adamw, learning rate 0.0002 (a pretrained encoder of width 384; 5e-05 from 768 on), cosine"
         " with 5% warm-up" in text

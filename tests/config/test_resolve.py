@@ -56,7 +56,7 @@ def test_devices_that_do_not_divide_are_refused():
 
 
 def test_a_pretrained_source_gives_its_defaults():
-    bert = StartingModel("encoder", 768, 0.2)
+    bert = StartingModel("encoder", 768, {"model.dropout": 0.2})
     config = resolved("model.pretrained=folder", pretrained=bert)
     assert config.optim.learning_rate == 5e-5 and config.model.dropout == 0.2
     asked = resolved("model.pretrained=folder", "optim.learning_rate=1e-3", pretrained=bert)

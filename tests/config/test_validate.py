@@ -87,7 +87,7 @@ def test_the_defaults_are_good():
         ("data.train", {"data": {}}),
         ("train.duration", {"train": {"duration": "50%"}}),
         ("train.log_every", {"train": {"log_every": "0steps"}}),
-        ("schedule.warmup", {"schedule": schema.Cosine(warmup="10")}),
+        ("schedule.warmup", {"schedule": schema.SCHEDULES["cosine"](warmup="10")}),
         ("evaluation.metric", {"evaluation": {"metric": "test/loss"}}),
         ("evaluation.metric", {"evaluation": {"metric": "validation/bleu"}}),
         ("evaluation.metric", {"evaluation": {"metric": "validation/exact_match"}}),

@@ -123,7 +123,7 @@ def test_what_does_not_fit_is_refused(installed, tmp_path):
     data = tiny.write_lines(tmp_path / "rows.jsonl", rows(40))
     for option, told in (
         ("data.too_long=window", "task=rate has no windows"),
-        ("task.loss=cross_entropy", "task.loss=cross_entropy: expected one of mse, mae, huber"),
+        ("task.loss=cross_entropy", "task.loss=cross_entropy: expected one of mse, huber, mae"),
         ("data.columns.answers=x", "task=rate never reads it"),
         ("evaluation.metric=validation/accuracy", "task=rate has validation/loss"),
     ):

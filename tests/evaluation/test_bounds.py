@@ -8,8 +8,10 @@ import pytest
 from scipy import stats
 
 from jaxsft.errors import ConfigError
-from jaxsft.evaluation import bounds
-from jaxsft.metrics.base import Cells, Metric, Outputs, ratio
+from jaxsft.evaluation import bounds, replicates, unit_counts
+from jaxsft.evaluation.replicates import of_rows, replicated, state_of, tables
+from jaxsft.evaluation.unit_counts import counts, uniform, units
+from jaxsft.metrics.base import Cells, Metric, Outputs, namespace, ratio
 from jaxsft.metrics.registry import METRICS
 from tests.evaluation import two_runs
 from tools import coverage_simulation
@@ -24,7 +26,7 @@ def of_numbers(x):
 # --- counts
 # --------------------------------------------------------------------------------------------------
 def test_draws_are_uniform_and_independent():
-    u = bounds.uniform(7, np.arange(400, dtype=np.uint32), np.arange(500, dtype=np.uint32))
+    u = uniform(7, np.arange(400, dtype=np.uint32), np.arange(500, dtype=np.uint32))
     x = u / 2**32
     assert stats.kstest(x.ravel()[::7], "uniform").pvalue > 1e-3
     for axis in (0, 1):
@@ -36,12 +38,12 @@ def test_draws_are_uniform_and_independent():
         assert abs(off.std() * math.sqrt(n) - 1) < 0.02 and abs(off).max() < 6.5 / math.sqrt(n)
     for bit in range(32):
         assert abs(((u >> bit) & 1).mean() - 0.5) < 5 * 0.5 / math.sqrt(u.size)
-    other = bounds.uniform(8, np.arange(400, dtype=np.uint32), np.arange(500, dtype=np.uint32))
+    other = uniform(8, np.arange(400, dtype=np.uint32), np.arange(500, dtype=np.uint32))
     assert abs(np.corrcoef(u.ravel(), other.ravel())[0, 1]) < 5 / math.sqrt(u.size)
 
 
 def test_counts_are_poisson():
-    c = bounds.counts(3, np.arange(1000, dtype=np.uint32), np.arange(1000, dtype=np.uint32))
+    c = counts(3, np.arange(1000, dtype=np.uint32), np.arange(1000, dtype=np.uint32))
     seen = np.bincount(c.ravel(), minlength=8)[:8]
     assert (
         stats.chisquare(
@@ -56,18 +58,16 @@ def test_counts_are_poisson():
 def test_a_count_is_a_function_of_seed_replicate_and_row():
     """Order, chunks and device do not matter: E1, E2."""
     replicates, numbers = np.arange(50, dtype=np.uint32), np.arange(300, dtype=np.uint32)
-    whole = bounds.counts(2**40 + 5, replicates, numbers)
+    whole = counts(2**40 + 5, replicates, numbers)
     order = np.random.default_rng(0).permutation(300)
+    np.testing.assert_array_equal(counts(2**40 + 5, replicates, numbers[order]), whole[:, order])
     np.testing.assert_array_equal(
-        bounds.counts(2**40 + 5, replicates, numbers[order]), whole[:, order]
+        counts(2**40 + 5, replicates[7:9], numbers[3:40]), whole[7:9, 3:40]
     )
     np.testing.assert_array_equal(
-        bounds.counts(2**40 + 5, replicates[7:9], numbers[3:40]), whole[7:9, 3:40]
+        counts(2**40 + 5, jnp.asarray(replicates), jnp.asarray(numbers)), whole
     )
-    np.testing.assert_array_equal(
-        bounds.counts(2**40 + 5, jnp.asarray(replicates), jnp.asarray(numbers)), whole
-    )
-    assert (bounds.counts(5, replicates, numbers) != whole).mean() > 0.5
+    assert (counts(5, replicates, numbers) != whole).mean() > 0.5
 
 
 # --- replicates
@@ -76,12 +76,12 @@ def test_replicates_do_not_depend_on_chunks_or_order(monkeypatch):
     outputs = two_runs.labels(300)
     metric = METRICS.take("label_scores")
     statistics = metric.observe(outputs)
-    whole = bounds.replicated(metric, statistics, bounds.units(outputs.rows), 40, 0)
-    monkeypatch.setattr(bounds, "CHUNK", 900)
-    cut = bounds.replicated(metric, statistics, bounds.units(outputs.rows), 40, 0)
+    whole = replicated(metric, statistics, units(outputs.rows), 40, 0)
+    monkeypatch.setattr(replicates, "CHUNK", 900)
+    cut = replicated(metric, statistics, units(outputs.rows), 40, 0)
     order = np.random.default_rng(0).permutation(300)
-    turned = bounds.replicated(
-        metric, Cells(statistics.index[order], statistics.shape), bounds.units(order), 40, 0
+    turned = replicated(
+        metric, Cells(statistics.index[order], statistics.shape), units(order), 40, 0
     )
     for name in metric.names:
         np.testing.assert_allclose(cut[name], whole[name], rtol=1e-12)
@@ -100,16 +100,16 @@ def test_sums_of_units_are_what_reduce_gives():
         "items": Cells(rng.integers(-1, 5, 200), (5,), items),
     }
     metric = Metric((), (), lambda outputs: None, lambda state: {})
-    for of in (bounds.units(rows), bounds.units(rows, clusters)):
-        drawn = bounds.counts(0, np.arange(5, dtype=np.uint32), of.numbers).astype(float)
-        found = bounds.state_of(bounds.tables(statistics, of), drawn)
-        expected = metric.reduce(statistics, bounds.of_rows(drawn, of))
+    for of in (units(rows), units(rows, clusters)):
+        drawn = counts(0, np.arange(5, dtype=np.uint32), of.numbers).astype(float)
+        found = state_of(tables(statistics, of), drawn)
+        expected = metric.reduce(statistics, of_rows(drawn, of))
         for name in statistics:
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-12)
 
 
 def test_many_rows_are_drawn_by_groups(monkeypatch):
-    monkeypatch.setattr(bounds, "GROUPS", 2048)
+    monkeypatch.setattr(unit_counts, "GROUPS", 2048)
     rng = np.random.default_rng(0)
     x = rng.exponential(size=20_000)
     plain = bounds.intervals(MEAN, of_numbers(x), np.arange(20_000), replicates=2000)["mean"]
@@ -121,21 +121,55 @@ def test_many_rows_are_drawn_by_groups(monkeypatch):
 
 @pytest.mark.parametrize("rows", [600, 3000])
 def test_the_compiled_program_gives_the_same(rows, monkeypatch):
-    monkeypatch.setattr(bounds, "GROUPS", 1000)
+    monkeypatch.setattr(unit_counts, "GROUPS", 1000)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(rows, 2))
     outputs = Outputs(
         np.arange(rows), {"targets": x, "predictions": x + rng.normal(size=(rows, 2))}
     )
     metric = METRICS.take("number_scores")
-    statistics, of = metric.observe(outputs), bounds.units(outputs.rows)
-    host = bounds.replicated(metric, statistics, of, 21, 4)
-    monkeypatch.setattr(bounds, "JAX_FROM", 0)
-    monkeypatch.setattr(bounds, "CHUNK", 8 * rows)
-    device = bounds.replicated(metric, statistics, of, 21, 4)
+    statistics, of = metric.observe(outputs), units(outputs.rows)
+    host = replicated(metric, statistics, of, 21, 4)
+    monkeypatch.setattr(replicates, "JAX_FROM", 0)
+    monkeypatch.setattr(replicates, "CHUNK", 8 * rows)
+    monkeypatch.setattr(replicates, "linear", lambda *_: None)
+    device = replicated(metric, statistics, of, 21, 4)
     for name in metric.names:
         assert device[name].shape == (21,) and device[name].dtype == np.float64
         np.testing.assert_allclose(device[name], host[name], rtol=1e-9, atol=1e-12)
+
+
+def test_a_metric_that_ranks_is_linear_in_many_rows(monkeypatch):
+    """Replicates by slopes are those in full, row by row, but for what shrinks with the rows."""
+    monkeypatch.setattr(unit_counts, "GROUPS", 2000)
+    rng = np.random.default_rng(0)
+    gold = rng.integers(0, 2, 6000)
+    logits = np.stack([np.zeros(6000), np.round(rng.normal(size=6000) + gold, 1)], -1)
+    outputs = Outputs(np.arange(6000), {"label": gold, "logits": logits}, ["no", "yes"])
+    metric = METRICS.take("binary_areas")
+    statistics, of = metric.observe(outputs), units(outputs.rows)
+    full = replicated(metric, statistics, of, 100, 3)
+    near = replicates.linear(metric, statistics, of, 100, 3)
+    for name in metric.names:
+        assert near[name].std() == pytest.approx(full[name].std(), rel=0.02)
+        assert np.corrcoef(near[name], full[name])[0, 1] > 0.999
+    monkeypatch.setattr(replicates, "JAX_FROM", 0)
+    np.testing.assert_array_equal(replicated(metric, statistics, of, 100, 3)[name], near[name])
+
+
+def test_a_number_that_jumps_is_not_linearised():
+    """A median has no slope in the weights."""
+
+    def reduce(statistics, weights):
+        xp = namespace(weights)
+        order = xp.argsort(statistics)
+        upto = xp.cumulative_sum(weights[..., order], axis=-1)
+        place = (upto < upto[..., -1:] / 2).sum(-1)
+        return statistics[order][place]
+
+    metric = Metric(("median",), (), lambda o: None, lambda s: {"median": s}, reduce=reduce)
+    x = np.random.default_rng(0).normal(size=3000)
+    assert replicates.linear(metric, x, units(np.arange(3000)), 50, 0) is None
 
 
 def test_a_table_is_drawn_as_its_rows_are():
@@ -143,7 +177,7 @@ def test_a_table_is_drawn_as_its_rows_are():
     metric = METRICS.take("label_scores")
     statistics = metric.observe(outputs)
     table = bounds.intervals(metric, statistics, outputs.rows, replicates=3000)
-    rows = bounds.replicated(metric, statistics, bounds.units(outputs.rows), 3000, 0)
+    rows = replicated(metric, statistics, units(outputs.rows), 3000, 0)
     for name in ("accuracy", "f1_macro", "recall_weighted"):
         assert table[name]["se"] == pytest.approx(rows[name].std(), rel=0.06)
         assert table[name]["low"] == pytest.approx(np.quantile(rows[name], 0.025), abs=2e-3)

@@ -11,6 +11,8 @@ from scipy import stats
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import bounds, compare, compared_runs
 from jaxsft.evaluation.compare import Arm, Drawn, Settings
+from jaxsft.evaluation.replicates import replicated
+from jaxsft.evaluation.unit_counts import units
 from jaxsft.metrics.base import Cells
 from tests.evaluation import two_runs
 from tools import power_simulation
@@ -143,10 +145,10 @@ def test_variance_of_seeds_and_of_rows_are_told_apart():
     level = 0.1 * rng.normal(size=(runs, 1))
     (a,) = _arms_of(hard + level + noise)
     metric, statistics = a.runs[0].metrics["score"], [r.content.metrics["score"] for r in a.runs]
-    of = bounds.units(np.arange(rows))
+    of = units(np.arange(rows))
     drawn = Drawn(
         np.array([bounds.point(metric, s, rows)["score"] for s in statistics]),
-        np.stack([bounds.replicated(metric, s, of, 300, 0)["score"] for s in statistics]),
+        np.stack([replicated(metric, s, of, 300, 0)["score"] for s in statistics]),
     )
     assert drawn.interaction() == pytest.approx(1 / rows, rel=0.1)
     assert drawn.seed_variance() == pytest.approx(float(np.var(level)), rel=0.15)

@@ -151,7 +151,7 @@ def config(files, run_dir, task="classify", /, **groups):
         "model": still,
         "data": data | groups.pop("data", {}),
         "train": train,
-        "optim": optims.AdamW(learning_rate=0.05),
+        "optim": optims.OPTIMIZERS["adamw"](learning_rate=0.05),
     }
     return tiny.config(files, run_dir, task, **given, **groups)
 

@@ -30,8 +30,8 @@ from tests import conftest, tiny
 BASE = {
     "model": {"dropout": 0.1},
     "train": {"ema": 0.9},
-    "optim": optims.AdamW(learning_rate=0.01, weight_decay=0.1),
-    "schedule": schema.Cosine(warmup="2steps", final=0.1),
+    "optim": optims.OPTIMIZERS["adamw"](learning_rate=0.01, weight_decay=0.1),
+    "schedule": schema.SCHEDULES["cosine"](warmup="2steps", final=0.1),
 }
 LLAMA3, YARN = RopeScaling("llama3", 2.0, original=16), RopeScaling("yarn", 2.0, original=512)
 LONG = RopeScaling("longrope", 2.0, original=32, factors=(1.0,) * 8)
@@ -458,8 +458,8 @@ def test_every_traced_value_is_read():  # guards H5, G6
         model=options,
         loss=loss,
         train={"batch_size": 4, "ema": 0.9, "neftune": 5.0, "unfreeze_every": "1steps"},
-        optim=optims.AdamW(learning_rate=0.01, weight_decay=0.1, clip_norm=0.5),
-        schedule=schema.WSD(warmup="1steps", decay="3steps", final=0.5),
+        optim=optims.OPTIMIZERS["adamw"](learning_rate=0.01, weight_decay=0.1, clip_norm=0.5),
+        schedule=schema.SCHEDULES["wsd"](warmup="1steps", decay="3steps", final=0.5),
     )
     given = b.hyper | {"total": np.float32(4)}  # so that the rate falls within these steps
     weights = lambda **hyper: [
@@ -645,7 +645,7 @@ def test_the_seed_of_the_split_acts(files):
 
 
 def test_pretrained_weights_are_taken_and_fresh_ones_are_not(files, tmp_path):
-    still = {"optim": optims.AdamW(learning_rate=0.0, weight_decay=0.0)}
+    still = {"optim": optims.OPTIMIZERS["adamw"](learning_rate=0.0, weight_decay=0.0)}
     train = {"duration": "1steps", "batch_size": 4}
     model = {
         "layers": 2,

@@ -16,8 +16,8 @@ from jaxsft.data.split_ledger import ledger_entry
 from jaxsft.data.tokenizers.tokenizer import OURS, Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import evaluate as evaluation
-from jaxsft.losses import table
 from jaxsft.rundir import read_json, read_jsonl
+from jaxsft.tasks.specs import SPECS
 from jaxsft.training import loop, setup
 from jaxsft.training.step import objective_value
 from tests import tiny
@@ -196,7 +196,8 @@ def test_evaluation_gives_the_metrics_that_the_task_declares(task, options):  # 
 
 
 @pytest.mark.parametrize(
-    "task, loss", [("chat", None), ("lm", None), *(("classify", name) for name in table.LOSSES)]
+    "task, loss",
+    [("chat", None), ("lm", None), *(("classify", name) for name in SPECS["classify"].losses)],
 )
 def test_no_loss_knows_its_batch(task, loss):  # guards A2, A4, A5
     """Terms, totals and states of a batch are the sums of those of its rows, for every loss there

@@ -117,7 +117,9 @@ def test_zero_factor_is_frozen_to_the_bit(options):  # guards G10
 
 
 @pytest.mark.parametrize(
-    "options", [config.AdamW(learning_rate=3e-4), config.Muon()], ids=lambda o: o.name
+    "options",
+    [config.OPTIMIZERS["adamw"](learning_rate=3e-4), config.OPTIMIZERS["muon"]()],
+    ids=lambda o: o.name,
 )
 def test_a_zero_rate_and_no_decay_change_nothing(options):  # guards G10
     params = values(0)
@@ -154,7 +156,11 @@ def test_rate_groups_take_effect(options):  # guards G6
 
 @pytest.mark.parametrize(
     "options",
-    [config.Adafactor(min_size_to_factor=4), config.Lamb(), config.Muon()],
+    [
+        config.OPTIMIZERS["adafactor"](min_size_to_factor=4),
+        config.OPTIMIZERS["lamb"](),
+        config.OPTIMIZERS["muon"](),
+    ],
     ids=lambda o: o.name,
 )
 def test_layers_do_not_see_each_other(options):
@@ -208,7 +214,7 @@ def test_muon_orthogonalises_each_layer():
     params, grads = values(0), values(1)
     grads["layers"]["0"]["w"] *= np.array([1e-3, 1, 30, 1e3], np.float32)[:, None, None]
     tx = optimizers.build(
-        config.Muon(), {"learning_rate": 1.0, "weight_decay": 0.0}, SPECS, *factors
+        config.OPTIMIZERS["muon"](), {"learning_rate": 1.0, "weight_decay": 0.0}, SPECS, *factors
     )
     updates, _ = jax.jit(lambda g, p: tx.update(g, tx.init(p), p))(grads, params)
     singular = np.linalg.svd(np.asarray(updates["layers"]["0"]["w"]), compute_uv=False)
@@ -237,7 +243,7 @@ def test_the_rate_depends_on_the_optimizer_step_alone():  # guards H1
     """The optimizer keeps no rate and no schedule: the same state and hyper give the same update,
     however often the program ran before.
     """
-    options, params = config.AdamW(learning_rate=3e-4), values(0)
+    options, params = config.OPTIMIZERS["adamw"](learning_rate=3e-4), values(0)
     lr, decay = optimizers.factors(options, SPECS)
     state = optimizers.init_state(options, SPECS, params)
 
@@ -261,6 +267,8 @@ def test_frozen_updates_are_minus_zero():  # guards G10
     +0.
     """
     factors = jax.tree.map(lambda _: 0.0, SPECS)
-    tx = optimizers.build(config.SGD(), {"learning_rate": 0.1}, SPECS, factors, factors)
+    tx = optimizers.build(
+        config.OPTIMIZERS["sgd"](), {"learning_rate": 0.1}, SPECS, factors, factors
+    )
     updates, _ = tx.update(values(1), tx.init(values(0)), values(0))
     assert all(np.all(np.asarray(u) == 0) and np.signbit(u).all() for u in jax.tree.leaves(updates))

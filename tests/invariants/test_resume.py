@@ -246,7 +246,7 @@ def test_a_run_directory_belongs_to_one_config(files, tmp_path):  # guards F7
 def test_a_longer_duration_continues(files, tmp_path):  # guards F1
     options = lambda n: {
         "train": {"duration": f"{n}steps", "batch_size": 4, "log_every": "1steps"},
-        "schedule": schema.Constant(warmup="0steps"),
+        "schedule": schema.SCHEDULES["constant"](warmup="0steps"),
     }
     loop.train(tiny.config(files, tmp_path / "run", **options(6)))
     loop.train(tiny.config(files, tmp_path / "run", **options(12)))

@@ -42,7 +42,7 @@ def chat(
     return bench(
         "chat",
         loss=LOSS | {"chunk": chunk, "penalties": penalties},
-        schedule=schema.InverseSqrt(warmup="0steps"),
+        schedule=schema.SCHEDULES["inverse_sqrt"](warmup="0steps"),
         data={"packing": packing},
         train={"accumulate": accumulate, "batch_size": batch_size, "freeze": freeze},
         mesh=dict(mesh),
@@ -283,7 +283,7 @@ def averaged():
         "chat",
         loss=LOSS | {"penalties": (schema.Penalty("l2", "embed/.*", 0.1),)},
         train={"batch_size": 8, "ema": 0.9},
-        optim=optim.AdamW(learning_rate=3e-4),
+        optim=optim.OPTIMIZERS["adamw"](learning_rate=3e-4),
     )
 
 
@@ -450,11 +450,11 @@ def test_a_stacked_trial_equals_its_solo_run():  # guards I6
         "loss": LOSS,
         "train": {"batch_size": 4, "accumulate": 2, "ema": 0.9},
         "model": {"dropout": 0.3},
-        "optim": optim.AdamW(clip_norm=0.5),
+        "optim": optim.OPTIMIZERS["adamw"](clip_norm=0.5),
     }
     options["model"] |= {"layers": 1}
     benches = [
-        bench("chat", seed=s, schedule=schema.LinearDecay(warmup="1steps"), **options)
+        bench("chat", seed=s, schedule=schema.SCHEDULES["linear"](warmup="1steps"), **options)
         for s in range(3)
     ]
     hypers = [
@@ -561,7 +561,7 @@ def test_frozen_weights_have_no_state():  # guards G10
     b = bench(
         "chat",
         train={"freeze": ("layers/.*", "embed/.*"), "ema": 0.9},
-        optim=optim.AdamW(learning_rate=3e-4, weight_decay=0.5),
+        optim=optim.OPTIMIZERS["adamw"](learning_rate=3e-4, weight_decay=0.5),
         model={"tied": False},
     )
     state = jax.eval_shape(b.state)

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxsft import tasks
+from jaxsft import losses, tasks
 from jaxsft.config import schema
 from jaxsft.data.pipeline import Batches
 from jaxsft.data.records import Pair, Regression
@@ -382,7 +382,6 @@ OPTIONS = {  # option: another value, and what must be set for it to be read
     "feature_template": ("{value} ", {"features": "text"}),
     "labels": (("good", "fair", "bad"), {}),
     "loss": ("mse", {}),
-    "huber_delta": (2.0, {"loss": "huber"}),
     "positive_weight": (2.0, {}),
     "threshold": (0.3, {}),
     "standardize": (False, {}),
@@ -409,11 +408,17 @@ OPTIONS = {  # option: another value, and what must be set for it to be read
 }
 
 
+def of_a_loss(name):
+    """Another value of an option that one loss declares, and that loss."""
+    (of,) = (loss for loss in losses.LOSSES if name in losses.get(loss).own_options)
+    return losses.get(of).own_options[name].default + 0.5, {"loss": of}
+
+
 def fingerprint(task, options):
     """Weights, examples, traced values and the lowered step."""
     records, where = make_records(task, 6, longest=12)
     loss = options.get("loss")
-    if task == "pair" and loss not in (None, "cross_entropy"):
+    if task == "pair" and losses.get(loss or "cross_entropy").targets != "labels":
         kinds = {"cosine_embedding": {"label": "good"}, "contrastive": {"label": None}}.get(
             loss, {"label": None, "score": 1.0}
         )
@@ -462,7 +467,7 @@ def test_every_option_of_a_task_acts(task, kind):  # guards H5
         # of cosines, which decide on the host: see below
         if field.name == "name" or (task == "pair" and field.name == "threshold"):
             continue
-        value, needed = OPTIONS[field.name]
+        value, needed = OPTIONS.get(field.name) or of_a_loss(field.name)
         if field.name == "loss" and task == "regress":
             value = "mae"
         key = repr(needed)

@@ -143,6 +143,6 @@ def test_trials_of_other_lengths_share_a_program():
 def test_unknown_name():
     with pytest.raises(
         ConfigError,
-        match="cosin: unknown; choose one of constant, linear, cosine, inverse_sqrt, wsd",
+        match="cosin: unknown; choose one of constant, cosine, inverse_sqrt, linear, wsd",
     ):
         unit("cosin", 0, 0, 1)

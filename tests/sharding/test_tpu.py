@@ -15,8 +15,8 @@ from jax.sharding import Mesh
 from jaxsft import tasks
 from jaxsft.compat import auto_axes
 from jaxsft.config.durations import Clock
-from jaxsft.config.optim import AdamW
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
+from jaxsft.optim.rules.adamw import AdamW
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training.components import build_components
 from jaxsft.training.hyper import make_hyper

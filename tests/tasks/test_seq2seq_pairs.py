@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from jaxsft import api, rundir
-from jaxsft.config.optim import Muon
 from jaxsft.data.records import Seq2Seq
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
+from jaxsft.optim.rules.muon import Muon
 from jaxsft.sharding.weights import flatten
 from jaxsft.tasks.seq2seq import Seq2SeqTask
 from jaxsft.training import device

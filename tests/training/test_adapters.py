@@ -46,7 +46,7 @@ def configured(folder, name, **groups):
     groups = {
         "checkpoint": {"every": "1steps"},
         "evaluation": {"generate": "never", "every": "1steps"},
-        "schedule": schema.Constant(warmup="0steps"),
+        "schedule": schema.SCHEDULES["constant"](warmup="0steps"),
     } | groups
     return tiny.config(folder, folder / name, task="classify", model=MODEL, **groups)
 
@@ -92,7 +92,7 @@ def test_another_run_starts_from_one_with_an_adapter(place):  # guards F2, F3, G
         runs.open_run(place / "first"),
         read_json(place / "first" / "result.json")["validation/loss"],
     )
-    still = {"optim": optim.AdamW(learning_rate=0.0, weight_decay=0.0)}
+    still = {"optim": optim.OPTIMIZERS["adamw"](learning_rate=0.0, weight_decay=0.0)}
     more = {"init_from": str(place / "first"), "duration": "1steps"}
     merged = loop.train(configured(place, "merged", train=more, **still))
     assert merged.numbers["validation/loss"] == pytest.approx(expected, rel=1e-5)
@@ -131,7 +131,7 @@ def test_a_run_is_exported_merged_or_as_an_adapter_which_another_starts_from(pla
         train=("norm/.*", "layers/.*/mlp_norm/.*"),
     )
     shared = {
-        "optim": optim.AdamW(learning_rate=0.05),
+        "optim": optim.OPTIMIZERS["adamw"](learning_rate=0.05),
         "model": MODEL | {"causal": True},
         "evaluation": {"generate": "never"},
     }
@@ -159,7 +159,7 @@ def test_a_run_is_exported_merged_or_as_an_adapter_which_another_starts_from(pla
         np.testing.assert_array_equal(saved[f"base_model.model.{name}"], found[name])
     assert len([name for name in saved if "lora" not in name]) == 3
 
-    still = {"optim": optim.AdamW(learning_rate=0.0, weight_decay=0.0)}
+    still = {"optim": optim.OPTIMIZERS["adamw"](learning_rate=0.0, weight_decay=0.0)}
     other = dataclasses.replace(lora, start_from=str(tmp_path / "peft"))
     loop.train(
         tiny.config(

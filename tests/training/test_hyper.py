@@ -6,10 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from jaxsft.config import adapters
-from jaxsft.config.optim import AdamW
-from jaxsft.config.schema import LinearDecay
+from jaxsft.config import adapters, compose, option, schema
 from jaxsft.data.records import Pair
+from jaxsft.losses import LOSSES
+from jaxsft.optim.decays.linear import LinearDecay
+from jaxsft.optim.rules.adamw import AdamW
 from jaxsft.training import hyper
 from tests.conftest import bench, make_config, make_records
 
@@ -45,6 +46,14 @@ AFTER = {
     },
     "pair, temperature": {"task": {"loss": "contrastive", "encoder": "bi", "temperature": 0.2}},
 }
+
+
+for name, loss in LOSSES.items():  # of losses that no case above has
+    if loss.own_options and loss.targets in ("labels", "probabilities"):
+        own = {key: one.default for key, one in loss.own_options.items()}
+        changed = {key: value + 0.5 for key, value in own.items()}
+        BEFORE[f"classify, {name}"] = {"task": {"loss": name, **own}}
+        AFTER[f"classify, {name}"] = {"task": {"loss": name, **changed}}
 
 
 def lowered(made) -> str:
@@ -85,7 +94,14 @@ def test_every_traced_value_follows_its_option():
         changed |= {name for name in before if not equal(name)}
     # the clock of a bench is one, its schedule has no decay, and its model no experts
     others = {"total", "decay", "balance", "router_z"}
-    assert {traced.name for traced in hyper.TABLE} - changed == others
+    classes = [schema.Config, *(c for g in compose.GROUPS.values() for c in g.values())]
+    traced = {
+        hyper.name_of(key, one.accepts.traced)
+        for cls in classes
+        for key, one in option.names(cls)
+        if one.accepts.traced and one.accepts.traced.when != "term"
+    }
+    assert traced - changed == others
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxsft.config.optim import AdamW
-from jaxsft.config.schema import Constant, LinearDecay
 from jaxsft.data import synthetic
 from jaxsft.errors import ConfigError
 from jaxsft.generation import decoding
+from jaxsft.optim.decays.constant import Constant
+from jaxsft.optim.decays.linear import LinearDecay
+from jaxsft.optim.rules.adamw import AdamW
 from jaxsft.rundir import read_json, read_jsonl
 from jaxsft.training import loop
 from jaxsft.training.checkpoint import Checkpoints

@@ -8,8 +8,8 @@ import dataclasses
 import pytest
 
 from jaxsft.config import schema
-from jaxsft.config.optim import AdamW
 from jaxsft.errors import ConfigError
+from jaxsft.optim.rules.adamw import AdamW
 from jaxsft.training import loop, recorder, setup
 from jaxsft.training.session import Session
 from tests import tiny

@@ -11,10 +11,10 @@ import pytest
 from jaxsft import tasks
 from jaxsft.config import schema
 from jaxsft.config.durations import Clock
-from jaxsft.config.optim import AdamW
 from jaxsft.data.file_records import Records
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
+from jaxsft.optim.rules.adamw import AdamW
 from jaxsft.training import partition, runs
 from jaxsft.training import vocab_rows as rows
 from jaxsft.training.checkpoint import flatten

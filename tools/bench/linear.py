@@ -35,11 +35,13 @@ from sklearn.preprocessing import MaxAbsScaler
 
 import jaxsft
 from jaxsft import tasks
+from jaxsft.config.tasks import SCORES
 from jaxsft.data import schemes
 from jaxsft.data.records import LabelledText
 from jaxsft.data.splits import read_splits
 from jaxsft.errors import JaxsftError
-from jaxsft.metrics import regression, tagging, text_overlap
+from jaxsft.metrics.base import Outputs, measure
+from jaxsft.metrics.registry import METRICS
 from jaxsft.models import trees
 from jaxsft.training import setup
 
@@ -77,12 +79,11 @@ def regress(train: Sequence[Any], test: Sequence[Any]) -> dict[str, float]:
     ridge = GridSearchCV(
         Ridge(solver="sparse_cg", random_state=0), {"alpha": [0.3, 1.0, 3.0, 10.0, 30.0]}, cv=3
     )
-    for i, column in enumerate(np.array([r.targets for r in train], float).T):
+    for column in np.array([r.targets for r in train], float).T:
         known = ~np.isnan(column)
-        told.append(
-            regression.scores(gold[:, i], ridge.fit(seen[known], column[known]).predict(new))
-        )
-    return {name: float(np.mean([scores[name] for scores in told])) for name in told[0]}
+        told.append(ridge.fit(seen[known], column[known]).predict(new))
+    arrays = {"targets": gold, "predictions": np.stack(told, -1)}
+    return measure(METRICS["number_scores"], Outputs(np.arange(len(gold)), arrays))
 
 
 def _text(record: Any) -> str:
@@ -99,12 +100,12 @@ def seq2seq(train: Sequence[Any], test: Sequence[Any]) -> dict[str, float]:
         vectors.transform([r.source for r in test]),
     )
     nearest = np.asarray((asked @ known.T).argmax(axis=1)).ravel()
-    return text_overlap.scores(
-        list(text_overlap.SCORES),
-        [train[i].target for i in nearest],
-        [list(r.references or (r.target,)) for r in test],
-        "13a",
-    )
+    texts = {
+        "answer": [train[i].target for i in nearest],
+        "references": [list(r.references or (r.target,)) for r in test],
+    }
+    outputs = Outputs(np.arange(len(test)), {}, texts=texts)
+    return {name: measure(METRICS[name], outputs)[name] for name in SCORES}
 
 
 # --- words
@@ -124,12 +125,19 @@ def tag(train: Sequence[Any], test: Sequence[Any], untagged: str | None = None) 
         for r in test
     ]
     gold, predicted = ([[pair[side] for pair in pairs] for pairs in told] for side in (0, 1))
-    out = {"accuracy": tagging.accuracy(gold, predicted)}
+    out = {"accuracy": _share_of_words(gold, predicted)}
     # what is said of each word alone need not be a sequence that the scheme allows
     if (scheme := test[0].scheme) != "none":
-        out["f1"] = tagging.of_chunks(
-            gold, [schemes.repaired(tags, scheme)[0] for tags in predicted], scheme
-        ).scores()["f1_micro"]
+        repaired = [schemes.repaired(tags, scheme)[0] for tags in predicted]
+        names = sorted({tag for tags in (*gold, *repaired) for tag in tags})
+        number = lambda rows: np.array([names.index(tag) for tags in rows for tag in tags])
+        arrays = {
+            "word.row": np.repeat(np.arange(len(gold)), list(map(len, gold))),
+            "word.tag": number(gold),
+            "word.predicted": number(repaired),
+        }
+        outputs = Outputs(np.arange(len(gold)), arrays, names, scheme)
+        out["f1"] = measure(METRICS["chunk_scores"], outputs)["f1_micro"]
     return out
 
 
@@ -184,9 +192,18 @@ def parse(train: Sequence[Any], test: Sequence[Any]) -> dict[str, float]:
     previous = [list(range(len(r.tokens))) for r in test]
     gold = [list(r.heads) for r in test]
     return {
-        "uas": tagging.accuracy(gold, heads),
-        "uas of the word before": tagging.accuracy(gold, previous),
+        "uas": _share_of_words(gold, heads),
+        "uas of the word before": _share_of_words(gold, previous),
     }
+
+
+def _share_of_words(gold: Sequence[Sequence[Any]], predicted: Sequence[Sequence[Any]]) -> float:
+    pairs = [
+        a == b
+        for one, other in zip(gold, predicted, strict=True)
+        for a, b in zip(one, other, strict=True)
+    ]
+    return float(np.mean(pairs))
 
 
 def _candidates(n: int, distance: int) -> Iterator[tuple[int, int]]:

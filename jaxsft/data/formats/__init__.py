@@ -3,7 +3,7 @@
 A reader gives every row of the file with its line, or an error; it never drops one silently.
 
 The format is told by its name (`data.format`), by the beginning of the file, or by the suffix.
-`FORMATS` has all of them.
+`FORMATS` has all of them: a file of this folder that has a `Format` is found by that.
 """
 
 from __future__ import annotations
@@ -19,62 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxsft import plugins, rundir
-from jaxsft.data.formats import (
-    aligned,
-    arrayrecord,
-    brat,
-    coco,
-    conll,
-    conllu,
-    delimited,
-    doccano,
-    fasttext,
-    folders,
-    html,
-    jsonl,
-    labelstudio,
-    markdown,
-    parquet,
-    ptb,
-    snips,
-    squad,
-    text,
-    tfds,
-    unsupported,
-    voc,
-)
+from jaxsft.data.formats import brat, folders, tfds, unsupported
 from jaxsft.data.formats.row import Bad, Format, Row, listed, require_column
 from jaxsft.data.formats.source import Source, Tree, sources, tree
 from jaxsft.errors import ConfigError, DataError
 
-# In the order in which the beginning of a file is compared with them: the strict ones first, then
-# what nearly every text could be.
-_ALL = (
-    tfds.FORMAT,
-    voc.FORMAT,
-    brat.FORMAT,
-    arrayrecord.FORMAT,
-    parquet.PARQUET,
-    parquet.ARROW,
-    conllu.FORMAT,
-    conll.FORMAT,
-    ptb.TREES,
-    ptb.TAGGED,
-    aligned.FORMAT,
-    coco.FORMAT,
-    snips.FORMAT,
-    squad.FORMAT,
-    labelstudio.FORMAT,
-    doccano.FORMAT,
-    fasttext.FORMAT,
-    html.FORMAT,
-    markdown.FORMAT,
-    jsonl.LINES,
-    jsonl.DOCUMENT,
-    delimited.CSV,
-    delimited.TSV,
-    text.FORMAT,
-)
+# Of every file here, in the order in which the beginning of a file is compared with them.
+_ALL = sorted(plugins.parts("jaxsft.data.formats", Format), key=lambda format: format.order)
 FORMATS = plugins.Registry("formats", {format.name: format for format in _ALL})
 # in options, what stands at such a name is of the files of that split
 SPLITS = ("train", "validation", "test")

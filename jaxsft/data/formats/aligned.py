@@ -424,4 +424,5 @@ FORMAT = Format(
     " `alignment` [[i, j], ...], or a column per file",
     AlignedOptions,
     write=write,
+    order=110,
 )

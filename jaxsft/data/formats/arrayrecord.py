@@ -94,4 +94,5 @@ FORMAT = Format(
     "one JSON object per record",
     looks_like=_looks_like,
     write=write,
+    order=40,
 )

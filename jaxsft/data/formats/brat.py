@@ -301,4 +301,5 @@ FORMAT = Format(
     BratOptions,
     _is_brat,
     tree=True,
+    order=30,
 )

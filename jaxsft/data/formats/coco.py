@@ -331,4 +331,5 @@ FORMAT = Format(
     CocoOptions,
     _looks_like,
     write,
+    order=120,
 )

@@ -727,4 +727,5 @@ FORMAT = Format(
     ConllOptions,
     looks_like=_looks_like,
     write=write,
+    order=80,
 )

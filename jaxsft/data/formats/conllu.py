@@ -277,4 +277,5 @@ FORMAT = Format(
     " `empty`, `comments`, `sent_id`, `text`",
     looks_like=_looks_like,
     write=write,
+    order=70,
 )

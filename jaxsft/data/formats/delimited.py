@@ -429,6 +429,7 @@ CSV = Format(
     rows='cells, quoted with `"` where they hold a comma, a quote or a line break',
     looks_like=_looks_quoted,
     **_of(","),
+    order=220,
 )
 TSV = Format(
     "tsv",
@@ -439,4 +440,5 @@ TSV = Format(
     ),
     looks_like=_looks_tabbed,
     **_of("\t"),
+    order=230,
 )

@@ -242,4 +242,5 @@ FORMAT = Format(
     DoccanoOptions,
     _looks_like,
     write,
+    order=160,
 )

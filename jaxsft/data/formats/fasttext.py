@@ -78,4 +78,5 @@ FORMAT = Format(
     "`text` and `labels` of a line that begins with labels, `__label__sport`",
     FasttextOptions,
     looks_like=_looks_like,
+    order=170,
 )

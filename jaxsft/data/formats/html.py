@@ -228,4 +228,5 @@ FORMAT = Format(
     "`text`, `title` and `language` of a page, and its `folder`",
     HtmlOptions,
     _looks_like,
+    order=180,
 )

@@ -422,6 +422,7 @@ LINES = Format(
     "one JSON object per line",
     looks_like=_is_lines,
     write=write_lines,
+    order=200,
 )
 DOCUMENT = Format(
     "json",
@@ -431,4 +432,5 @@ DOCUMENT = Format(
     DocumentOptions,
     looks_like=_begins_as_document,
     write=write_list,
+    order=210,
 )

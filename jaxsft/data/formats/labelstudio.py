@@ -353,4 +353,5 @@ FORMAT = Format(
     LabelStudioOptions,
     _looks_like,
     write,
+    order=150,
 )

@@ -139,4 +139,5 @@ FORMAT = Format(
     read,
     "`text` and `title` of a file, its `folder`, and the fields of its front matter",
     MarkdownOptions,
+    order=190,
 )

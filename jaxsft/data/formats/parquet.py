@@ -487,6 +487,7 @@ PARQUET = Format(
     ParquetOptions,
     _is_parquet,
     write,
+    order=50,
 )
 ARROW = Format(
     "arrow",
@@ -496,4 +497,5 @@ ARROW = Format(
     ParquetOptions,
     _is_arrow,
     write_arrow,
+    order=60,
 )

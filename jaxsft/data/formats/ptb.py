@@ -484,6 +484,7 @@ TREES = Format(
     TreeOptions,
     looks_like=_looks_like_trees,
     write=write,
+    order=90,
 )
 TAGGED = Format(
     "pos",
@@ -494,4 +495,5 @@ TAGGED = Format(
     TaggedOptions,
     looks_like=_looks_tagged,
     write=write_tagged,
+    order=100,
 )

@@ -83,6 +83,8 @@ class Format:
         written. `name` is for errors.
       tree: reads a folder or an archive, not a file.
       rows: what its rows hold, in half a sentence, for the documentation.
+      order: its place among those that the beginning of a file is compared with: the strict ones
+        first, then what nearly every text could be.
     """
 
     name: str
@@ -93,6 +95,7 @@ class Format:
     looks_like: Callable[[Any], bool] | None = None
     write: Callable[[Iterable[dict[str, Any]], IO[bytes], str], None] | None = None
     tree: bool = False
+    order: int = 100
 
 
 def listed(names: Iterable[str], most: int = 20) -> str:

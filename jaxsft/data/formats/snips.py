@@ -108,4 +108,5 @@ FORMAT = Format(
     "`text`, `intent` and `spans` (start, end, label) of an utterance",
     looks_like=_looks_like,
     write=write,
+    order=130,
 )

@@ -90,4 +90,5 @@ FORMAT = Format(
     read,
     "a `question` with its `context` and `answers`, of an article with its `title`",
     looks_like=_looks_like,
+    order=140,
 )

@@ -87,4 +87,5 @@ FORMAT = Format(
     "the field `text`: a line, a paragraph, or the whole file",
     TextOptions,
     write=write,
+    order=240,
 )

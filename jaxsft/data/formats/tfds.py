@@ -494,4 +494,5 @@ FORMAT = Format(
     TfdsOptions,
     _is_prepared,
     tree=True,
+    order=10,
 )

@@ -255,4 +255,5 @@ FORMAT = Format(
     VocOptions,
     _is_voc,
     tree=True,
+    order=20,
 )

@@ -1,4 +1,4 @@
-"""The stages by name.
+"""The stages by name: each is one file here, `NAME.py` or `NAME_stage.py`, with one class.
 
 A module is imported only when its stage is used: several need libraries that not every user has.
 """
@@ -14,29 +14,7 @@ from jaxsft.config import compose
 from jaxsft.errors import ConfigError
 from jaxsft.prepare.stage import Context, Stage
 
-_OWN = {
-    "collect": "jaxsft.prepare.stages.collect:Collect",
-    "clean": "jaxsft.prepare.stages.clean:Clean",
-    "pii": "jaxsft.prepare.stages.pii:Pii",
-    "words": "jaxsft.prepare.stages.word_lists:Words",
-    "missing": "jaxsft.prepare.stages.missing:Missing",
-    "scale": "jaxsft.prepare.stages.scale:Scale",
-    "smooth": "jaxsft.prepare.stages.smooth:Smooth",
-    "outliers": "jaxsft.prepare.stages.outliers:Outliers",
-    "dedup": "jaxsft.prepare.stages.dedup:Dedup",
-    "language": "jaxsft.prepare.stages.language:Language",
-    "heuristics": "jaxsft.prepare.stages.heuristics:Heuristics",
-    "polarity": "jaxsft.prepare.stages.polarity:Polarity",
-    "quality_score": "jaxsft.prepare.stages.quality_score:QualityScore",
-    "label_noise": "jaxsft.prepare.stages.label_noise:LabelNoise",
-    "split": "jaxsft.prepare.stages.split_rows:SplitRows",
-    "balance": "jaxsft.prepare.stages.balance:Balance",
-    "augment": "jaxsft.prepare.stages.augment:Augment",
-    "translate": "jaxsft.prepare.stages.translate:Translate",
-    "denoise": "jaxsft.prepare.stages.denoise:Denoise",
-    "annotate": "jaxsft.prepare.stages.first_annotation:Annotate",
-}
-STAGES = plugins.Registry("stages", _OWN)
+STAGES = plugins.Registry("stages", plugins.files("jaxsft.prepare.stages", ""))
 
 
 def get(name: str) -> type[Stage]:

@@ -26,7 +26,9 @@ from tests.conftest import assert_close, assert_same, bench, distance
 
 pytestmark = pytest.mark.usefixtures("x64")
 # hashed below
-ADAM = optim.AdamW(learning_rate=0.05, weight_decay=0.1, lr_groups=(), decay_groups=())
+ADAM = optim.OPTIMIZERS["adamw"](
+    learning_rate=0.05, weight_decay=0.1, lr_groups=(), decay_groups=()
+)
 LORA = options.LoRA(rank=2, target=("layers/.*/(q|v|down)",))
 ALL = {
     "lora": options.LoRA(rank=2),
@@ -357,7 +359,7 @@ def test_eight_adapters_in_one_program_are_eight_runs():  # guards I6
 def test_b_learns_faster_than_a():  # guards G6
     """LoRA+ is a group of learning rates like any other, so it is in the config that the run
     keeps."""
-    sgd = optim.SGD(learning_rate=0.5, momentum=0.0, clip_norm=None, lr_groups=())
+    sgd = optim.OPTIMIZERS["sgd"](learning_rate=0.5, momentum=0.0, clip_norm=None, lr_groups=())
     plain, plus = (
         made(dataclasses.replace(LORA, lr_ratio=ratio), optim=sgd) for ratio in (1.0, 16.0)
     )

@@ -6,7 +6,7 @@ import pytest
 
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.stage import Context, Report
-from jaxsft.prepare.stages.first_annotation import iob2
+from jaxsft.prepare.stages.annotate_stage import iob2
 from tests.prepare.harness import make, one, rows_of, run, texts
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from jaxsft.config.schema import Penalty
 from jaxsft.errors import ConfigError
-from jaxsft.losses import penalties
+from jaxsft.losses.terms import penalties
 from tests.conftest import bench
 
 

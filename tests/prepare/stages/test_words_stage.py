@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxsft.errors import ConfigError
-from jaxsft.prepare.stages.word_lists import SNOWBALL
+from jaxsft.prepare.stages.words_stage import SNOWBALL
 from tests.prepare.harness import make, one, texts
 
 

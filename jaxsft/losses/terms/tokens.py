@@ -85,11 +85,6 @@ def token_stats(
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(b, -1)[:, :s], stats)
 
 
-def smoothed(stats: TokenStats, label_smoothing) -> Float[Array, ...]:
-    """Computes cross-entropy against `(1 - e) onehot + e / vocab` (Szegedy et al., 2016, eq. 9)."""
-    return (1.0 - label_smoothing) * stats.nll + label_smoothing * stats.uniform
-
-
 def z_loss(stats: TokenStats) -> Float[Array, ...]:
     """Computes `log(Z)^2`, which keeps the softmax's denominator near 1.
 

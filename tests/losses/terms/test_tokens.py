@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from jaxsft.losses import table, tokens
-from jaxsft.losses.tokens import CHUNK_LOGITS, PLAIN_LOGITS
+from jaxsft import losses
+from jaxsft.losses.terms import smoothing, tokens
+from jaxsft.losses.terms.tokens import CHUNK_LOGITS, PLAIN_LOGITS
 
 RNG = np.random.default_rng(0)
 H, W, T = RNG.normal(size=(2, 7, 4)), RNG.normal(size=(4, 9)), RNG.integers(0, 9, (2, 7))
@@ -31,7 +32,9 @@ def test_by_hand():  # guards C15, A11
         tokens.z_loss(stats), [[np.log(8) ** 2, np.log(8) ** 2, np.log(3) ** 2]], rtol=1e-12
     )
     np.testing.assert_allclose(
-        tokens.smoothed(stats, 0.1)[0, 1], 0.9 * np.log(4) + 0.1 * 5 / 3 * np.log(2), rtol=1e-12
+        smoothing.expected(stats.nll, stats.uniform, {"label_smoothing": 0.1})[0, 1],
+        0.9 * np.log(4) + 0.1 * 5 / 3 * np.log(2),
+        rtol=1e-12,
     )
 
 
@@ -40,8 +43,11 @@ def test_it_is_the_loss_of_the_registry():
     """One cross-entropy for tokens and for classes, smoothed or not."""
     stats = tokens.token_stats(H, W, T, precision="fp32")
     for epsilon in (0.0, 0.2):
+        scalars = {"label_smoothing": epsilon}
         np.testing.assert_allclose(
-            tokens.smoothed(stats, epsilon), table.cross_entropy(H @ W, T, epsilon), rtol=1e-12
+            smoothing.expected(stats.nll, stats.uniform, scalars),
+            losses.get("cross_entropy").values(H @ W, T, scalars),
+            rtol=1e-12,
         )
 
 

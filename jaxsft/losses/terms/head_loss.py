@@ -1,0 +1,73 @@
+"""The loss of the head of a task, made once from its config. A task knows its outputs and targets,
+and no scalar by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jaxtyping import Array, Bool, Float, Int
+
+from jaxsft import losses
+from jaxsft.config.schema import Config
+from jaxsft.losses.terms import smoothing
+from jaxsft.losses.terms.tokens import TokenStats, from_logits
+
+Scalars = Mapping[str, Any]  # the traced values of a run, all of them
+
+
+class HeadLoss:
+    """`task.loss` where a task has that option, otherwise cross-entropy; without any reduction.
+
+    Attributes:
+      name: of the loss, and of its term.
+    """
+
+    def __init__(self, config: Config):
+        self.name = getattr(config.task, "loss", "cross_entropy")
+        self.loss = losses.get(self.name)
+
+    def values(self, outputs: Array, targets: Array, scalars: Scalars) -> Array:
+        """Computes the loss of outputs and targets as they are (`losses.TARGETS`)."""
+        return self.loss.values(
+            outputs, targets, {name: scalars[name] for name in self.loss.own_scalars}
+        )
+
+    def of_labels(
+        self, logits: Float[Array, "... classes"], labels: Int[Array, ...], scalars: Scalars
+    ) -> Float[Array, ...]:
+        """Computes the loss of labels, one of several classes each.
+
+        A loss between numbers compares logits and one-hot labels, in the mean over the classes.
+        """
+        if self.loss.targets == "labels":
+            return self.values(logits, labels, scalars)
+        target = smoothing.one_hot(labels, logits.shape[-1], logits.dtype, scalars)
+        return self.values(logits, target, scalars).mean(-1)
+
+    def of_label_sets(
+        self,
+        logits: Float[Array, "... labels"],
+        present: Bool[Array, "... labels"],
+        scalars: Scalars,
+    ) -> Float[Array, "... labels"]:
+        """Computes the loss of labels of which each is there or not.
+
+        A loss between numbers compares probabilities.
+        """
+        outputs = logits if self.loss.targets == "probabilities" else jax.nn.sigmoid(logits)
+        return self.values(outputs, smoothing.label_set(present, scalars), scalars)
+
+    @staticmethod
+    def of_tokens(stats: TokenStats, scalars: Scalars) -> Float[Array, ...]:
+        """Computes cross-entropy over the vocabulary, from the statistics of tokens."""
+        return smoothing.expected(stats.nll, stats.uniform, scalars)
+
+    @classmethod
+    def of_words(
+        cls, logits: Float[Array, "... classes"], labels: Int[Array, ...], scalars: Scalars
+    ) -> Float[Array, ...]:
+        """Computes cross-entropy of the labels of words, in at least float32."""
+        return cls.of_tokens(from_logits(logits, labels), scalars)
