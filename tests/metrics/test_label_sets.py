@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jaxsft.metrics import label_sets
 from jaxsft.metrics.base import Outputs, measure
@@ -51,3 +53,36 @@ def test_a_tuned_threshold_has_the_best_f1_there_is(seed):
         assert f1(found[i]) == pytest.approx(max(f1(t) for t in np.arange(0, 1.05, 0.05)))
         assert found[i] not in p[:, i]  # between the values, not on one
     assert found[2] == found[3] == 0.5  # the rows say nothing of these
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 6), st.integers(0, 10**6), st.sampled_from([0, 0.3, 1]))
+@pytest.mark.filterwarnings("ignore")
+def test_overlap_is_that_of_scikit_learn(rows, count, seed, share):
+    rng = np.random.default_rng(seed)
+    gold, given_labels = rng.random((rows, count)) < share, rng.random((rows, count)) < 0.4
+    compare_overlap(gold, given_labels)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.filterwarnings("ignore")
+def test_overlap_of_thousands_of_rows(seed):
+    compare_overlap(*cells(seed, rows=10_000, count=9))
+
+
+def compare_overlap(gold, given_labels):
+    arrays = {"labels": gold, "given": given_labels}
+    outputs = Outputs(np.arange(len(gold)), arrays, [str(i) for i in range(gold.shape[1])])
+    metric = label_sets.METRICS["label_set_jaccard"]
+    found = measure(metric, outputs)
+    if gold.shape[1] == 1:  # scikit-learn takes one column for labels that exclude each other
+        pad = lambda x: np.concatenate([x, np.zeros_like(x)], -1)
+        gold, given_labels, averages = pad(gold), pad(given_labels), ("micro", "samples")
+    else:
+        averages = ("macro", "micro", "weighted", "samples")
+        wanted = sklearn.jaccard_score(gold, given_labels, average=None, zero_division=0)
+        table = metric.each(metric.reduce(metric.observe(outputs), np.ones(len(gold))))
+        np.testing.assert_allclose(table["jaccard"], wanted, rtol=1e-12)
+    for average in averages:
+        wanted = sklearn.jaccard_score(gold, given_labels, average=average, zero_division=0)
+        assert found[f"jaccard_{average}"] == pytest.approx(wanted, abs=1e-12)

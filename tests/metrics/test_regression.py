@@ -1,14 +1,22 @@
-"""Scores of numbers: those of scikit-learn and scipy."""
+"""Scores of numbers: those of scikit-learn and scipy; and ranks of partners."""
 
 import math
 
 import numpy as np
 import pytest
 
-from jaxsft.metrics import regression, retrieval
+from jaxsft.metrics import retrieval
+from jaxsft.metrics.base import Outputs, measure
+from jaxsft.metrics.registry import METRICS
+from jaxsft.metrics.regression import NUMBERS, ranks
 
 sklearn = pytest.importorskip("sklearn.metrics")
 stats = pytest.importorskip("scipy.stats")
+METRIC = METRICS["number_scores"]
+
+
+def outputs_of(gold, predicted):
+    return Outputs(np.arange(len(gold)), {"targets": gold, "predictions": predicted}, ["a"])
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -19,8 +27,9 @@ def test_scores_are_those_of_the_libraries(seed):  # guards E4
     predicted = np.round(gold + rng.normal(size=50), 1)
     gold[::7] = math.nan
     there = np.isfinite(gold)
-    found, g, p = regression.scores(gold, predicted), gold[there], predicted[there]
-    assert tuple(found) == regression.NAMES
+    outputs = outputs_of(gold, predicted)
+    found, g, p = measure(METRIC, outputs), gold[there], predicted[there]
+    assert tuple(found) == NUMBERS == METRIC.names
     expected = [
         sklearn.mean_squared_error(g, p),
         sklearn.root_mean_squared_error(g, p),
@@ -29,17 +38,20 @@ def test_scores_are_those_of_the_libraries(seed):  # guards E4
     ]
     expected += [stats.pearsonr(g, p).statistic, stats.spearmanr(g, p).statistic]
     np.testing.assert_allclose(list(found.values()), expected, rtol=1e-10)
-    np.testing.assert_array_equal(regression.ranks(p), stats.rankdata(p))
-    assert regression.table(["a"], gold[:, None], predicted[:, None])[0][:2] == ["a", there.sum()]
+    once = np.ones((len(p), 1))
+    np.testing.assert_array_equal(ranks(p[:, None], once)[:, 0], stats.rankdata(p))
+    table = METRIC.each(METRIC.reduce(METRIC.observe(outputs), np.ones(len(gold))))
+    assert table["rows"] == [there.sum()]
 
 
 def test_what_does_not_vary_has_no_correlation():
-    found = regression.scores(np.ones(4), np.arange(4.0))
+    found = measure(METRIC, outputs_of(np.ones(4), np.arange(4.0)))
     assert (
         all(math.isnan(found[name]) for name in ("r2", "pearson", "spearman"))
         and found["mse"] == 1.5
     )
-    assert all(math.isnan(x) for x in regression.scores(np.full(3, math.nan), np.zeros(3)).values())
+    found = measure(METRIC, outputs_of(np.full(3, math.nan), np.zeros(3)))
+    assert all(math.isnan(x) for x in found.values())
 
 
 def test_ranks_of_partners(monkeypatch):
@@ -51,7 +63,9 @@ def test_ranks_of_partners(monkeypatch):
     v = unit(u + 0.8 * rng.normal(size=(11, 6)))
     expected = [1 + int(np.sum(np.delete(v, i, 0) @ u[i] > v[i] @ u[i])) for i in range(11)]
     assert retrieval.ranks(u, v).tolist() == expected and max(expected) > 1
-    found = retrieval.scores(u, v)
+    found = measure(
+        METRICS["retrieval_scores"], Outputs(np.arange(11), {"rank": retrieval.ranks(u, v)})
+    )
     assert found["mrr"] == pytest.approx(np.mean(1 / np.array(expected))) and found[
         "recall_at_1"
     ] == np.mean(np.array(expected) == 1)
