@@ -95,14 +95,33 @@ def inversions(rank: Any, mass: Any) -> Any:
     xp, rows = namespace(mass), len(rank)
     found = xp.zeros(mass.shape[:-1], mass.dtype)
     for bit in reversed(range(max(rows - 1, 0).bit_length())):
-        first, _ = tied((rank >> (bit + 1))[None])
         high = (rank >> bit) & 1
-        ones = (mass * high)[..., None, :]
-        before = (xp.cumulative_sum(ones, axis=-1) - upto(ones, first))[..., 0, :]
+        first, order = _split(rank, bit)
+        sums = xp.cumulative_sum(mass * high, axis=-1, include_initial=True)
+        before = sums[..., :-1] - sums[..., first]
         found = found + (mass * (1 - high) * before).sum(-1)
-        order = xp.argsort(rank >> bit, stable=True)
         rank, mass = rank[order], mass[..., order]
     return found
+
+
+def _split(rank: Any, bit: int) -> tuple[Any, Any]:
+    """Returns where the group of each row begins, whose ranks agree above a bit, and the order in
+    which rows without the bit come first in their group.
+    """
+    xp, above, rows = namespace(rank), rank >> (bit + 1), len(rank)
+    if xp is not np:
+        first, _ = tied(above[None])
+        return first[0], xp.argsort(rank >> bit, stable=True)
+    # counted instead of sorted: several times as fast
+    fresh = np.append(True, above[1:] != above[:-1])[:rows]
+    starts, group = np.flatnonzero(fresh), np.cumsum(fresh) - 1
+    first, end = starts[group], np.append(starts[1:], rows)[group]
+    high, at = ((rank >> bit) & 1).astype(bool), np.arange(rows)
+    zeros = np.append(0, np.cumsum(~high))
+    place = np.where(high, at + zeros[end] - zeros[1:], first + zeros[:-1] - zeros[first])
+    order = np.empty(rows, np.intp)
+    order[place] = at
+    return first, order
 
 
 def each(state: dict[str, Any]) -> dict[str, Any]:
