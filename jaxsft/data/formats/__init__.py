@@ -30,10 +30,8 @@ from jaxsft.data.formats import (
     doccano,
     fasttext,
     folders,
-    html,
     jsonl,
     labelstudio,
-    markdown,
     parquet,
     ptb,
     snips,
@@ -67,8 +65,6 @@ _ALL = (
     labelstudio.FORMAT,
     doccano.FORMAT,
     fasttext.FORMAT,
-    html.FORMAT,
-    markdown.FORMAT,
     jsonl.LINES,
     jsonl.DOCUMENT,
     delimited.CSV,
@@ -219,6 +215,7 @@ def detect(source: Source | Tree) -> Format:
     suffix = None if is_tree else _by_suffix(source.name)
     if not is_tree:
         unsupported.refuse(source.name, unsupported.of_file(source.name, head))
+        unsupported.refuse(source.name, unsupported.of_markup(source.name, head))
     for kind in FORMATS.values():
         strict = kind.name not in GENERIC or suffix is None
         if (
