@@ -11,15 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from jaxsft.data.graphemes import marks
+from jaxsft.data.scripts import words
 from jaxsft.errors import DataError
 from jaxsft.extras import need
 
 BUCKETS = 2**14
 EPOCHS, DECAY = 20, 1e-5
-# A word, or one letter of a script that is written without spaces.
-_UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\u0e00-\u0e7f"
-_WORD = f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+(?:[{marks()}\u200c\u200d]+[^\\W{_UNSPACED}]*)*"
 
 
 def features(texts: Sequence[str], asked: str) -> Float[np.ndarray, "N D"]:
@@ -32,7 +29,8 @@ def features(texts: Sequence[str], asked: str) -> Float[np.ndarray, "N D"]:
     """
     text = need("sklearn.feature_extraction.text", asked, "quality")
     counts = text.HashingVectorizer(
-        token_pattern=_WORD,
+        tokenizer=words,
+        token_pattern=None,
         ngram_range=(1, 2),
         n_features=BUCKETS,
         alternate_sign=False,

@@ -35,7 +35,6 @@ from jaxsft.prepare.quality.contamination import Index
 from jaxsft.prepare.quality.inputs import Sets
 from jaxsft.prepare.quality.measures import MEASURES
 from jaxsft.prepare.quality.notices import CardFindings
-from jaxsft.prepare.stage import Report
 from jaxsft.prepare.stages.language import Language
 
 VERSION = "jaxsft quality card 1"
@@ -443,8 +442,7 @@ class _Build:
 
         und is too short to tell.
         """
-        stage = Language()
-        told = lambda text: stage.row(Row({"text": text}, "", 0), {}, Report()).fields["language"]
+        told = Language().told
         return {
             name: Counter(told(row[1]) for row in part.sample.rows()[:LANGUAGES])
             for name, part in self.parts.items()
