@@ -32,9 +32,10 @@ from jinja2 import TemplateSyntaxError
 from jaxsft.data.chat.chat_plan import ChatLayout, ChatPlan, Rendered, plan_of
 from jaxsft.data.chat.left_out import Losses
 from jaxsft.data.chat.named_templates import NAMED, OURS
-from jaxsft.data.chat.provenance import UNKNOWN, Environment, Tracked, plain, sources
+from jaxsft.data.chat.provenance import UNKNOWN, Tracked, plain, sources
 from jaxsft.data.chat.render_cache import LayoutCache
 from jaxsft.data.chat.symbolic_values import Looked, SymbolicRun
+from jaxsft.data.chat.template_environment import Environment
 from jaxsft.data.chat.template_variables import CLOCK, DATE, check, clock, literal
 from jaxsft.data.chat.turns import Draft, NoPrefix, Turns, clean_cut, may_be_unclean
 from jaxsft.data.records import Chat, Message
