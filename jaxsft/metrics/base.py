@@ -168,6 +168,7 @@ class Metric:
       lower_is_better: those of `names` of which less is better.
       counts: the numbers that only count what is there, and have no bound.
       scheme: `chunks` or `none`: labels that are tags of chunks, or are not; None: either.
+      unbounded: the numbers whose bootstrap is biased, so that they have no bound.
       signature: `(outputs) -> text` that says how the numbers were made, for those who publish
         them; None: nothing but the data decides.
     """
@@ -185,6 +186,7 @@ class Metric:
     counts: tuple[str, ...] = ()
     scheme: str | None = None
     signature: Callable[[Outputs], str] | None = None
+    unbounded: tuple[str, ...] = ()
 
     @property
     def of_answers(self) -> bool:
