@@ -2,9 +2,9 @@
 
 `model.positions=rope|learned`, `train.init_from` (is set), `model.experts>0`, `task!=lm`; several
 stand with `and` and `or` between them. A name is an option, a group (`task`: the choice), what a
-task says of itself: `output` (vocabulary | text | span | words) and `stops` (true where a stop
-token is trained), or what the loss of its option `task.loss` says: `targets` and `reads`
-(`jaxsft.losses.Loss`).
+task says of itself: `output` (vocabulary | text | span | words), `answer` (`TaskSpec.output`) and
+`stops` (true where a stop token is trained), or what the loss of its option `task.loss` says:
+`targets` and `reads` (`jaxsft.losses.Loss`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ OF_TASKS = {  # what a task says of itself, as it is told
     "output=text": "by tasks on whole texts",
     "output=span": "by tasks that point into a text",
     "output=words": "by tasks on words",
+    "answer=label": "by tasks that give one label",
     "targets=labels": "by losses of labels",
     "targets=together": "by losses of texts that belong together",
     "reads": "by losses that read it",

@@ -88,6 +88,7 @@ def flat(config: Config) -> dict[str, Any]:
         if spec is None
         else {
             "output": output(spec),
+            "answer": spec.output,
             "stops": spec.stops,
             **_of_loss(getattr(config.task, "loss", None), spec.output),
         }

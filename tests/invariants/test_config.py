@@ -280,6 +280,13 @@ ELSEWHERE = {
     "tests/training/test_device.py": ("profile", "compilation_cache"),
     "tests/sharding/test_mesh.py": ("mesh.show", "mesh.allow_replicated"),
     "tests/test_plugins.py": ("plugins", "evaluation.metrics"),
+    "tests/evaluation/test_results.py": (
+        "data.columns.cluster",
+        "evaluation.slices",
+        "evaluation.probabilities",
+        "evaluation.level",
+        "evaluation.replicates",
+    ),
     "tests/training/test_trackers.py": ("trackers.use", "trackers.project", "trackers.name"),
     "tests/models/test_encoder_decoder.py": (
         "model.decoder_layers",

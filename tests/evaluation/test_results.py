@@ -1,0 +1,133 @@
+"""What a run says of its numbers: bounds, clusters, slices, probabilities, and several sets."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from jaxsft.evaluation import slices
+from jaxsft.rundir import read_json, read_jsonl
+from tests import tiny
+
+LABELS = ("bad", "good")
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """Texts whose first word is their label, but for every fifth; four of a document."""
+    rng = np.random.default_rng(0)
+    out = []
+    for i in range(60):
+        label, other = rng.permutation(LABELS)
+        word = other if i % 5 == 0 else label
+        text = f"{word} {' '.join(rng.choice(list('abc'), rng.integers(1, 6)))}"
+        out.append({"text": text, "label": label, "doc": f"d{i // 4}", "lang": "de" * (i % 2)})
+    return out
+
+
+@pytest.fixture(scope="module")
+def run(rows, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("results")
+    data = tiny.write_lines(folder / "rows.jsonl", rows)
+    rules = folder / "rules.yaml"
+    rules.write_text(
+        "- {name: short, column: length, below: 6}\n- {name: of a, column: text, contains: a}\n"
+    )
+    code, _, err = tiny.jaxsft(
+        "train",
+        "task=classify",
+        *tiny.FAST,
+        f"data.train={data}",
+        f"data.test={data}",
+        "data.columns.cluster=doc",
+        f"evaluation.slices=[lang,length,{rules}]",
+        "evaluation.probabilities=true",
+        "evaluation.level=0.9",
+        "evaluation.replicates=200",
+        "evaluation.metrics=[mcc]",
+        f"run_dir={folder / 'run'}",
+    )
+    assert code == 0, err
+    return folder / "run"
+
+
+def test_each_number_has_its_bounds_or_says_why_not(run):
+    numbers, intervals = read_json(run / "result.json"), read_json(run / "intervals.json")
+    results = {name: value for name, value in numbers.items() if not name.startswith("train/")}
+    assert set(results) == set(intervals)
+    for name, entry in intervals.items():
+        assert entry["value"] == pytest.approx(results[name]) and entry["level"] == 0.9
+        if entry["low"] is None:
+            assert entry["method"] in ("count", "none")
+        else:
+            assert entry["low"] <= entry["value"] <= entry["high"] and entry["n"] == 60
+            assert entry["clusters"] == 15 and entry["naive_se"] >= 0
+    assert intervals["test/mcc"]["low"] is not None
+
+
+def test_slices_are_numbers_of_their_rows(run, rows):
+    lines = read_jsonl(run / "predictions" / "test.jsonl")
+    right = np.array([line["correct"] for line in lines])
+    found = {one["slice"]: one for one in read_json(run / "figures" / "slices_test.json")}
+    masks = {
+        "lang=de": np.array([row["lang"] == "de" for row in rows]),
+        "of a": np.array(["a" in row["text"] for row in rows]),
+    }
+    for name, mask in masks.items():
+        entry = found[name]["numbers"]["accuracy"]
+        assert entry["value"] == pytest.approx(right[mask].mean()) and entry["n"] == mask.sum()
+        low, high = found[name]["corrected"]["accuracy"]
+        assert low <= entry["low"] and entry["high"] <= high
+    quarters = [one["rows"] for name, one in found.items() if name.startswith("length ")]
+    assert sum(quarters) == 60 and "short" in found
+
+
+def test_probabilities_of_all_labels_are_written_where_they_are_asked_for(run):
+    line = read_jsonl(run / "predictions" / "test.jsonl")[0]
+    assert set(line["probabilities"]) == set(LABELS)
+    assert sum(line["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert max(line["probabilities"].values()) == pytest.approx(line["probability"], abs=1e-5)
+
+
+def test_several_sets_are_scored_by_one_command(run, rows, tmp_path):
+    a = tiny.write_lines(tmp_path / "a.jsonl", rows[:30])
+    b = tiny.write_lines(tmp_path / "b.jsonl", rows[30:])
+    sets = f"eval.sets={{one: {a}, two: {b}}}"
+    code, out, err = tiny.jaxsft("eval", f"run={run}", sets, f"output={tmp_path / 'out'}")
+    assert code == 0, err
+    whole = read_json(run / "result.json")["test/accuracy"]
+    parts = [read_json(tmp_path / "out" / name / "result.json") for name in ("one", "two")]
+    assert parts[0]["one/accuracy"] + parts[1]["two/accuracy"] == pytest.approx(2 * whole)
+    assert "one/accuracy" in out and "two/accuracy" in out
+    assert read_json(tmp_path / "out" / "two" / "intervals.json")["two/accuracy"]["n"] == 30
+
+
+@pytest.mark.parametrize(
+    "option, told",
+    [
+        ("evaluation.slices=[topic]", "no column 'topic', which evaluation.slices names"),
+        ("data.columns.cluster=topic", "no column 'topic', which data.columns.cluster names"),
+        ("evaluation.metrics=[rouge_1]", "reads answer, references, which task=classify"),
+        ("evaluation.level=1", "evaluation.level=1"),
+    ],
+)
+def test_what_cannot_be_is_refused(option, told, rows, tmp_path):
+    data = tiny.write_lines(tmp_path / "rows.jsonl", rows)
+    code, _, err = tiny.jaxsft(
+        "train", "task=classify", *tiny.FAST, f"data.train={data}", f"data.test={data}", option
+    )
+    assert code == 1 and told in err
+
+
+@pytest.mark.parametrize(
+    "rule, told",
+    [
+        ({"name": "x", "column": "length"}, "expected name, column and one of"),
+        ({"name": "x", "column": "length", "below": "3"}, "below: expected a number"),
+        ({"name": "x", "column": "length", "in": 3}, "in: expected a list"),
+        ("x", "expected name, column and one of"),
+    ],
+)
+def test_a_rule_that_is_none_is_told_by_its_place(rule, told):
+    with pytest.raises(slices.ConfigError, match=told):
+        slices._test(rule, "rules.yaml: rule 1")
