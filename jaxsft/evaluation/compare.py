@@ -24,7 +24,7 @@ from scipy import special
 from jaxsft.errors import ConfigError
 from jaxsft.evaluation import bounds
 from jaxsft.evaluation.compared_runs import RunRows
-from jaxsft.evaluation.replicates import chunks, mapped, replicated, state_of, tables
+from jaxsft.evaluation.replicates import BLOCK, chunks, mapped, replicated, state_of, tables
 from jaxsft.evaluation.statistics_file import RowStatistics
 from jaxsft.evaluation.unit_counts import Units, uniform, units
 from jaxsft.metrics.base import Metric, total
@@ -372,7 +372,7 @@ def permutation(
     sum_a, sum_b = (state_of(tables, ones) for tables in (a, b))
     seen = float(metric.value(sum_b)[number][0] - metric.value(sum_a)[number][0])
     as_large, size = 0, 0
-    for chunk in chunks(settings.replicates, len(of.numbers)):
+    for chunk in chunks(settings.replicates, len(of.numbers), BLOCK):
         draws = uniform(settings.seed ^ _FLIPS << 32, chunk, of.numbers)
         moved = state_of(apart, (draws >> 31).astype(np.float64))
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -20,6 +20,7 @@ from jaxsft.evaluation.unit_counts import Units, counts
 from jaxsft.metrics.base import Cells, Metric, Statistics, total
 
 CHUNK = 1 << 22  # weights that are held at once
+BLOCK = 1 << 17  # the same of sums over units, which stay in the cache of a core
 JAX_FROM = 20_000  # rows from which a metric that ranks runs as a compiled program
 CHECKED, APART = 4, 0.1  # replicates that linear ones are held against, and how near they must be
 
@@ -87,9 +88,9 @@ def state_of(of_units: Tables, weights: np.ndarray) -> Any:
 
 # --- replicates
 # --------------------------------------------------------------------------------------------------
-def chunks(replicates: int, width: int) -> Iterator[np.ndarray]:
-    """Returns the numbers of replicates in chunks that keep the weights of one in `CHUNK`."""
-    size = max(1, CHUNK // max(width, 1))
+def chunks(replicates: int, width: int, most: int | None = None) -> Iterator[np.ndarray]:
+    """Returns the numbers of replicates in chunks whose weights, of this width, are few enough."""
+    size = max(1, min(most or CHUNK, CHUNK) // max(width, 1))
     for start in range(0, replicates, size):
         yield np.arange(start, min(start + size, replicates), dtype=np.uint32)
 
@@ -106,7 +107,7 @@ def replicated(
         of_units = tables(statistics, of)
         states = (
             state_of(of_units, counts(seed, b, of.numbers).astype(np.float64))
-            for b in chunks(replicates, len(of.numbers))
+            for b in chunks(replicates, len(of.numbers), BLOCK)
         )
     elif of.rows >= JAX_FROM and not _has_cells(statistics):
         found = linear(metric, statistics, of, replicates, seed)
@@ -221,7 +222,7 @@ def linear(
     drawn = np.concatenate(
         [
             values + (counts(seed, b, of.numbers) - 1.0) @ slopes
-            for b in chunks(replicates, len(of.numbers))
+            for b in chunks(replicates, len(of.numbers), BLOCK)
         ]
     )
     full = numbers_of(metric, _ranked_states(metric, statistics, of, CHECKED, seed))
