@@ -28,7 +28,7 @@ CHECKED, APART = 4, 0.1  # replicates that linear ones are held against, and how
 # --- statistics of units, whose weighted sum is a state
 # --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Table:
+class UnitSums:
     """Statistics of units as a matrix `[units, size]`, dense or sparse, of arrays of `shape`."""
 
     matrix: Any
@@ -39,15 +39,15 @@ class Table:
         flat = weights @ self.matrix
         return np.asarray(flat).reshape(len(weights), *self.shape)
 
-    def minus(self, other: Table) -> Table:
+    def minus(self, other: UnitSums) -> UnitSums:
         """Returns the difference of two tables of the same units."""
-        return Table(self.matrix - other.matrix, self.shape)
+        return UnitSums(self.matrix - other.matrix, self.shape)
 
 
-Tables = Any  # a Table, or a dict of them
+SumsOfUnits = Any  # a UnitSums, or a dict of them
 
 
-def tables(statistics: Statistics, of: Units) -> Tables:
+def tables(statistics: Statistics, of: Units) -> SumsOfUnits:
     """Returns the statistics of units, of those of rows."""
     if isinstance(statistics, Mapping):
         return {name: tables(one, of) for name, one in statistics.items()}
@@ -58,10 +58,10 @@ def tables(statistics: Statistics, of: Units) -> Tables:
     if of.of_row is not None:
         where = (of.of_row, np.arange(of.rows))
         flat = sparse.csr_array((np.ones(of.rows), where), (len(of.numbers), of.rows)) @ flat
-    return Table(flat, array.shape[1:])
+    return UnitSums(flat, array.shape[1:])
 
 
-def _table_of_cells(cells: Cells, of: Units) -> Table:
+def _table_of_cells(cells: Cells, of: Units) -> UnitSums:
     index = np.asarray(cells.index)
     row = np.arange(len(index)) if cells.row is None else np.asarray(cells.row)
     keep = index >= 0
@@ -71,7 +71,7 @@ def _table_of_cells(cells: Cells, of: Units) -> Table:
         (np.ones(keep.sum()), (unit, index[keep])), (len(of.numbers), size)
     ).tocsr()
     matrix.sum_duplicates()
-    return Table(matrix, tuple(cells.shape))
+    return UnitSums(matrix, tuple(cells.shape))
 
 
 def mapped(function: Any, *trees: Any) -> Any:
@@ -81,7 +81,7 @@ def mapped(function: Any, *trees: Any) -> Any:
     return function(*trees)
 
 
-def state_of(of_units: Tables, weights: np.ndarray) -> Any:
+def state_of(of_units: SumsOfUnits, weights: np.ndarray) -> Any:
     """Returns the state of a metric whose `reduce` is a sum, under weights `[B, units]`."""
     return mapped(lambda table: table.total(weights), of_units)
 
