@@ -124,19 +124,6 @@ SEEDS: dict[str, list[tuple[str, str | dict[str, str], dict[str, str]]]] = {
             {},
         )
     ],
-    "html": [
-        (
-            "a.html",
-            (
-                "<!DOCTYPE html><html lang=en><title>T</title><body><p>a &amp;"
-                " é<script>x</script><ul><li>b</ul></html>"
-            ),
-            {},
-        )
-    ],
-    "markdown": [
-        ("a.md", "---\ntitle: a\nn: [1, {b: 2024-01-01}]\n---\n# A\n\n* b *é*\n\n```\nc\n```\n", {})
-    ],
     "jsonl": [
         (
             "a.jsonl",

@@ -13,8 +13,9 @@ from jaxsft.check.findings import Findings, percent, rows, some
 from jaxsft.check.load import CheckedSplit
 from jaxsft.data.records import Kind
 from jaxsft.errors import ConfigError
-from jaxsft.extras import need
-from jaxsft.prepare.stages.language import script_counts
+from jaxsft.prepare.quality.consistency import is_mojibake
+from jaxsft.prepare.quality.text_measures import script
+from jaxsft.prepare.stages.language import UNTOLD, Language
 
 # times the quartile range: Tukey's outer fences (Exploratory Data Analysis, 1977), here of log
 # lengths
@@ -35,32 +36,6 @@ CONTROL = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069]"
 )
 REPEATED = re.compile(rf"([^\s=\-_.*#~])\1{{{RUN - 1},}}")
-HIGH = re.compile(
-    "[\u0080-\u00ff\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u2013-\u203a\u20ac\u2122]{2,}"
-)
-
-
-# Characters of UTF-8 that real texts in Latin letters hold most; of any others it takes two in a
-# row, for `É»` and the like are no accident.
-HIDDEN = re.compile(
-    rb"[\xc2\xc3][\x80-\xbf]|\xe2[\x80-\x84][\x80-\xbf]|\xef\xbb\xbf|\xef\xbf\xbd"
-    rb"|(?:[\xc4-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|\xf0[\x90-\xbf][\x80-\xbf]{2}){2,}"
-)
-
-
-def is_mojibake(text: str) -> bool:
-    """Returns whether part of the text is UTF-8 that was read as Latin-1 or Windows-1252.
-
-    The characters of that part, as bytes, are UTF-8 of another text.
-    """
-    for match in HIGH.finditer(text):
-        for encoding in ("cp1252", "latin-1"):
-            try:
-                if HIDDEN.search(match.group().encode(encoding)):
-                    return True
-            except UnicodeEncodeError:
-                continue
-    return False
 
 
 def _found(pattern: re.Pattern[str]) -> Callable[[str], bool]:
@@ -192,8 +167,7 @@ def _scripts(
     main: Counter[str] = Counter()
     places: dict[str, list[str]] = defaultdict(list)
     for where, those in zip(part.where, texts, strict=True):
-        counts = script_counts("".join(those)[:2000])
-        name = max(sorted(counts), key=counts.__getitem__) if counts else "none"
+        name = script("".join(those)[:2000])
         main[name] += 1
         places[name].append(where)
     written = Counter({name: count for name, count in main.items() if name != "none"})
@@ -223,18 +197,15 @@ def _scripts(
 
 def languages(part: CheckedSplit, kind: Kind, findings: Findings) -> dict[str, int]:
     """Counts evenly spaced rows by language; empty where py3langid is not installed."""
-    try:
-        langid = need("py3langid.langid", "check")
-    except ConfigError:
-        return {}
-    identifier = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
     count = min(SAMPLED, len(part.records))
     texts = [
         " ".join(kind.texts(part.records[i * len(part.records) // count])) for i in range(count)
     ]
-    told = Counter(
-        str(identifier.classify(text)[0]) for text in texts if sum(map(str.isalpha, text)) >= 20
-    )
+    try:
+        told = Counter(map(Language().told, texts))
+    except ConfigError:
+        return {}
+    del told[UNTOLD]
     if len(told) > 1:
         shown = ", ".join(f"{name} {percent(n, told.total())}" for name, n in told.most_common(5))
         findings.add(

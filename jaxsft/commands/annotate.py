@@ -49,10 +49,10 @@ def _options(given: Sequence[str], needed: Sequence[str], more: Sequence[str]) -
 
 
 def _export(given: Sequence[str]) -> int:
-    from jaxsft.prepare import annotation, annotation_tools
+    from jaxsft.prepare import annotation_schema, annotation_tools
 
     mine = _options(given, ("schema", "input", "output", "tool"), ())
-    schema = annotation.load(mine["schema"])
+    schema = annotation_schema.load(mine["schema"])
     _apart([mine["schema"], mine["input"]], [mine["output"]])
     items = formats.read(mine["input"])
     text = annotation_tools.export_tasks(items, schema, mine["tool"])
@@ -69,14 +69,14 @@ def _export(given: Sequence[str]) -> int:
 
 
 def _import(given: Sequence[str]) -> int:
-    from jaxsft.prepare import adjudicate, annotation, annotation_report
+    from jaxsft.prepare import adjudicate, annotation, annotation_report, annotation_schema
 
     mine = _options(
         given, ("schema", "inputs", "tool", "output"), ("method", "gold", "report", "annotators")
     )
     if mine["tool"] not in READ:
         raise ConfigError(f"tool={mine['tool']!r} is unknown; expected one of {', '.join(READ)}")
-    schema = annotation.load(mine["schema"])
+    schema = annotation_schema.load(mine["schema"])
     paths = _list(mine["inputs"])
     names = (
         _list(mine["annotators"])

@@ -19,7 +19,6 @@ from jaxsft.data import synthetic
 from jaxsft.errors import JaxsftError
 
 ROWS = 6000
-GOAL = 0.9
 
 
 def main(arguments: list[str]) -> int:

@@ -6,10 +6,9 @@ jieba uses a dictionary and a hidden Markov model.
 from __future__ import annotations
 
 import functools
-import importlib
 from typing import Any
 
-from jaxsft.errors import ConfigError
+from jaxsft.extras import need
 
 BORDER = "\x1f"  # between words; ASCII's separator of units
 
@@ -23,10 +22,7 @@ def segmenter(asked: str) -> Any:
     Its dictionary is read here: jieba's own start keeps a marshalled copy among temporary files,
     and trusts what it finds there.
     """
-    try:
-        tokenizer = importlib.import_module("jieba").Tokenizer()
-    except ImportError:
-        raise ConfigError(f"{asked}: install jaxsft[text]") from None
+    tokenizer = need("jieba", asked).Tokenizer()
     tokenizer.FREQ, tokenizer.total = tokenizer.gen_pfdict(tokenizer.get_dict_file())
     tokenizer.initialized = True
     return tokenizer

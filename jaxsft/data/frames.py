@@ -12,14 +12,7 @@ from typing import Any
 from jaxsft.data.formats import Row
 from jaxsft.data.formats.row import repeated
 from jaxsft.errors import ConfigError, DataError
-
-
-def _pandas() -> Any:
-    try:
-        import pandas
-    except ImportError:
-        raise ConfigError("DataFrames need pandas; install jaxsft[frames]") from None
-    return pandas
+from jaxsft.extras import need
 
 
 def from_pandas(frame: Any, name: str = "frame") -> list[Row]:
@@ -36,7 +29,7 @@ def from_pandas(frame: Any, name: str = "frame") -> list[Row]:
       DataError: a column name is no text, or occurs twice; a value has no JSON form, such as bytes
         (named by row and column).
     """
-    pandas = _pandas()
+    pandas = need("pandas", "DataFrames", "frames")
     if not isinstance(frame, pandas.DataFrame):
         raise ConfigError(
             f"from_pandas: found a {type(frame).__name__}, expected a pandas DataFrame"
@@ -129,7 +122,7 @@ def to_pandas(rows: Iterable[Row | Mapping[str, Any]]) -> Any:
     Raises:
       ConfigError: pandas is not installed.
     """
-    pandas = _pandas()
+    pandas = need("pandas", "DataFrames", "frames")
     fields = [row.fields if isinstance(row, Row) else row for row in rows]
     names = list(dict.fromkeys(column for row in fields for column in row))
     columns = {}

@@ -20,6 +20,7 @@ from jaxsft.config.hubid import PREFIX, HubId, is_hub, parse
 from jaxsft.data import template_files
 from jaxsft.data.tokenizers import files as tokenizer_files
 from jaxsft.errors import ConfigError, DataError, first_line
+from jaxsft.extras import need
 
 # What is read of a run directory, and of a model of transformers.
 RUN = (
@@ -205,10 +206,7 @@ def _snapshot(name: HubId, files: Sequence[str]) -> Path:
 @contextlib.contextmanager
 def _friendly(name: HubId, kind: type[ConfigError | DataError]) -> Iterator[None]:
     """Raises the errors of huggingface_hub as one sentence each."""
-    try:
-        from huggingface_hub import errors
-    except ImportError:
-        raise ConfigError(f"{name}: install jaxsft[hub]") from None
+    errors = need("huggingface_hub.errors", str(name), "hub")
     try:
         yield
     except errors.LocalEntryNotFoundError as error:

@@ -17,12 +17,14 @@ from jaxsft.metrics.base import Metric, Outputs, State, Statistics, select
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """A metric with the statistics of the rows of a split; `labels` are those of its tables."""
+    """A metric with the statistics of the rows of a split; `labels` are those of its tables, and
+    the signature says how texts were cut and compared."""
 
     metric: Metric
     statistics: Statistics
     rows: np.ndarray
     labels: Sequence[str]
+    signature: str = ""
 
     def state(self, weights: np.ndarray | None = None) -> State:
         """Returns the state under weights `[..., rows]`; by default each row counts once."""
@@ -85,7 +87,13 @@ def measure(
                 f" data are {outputs.scheme}"
             )
     return {
-        name: Measured(metric, metric.observe(outputs), outputs.rows, metric.rows_of(outputs))
+        name: Measured(
+            metric,
+            metric.observe(outputs),
+            outputs.rows,
+            metric.rows_of(outputs),
+            metric.signature(outputs) if metric.signature else "",
+        )
         for name, metric in found.items()
     }
 

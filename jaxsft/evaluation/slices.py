@@ -169,6 +169,13 @@ def interval_of(
     if not replicates:
         return {name: {"value": value, "n": len(one.rows)} for name, value in one.numbers().items()}
     own = None if clusters is None else clusters[one.rows]
-    return bounds.intervals(
+    out = bounds.intervals(
         one.metric, one.statistics, one.rows, clusters=own, level=level, replicates=replicates
     )
+    for name, entry in out.items():
+        if name in one.metric.unbounded:
+            reason = "rows that are drawn again make it smaller, whatever is true"
+            entry |= {"low": None, "high": None, "se": None, "method": "none", "reason": reason}
+        if one.signature:
+            entry["signature"] = one.signature
+    return out

@@ -84,7 +84,7 @@ class Loss:
         return (*self.own_scalars, *(smoothing.SCALARS if coded else ()))
 
 
-LOSSES = plugins.Registry("losses", {**plugins.files("jaxsft.losses", "LOSS")})
+LOSSES = plugins.Registry("losses", plugins.files("jaxsft.losses", "LOSS"))
 
 
 def get(name: str) -> Loss:

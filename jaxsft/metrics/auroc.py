@@ -44,7 +44,8 @@ def against_rest(statistics: dict[str, Any], weights: Any) -> dict[str, Any]:
     """Returns the sums of each label against all others, `[..., labels]`."""
     score, label = statistics["score"], statistics["label"]
     weights, nan = _counted(statistics, weights)
-    positive = label[:, None] == namespace(weights).arange(score.shape[1])
+    # label by label in memory, as it is read
+    positive = (namespace(weights).arange(score.shape[1])[:, None] == label).T
     return ranking.summed(score, positive, weights) | {"broken": nan}
 
 
@@ -134,7 +135,12 @@ def bins(outputs: Outputs) -> dict[str, Any]:
     xp, label = namespace(outputs["logits"]), outputs["label"]
     one = log_probabilities if xp is np else lambda logits: _log(*shifted(logits))
     score = one(outputs["logits"])
-    return {"bin": _bin(score), "label": label, "broken": broken(score) & (label >= 0)}
+    if xp is np:
+        columns = ranking.of_columns(lambda c: _bin(score[:, c]), score.shape[1])
+        places = np.stack(columns).T
+    else:
+        places = _bin(score)
+    return {"bin": places, "label": label, "broken": broken(score) & (label >= 0)}
 
 
 def _log(z: Any, s: Any) -> Any:
@@ -145,7 +151,7 @@ def _bin(score: Any) -> Any:
     """Returns the bins of logarithms of probabilities."""
     xp = namespace(score)
     none = xp.asarray(1e-30, dtype=score.dtype)  # a probability of 1 has no log-odds
-    odds = score - xp.log(xp.maximum(-xp.expm1(score), none))
+    odds = score - xp.log(xp.maximum(1 - xp.exp(score), none))
     place = xp.floor((odds + RANGE) * (BINS / (2 * RANGE)))
     return xp.where(xp.isnan(place), 0, xp.clip(place, 0, BINS - 1)).astype(xp.uint8)
 

@@ -91,10 +91,13 @@ class Cells:
     @classmethod
     def of(cls, *axes: Array, shape: tuple[int, ...], row: Array | None = None) -> Cells:
         """Makes the cells of items whose coordinates are given; a negative one counts nowhere."""
-        xp, index, there = namespace(axes[0]), 0, True
-        for axis, size in zip(axes, shape, strict=True):
+        xp = namespace(axes[0])
+        index, there = axes[0].astype(xp.int32), axes[0] >= 0
+        for axis, size in zip(axes[1:], shape[1:], strict=True):
             index, there = index * size + axis.astype(xp.int32), there & (axis >= 0)
-        return cls(xp.where(there, index, -1), shape, row)
+        if xp is not np or not there.all():  # a million rows are copied only where they must be
+            index = xp.where(there, index, -1)
+        return cls(index, shape, row)
 
     def count(self, weights: Array) -> Array:
         """Returns the table `[..., *shape]` under weights `[..., rows]` of the rows."""
@@ -158,6 +161,7 @@ class Metric:
       lower_is_better: those of `names` of which less is better.
       counts: the numbers that only count what is there, and have no bound.
       scheme: `chunks` or `none`: labels that are tags of chunks, or are not; None: either.
+      unbounded: the numbers whose bootstrap is biased, so that they have no bound.
       signature: `(outputs) -> text` that says how the numbers were made, for those who publish
         them; None: nothing but the data decides.
     """
@@ -175,6 +179,7 @@ class Metric:
     counts: tuple[str, ...] = ()
     scheme: str | None = None
     signature: Callable[[Outputs], str] | None = None
+    unbounded: tuple[str, ...] = ()
 
     @property
     def of_answers(self) -> bool:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from jaxsft.errors import DataError
-from jaxsft.metrics.base import Metric, Outputs, measure, namespace, ratio
+from jaxsft.metrics.base import Cells, Metric, Outputs, measure, namespace, ratio
 from jaxsft.metrics.probabilities import METRICS as _PROBABILITIES
-from jaxsft.metrics.probabilities import in_blocks, of_label, shifted, wide
+from jaxsft.metrics.probabilities import exponentials, in_blocks, of_label, wide
 from jaxsft.metrics.ranking import tied, upto
 
 BINS = 15
@@ -23,8 +23,9 @@ def observe(outputs: Outputs) -> dict[str, Any]:
     """Returns the probability of the most probable label of each row, and whether it is right."""
 
     def work(logits: Any, label: Any) -> tuple[Any, ...]:
-        _, s = shifted(logits)
-        return 1 / s, logits.argmax(-1) == label
+        e, s = exponentials(logits)
+        predicted = logits.argmax(-1)
+        return of_label(e, predicted) / s, predicted == label
 
     confidence, hit = in_blocks(work, outputs["logits"], outputs["label"])
     xp, there = namespace(confidence), outputs["label"] >= 0
@@ -71,11 +72,16 @@ def reduce_by(bin_of: Any) -> Any:
         xp, confidence = namespace(weights), statistics["confidence"]
         mass = weights * statistics["count"]
         place = bin_of(confidence, mass)
-        columns = [xp.ones_like(confidence), confidence, statistics["hit"]]
-        columns = xp.stack([x.astype(weights.dtype) for x in columns], -1)
-        sums = [xp.where(place == i, mass, 0) @ columns for i in range(BINS)]
-        sums = xp.stack(sums, -2)
-        found = {name: sums[..., i] for i, name in enumerate(("rows", "confidence", "hit"))}
+        columns = {"rows": xp.ones_like(confidence), "confidence": confidence}
+        columns["hit"] = statistics["hit"]
+        if place.ndim == 1:
+            cells = Cells(place.astype(xp.int32), (BINS,))
+            found = {name: cells.count(mass * x) for name, x in columns.items()}
+        else:  # bins that depend on the weights
+            stacked = xp.stack([x.astype(weights.dtype) for x in columns.values()], -1)
+            sums = [xp.where(place == i, mass, 0) @ stacked for i in range(BINS)]
+            sums = xp.stack(sums, -2)
+            found = {name: sums[..., i] for i, name in enumerate(columns)}
         return found | {"broken": weights @ statistics["broken"].astype(weights.dtype)}
 
     return reduce

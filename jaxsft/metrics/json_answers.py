@@ -83,15 +83,15 @@ def observe_schema(outputs: Outputs) -> np.ndarray:
 @functools.lru_cache(maxsize=1024)
 def _validator(schema: str) -> Callable[[Any], bool]:
     """Returns whether a value follows a schema. Nothing is loaded that it refers to."""
-    validators = extras.need("jsonschema", _ASKED, extra=None).validators
-    referencing = extras.need("referencing", _ASKED, extra=None)
+    validators = extras.need("jsonschema", _ASKED, extra="text").validators
+    referencing = extras.need("referencing", _ASKED, extra="text")
     valid, value = read(schema)
     if not valid or not isinstance(value, dict | bool):
         raise DataError("its schema is no JSON Schema (expected an object in JSON)")
     of = validators.validator_for(value, default=validators.Draft202012Validator)
     try:
         of.check_schema(value)
-    except extras.need("jsonschema", _ASKED, extra=None).SchemaError as error:
+    except extras.need("jsonschema", _ASKED, extra="text").SchemaError as error:
         raise DataError(f"its schema is no JSON Schema ({error.message[:200]})") from None
     validator = of(value, registry=referencing.Registry())
 

@@ -108,6 +108,7 @@ METRICS = {
         observe,
         value,
         reduce=reduce,
+        unbounded=tuple(f"distinct_{n}" for n in ORDERS),
         **_SIGNATURE,
     ),
     "repetition": Metric(

@@ -3,8 +3,8 @@ a reference, in percent; an answer counts against the reference where its F1 is 
 
 `rouge_1`, `rouge_2`, `rouge_l` and `rouge_lsum` take the tokens of `outputs.tokenizer` in lower
 case, so they suit any language. `rouge_score` gives the numbers of the library of that name, under
-its own names: its tokens are runs of ASCII letters and digits, unstemmed, and a text of another
-script has none.
+its own names: its tokens are runs of ASCII letters and digits, and a text of another script has
+none. `rouge_score_stemmed` takes their stems (Porter, 1980), as most papers about summaries do.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from jaxsft import extras
 from jaxsft.metrics.base import Metric, Outputs
 from jaxsft.metrics.text_overlap import Texts, of_texts, per_row, tokens_of
 
@@ -124,11 +125,21 @@ def _of(name: str) -> Metric:
     return of_texts((name,), of_rows, signature=signature)
 
 
+def _stemmed(outputs: Outputs) -> np.ndarray:
+    library = extras.need("rouge_score.tokenizers", "the metric rouge_score_stemmed")
+    return observe(outputs, list(SCORES), library.DefaultTokenizer(use_stemmer=True).tokenize)
+
+
 METRICS = {
     **{name: _of(name) for name in SCORES},
     "rouge_score": of_texts(
         _THEIR_NAMES,
         lambda outputs: observe(outputs, list(SCORES), lambda text: _WORD.findall(text.lower())),
         signature=lambda outputs: "case:lc|tok:rouge_score|stem:no|refs:best",
+    ),
+    "rouge_score_stemmed": of_texts(
+        tuple(f"{name}_stemmed" for name in _THEIR_NAMES),
+        _stemmed,
+        signature=lambda outputs: "case:lc|tok:rouge_score|stem:porter|refs:best",
     ),
 }

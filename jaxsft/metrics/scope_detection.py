@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxsft.metrics import ranking
 from jaxsft.metrics.base import Metric, Outputs, namespace, ratio
-from jaxsft.metrics.probabilities import in_blocks, shifted
+from jaxsft.metrics.probabilities import exponentials, in_blocks
 
 RECALL = 0.95
 
@@ -15,7 +15,12 @@ def observe(outputs: Outputs) -> dict[str, Any]:
     """Returns of each row the score that it is out of scope, 1 - its largest probability (Hendrycks
     and Gimpel, 2017), and whether it is.
     """
-    (score,) = in_blocks(lambda logits: (1 - 1 / shifted(logits)[1],), outputs["logits"])
+
+    def work(logits: Any) -> tuple[Any, ...]:
+        e, s = exponentials(logits)
+        return (1 - e.max(-1) / s,)
+
+    (score,) = in_blocks(work, outputs["logits"])
     broken = namespace(score).isnan(score)
     return {"score": score, "outside": outputs["out_of_scope"], "broken": broken}
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from jaxsft.errors import ConfigError
-from jaxsft.prepare.annotation import Schema, Work
+from jaxsft.prepare.annotation import Work
+from jaxsft.prepare.annotation_schema import Schema
 
 METHODS = ("majority", "dawid_skene")
 EQUAL = 1e-6  # two posteriors nearer than this are a tie

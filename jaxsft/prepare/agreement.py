@@ -10,7 +10,6 @@ systematic disagreement.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
 
 import numpy as np
 from jaxtyping import Float
@@ -29,20 +28,6 @@ def coded(values: Sequence[Sequence[object]]) -> tuple[Float[np.ndarray, "A I"],
         np.array([[np.nan if v is None else number[str(v)] for v in line] for line in values]),
         names,
     )
-
-
-def percent_agreement(ratings: Float[np.ndarray, "A I"]) -> float:
-    """Computes the share of pairs of ratings of one item that are equal, over all items.
-
-    What chance gives is not taken off.
-    """
-    ratings = _checked(ratings)
-    same = both = 0
-    for a, b in combinations(ratings, 2):
-        present = ~(np.isnan(a) | np.isnan(b))
-        both += int(present.sum())
-        same += int((a == b)[present].sum())
-    return _ratio(same, both)
 
 
 def cohen_kappa(

@@ -15,7 +15,8 @@ import numpy as np
 from jaxsft.errors import DataError
 from jaxsft.prepare import agreement
 from jaxsft.prepare.adjudicate import Adjudication, matched, pairwise, part_f1, parts, ratings_of
-from jaxsft.prepare.annotation import Schema, Work
+from jaxsft.prepare.annotation import Work
+from jaxsft.prepare.annotation_schema import Schema
 
 CLASSES = ("class", "pairwise", "rating")  # one answer per item
 

@@ -14,7 +14,8 @@ from xml.sax.saxutils import quoteattr
 from jaxsft.data import schemes
 from jaxsft.data.formats import Row, conll, doccano, labelstudio, require_column
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.prepare.annotation import Schema, fields_of, tokens_of, value_of
+from jaxsft.prepare.annotation import fields_of, tokens_of, value_of
+from jaxsft.prepare.annotation_schema import Schema
 from jaxsft.rundir import json_text
 
 TOOLS = {"labelstudio": "json", "doccano": "jsonl", "conll": "conll"}  # and the usual suffix

@@ -211,15 +211,3 @@ def _checked(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray,
             "label noise: a row of the probabilities is negative, not finite, or does not sum to 1"
         )
     return labels.astype(np.int32), p.astype(np.float32)
-
-
-def cross_val_probabilities(
-    texts, labels, folds: int = 5, seed: int = 0
-) -> Float[np.ndarray, "N C"]:
-    """Computes out-of-fold class probabilities by a small classifier.
-
-    See `text_classifier.cross_val_probabilities`.
-    """
-    from jaxsft.prepare import text_classifier
-
-    return text_classifier.cross_val_probabilities(texts, labels, folds, seed)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from jaxsft.errors import ConfigError
+from jaxsft.extras import need
 
 
 def windows(x: np.ndarray, window: int) -> np.ndarray:
@@ -43,10 +44,7 @@ def wavelet(x: np.ndarray, name: str, level: int | None) -> np.ndarray:
     sigma is the median absolute coefficient of the finest level / 0.6745 (Donoho and Johnstone
     1994). Raises ConfigError (no PyWavelets; no such wavelet; a level too deep for the series).
     """
-    try:
-        import pywt
-    except ImportError:
-        raise ConfigError("stages.smooth.method=wavelet: install jaxsft[numeric]") from None
+    pywt = need("pywt", "stages.smooth.method=wavelet", "numeric")
     if name not in pywt.wavelist(kind="discrete"):
         raise ConfigError(
             f"stages.smooth.wavelet={name}: unknown; expected a discrete wavelet such as haar, db4,"

@@ -152,25 +152,13 @@ def denoised(x: np.ndarray, state: Mapping[str, Any]) -> np.ndarray:
 
 # --- along an order
 # --------------------------------------------------------------------------------------------------
-def newton(xs: np.ndarray, ys: np.ndarray, at: float) -> float:
-    """Evaluates the polynomial through the points `(xs, ys)` by Newton's divided differences.
-
-    Burden and Faires, Numerical Analysis, 3.3.
-    """
-    table = np.array(ys, np.float64)
-    for k in range(1, len(xs)):
-        table[k:] = (table[k:] - table[k - 1 : -1]) / (xs[k:] - xs[:-k])
-    value = table[-1]
-    for x, c in zip(xs[-2::-1], table[-2::-1], strict=True):
-        value = value * (at - x) + c
-    return float(value)
-
-
 def interpolate(places: np.ndarray, values: np.ndarray, degree: int) -> np.ndarray:
     """Fills NaN between known values of a series by the polynomial through the `degree + 1` nearest
     known points; beyond the ends the last known value is held, for a polynomial leaves all bounds
     there. Degree 1 joins the neighbours of both sides by a line.
     """
+    from scipy.interpolate import krogh_interpolate  # Newton's divided differences
+
     known, out = np.flatnonzero(~np.isnan(values)), values.copy()
     xs, ys = places[known], values[known]
     if degree == 1:
@@ -182,5 +170,5 @@ def interpolate(places: np.ndarray, values: np.ndarray, degree: int) -> np.ndarr
             out[i] = ys[0] if places[i] < xs[0] else ys[-1]
             continue
         near = np.sort(np.argsort(np.abs(xs - places[i]), kind="stable")[: degree + 1])
-        out[i] = newton(xs[near], ys[near], places[i])
+        out[i] = krogh_interpolate(xs[near], ys[near], places[i])
     return out

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxsft.errors import ConfigError, DataError
+from jaxsft.errors import DataError
+from jaxsft.extras import need
 from jaxsft.prepare import autoencoder
 from jaxsft.prepare.impute import moments, standardised
 from jaxsft.prepare.numbers import array, plain
@@ -37,12 +38,7 @@ def limits(values: np.ndarray, method: str, threshold: float) -> tuple[float, fl
 
 
 def _sklearn(method: str, module: str) -> Any:
-    import importlib
-
-    try:
-        return importlib.import_module(f"sklearn.{module}")
-    except ImportError:
-        raise ConfigError(f"stages.outliers.method={method}: install jaxsft[numeric]") from None
+    return need(f"sklearn.{module}", f"stages.outliers.method={method}", "numeric")
 
 
 # --- isolation forest

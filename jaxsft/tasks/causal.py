@@ -18,6 +18,7 @@ from jaxsft.models.step_sums import TokenSums
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import rows
 from jaxsft.tasks.base import Output, Task, Terms
+from jaxsft.tasks.rows import trained_bytes
 
 
 class CausalTask(Task):
@@ -73,6 +74,8 @@ class CausalTask(Task):
 
     def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
         sums = {name: rows.total(split, columns[name]) for name in ("nll", "correct", "count")}
+        if "bits_per_byte" in self.config.evaluation.metrics:
+            sums["bytes"] = trained_bytes(split, self.tokenizer)
         return Outputs(rows.kept(split)[0], sums)
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:

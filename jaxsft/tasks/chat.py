@@ -111,7 +111,8 @@ class ChatSFT(CausalTask):
             [self.reference(record, place)] for record, place in zip(records, where, strict=True)
         ]
         texts = {"answer": answers, "references": references}
-        return Outputs(np.arange(len(records)), {}, texts=texts)
+        tokens = text_overlap.tokens_for([text for texts in references for text in texts])
+        return Outputs(np.arange(len(records)), {}, texts=texts, tokenizer=tokens)
 
     @property
     def answers_up_to(self) -> int:

@@ -4,9 +4,12 @@ joined here, once, on arrays.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from jaxsft.data.pipeline import Split
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
 
 
 def kept(split: Split) -> tuple[np.ndarray, np.ndarray]:
@@ -47,6 +50,15 @@ def words(split: Split, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     own = split.arrays["word.own"]
     row = np.repeat(split.arrays["row"], np.diff(split.arrays["word_offsets"]))[own]
     return values[own], row
+
+
+def trained_bytes(split: Split, tokenizer: Tokenizer) -> np.ndarray:
+    """Counts the bytes, in UTF-8, of the text that is predicted in each row, `[rows]`."""
+    arrays, out = split.arrays, np.zeros(split.examples, np.int64)
+    for example, (start, stop) in enumerate(itertools.pairwise(arrays["offsets"])):
+        ids = arrays["targets"][start:stop][arrays["loss_weight"][start:stop] > 0]
+        out[example] = len(tokenizer.decode(ids.tolist()).encode("utf-8", "replace"))
+    return total(split, out)
 
 
 def words_by_row(split: Split, values: np.ndarray) -> dict[int, np.ndarray]:

@@ -26,7 +26,7 @@ ANY = (*TRUNCATED, "window", "head_tail", "sentence")
 
 
 # what the outputs of a task have (`jaxsft.metrics.base.Outputs`), by `TaskSpec.output`
-_TOKENS, _ANSWER = ("nll", "correct", "count"), ("answer", "references", "stopped")
+_TOKENS, _ANSWER = ("nll", "correct", "count", "bytes"), ("answer", "references", "stopped")
 _LABEL, _NUMBERS = ("label", "predicted", "logits"), ("targets", "predictions")
 _WORDS = ("word.row", "word.tag", "word.predicted", "intent_hit", "frame_hit")
 GIVEN = {
@@ -49,7 +49,7 @@ GIVEN = {
     "answer": (*_TOKENS, *_ANSWER),
     "target": (*_TOKENS, *_ANSWER),
     "continuation": _TOKENS,
-    "hidden": _TOKENS,
+    "hidden": _TOKENS[:3],
 }
 
 

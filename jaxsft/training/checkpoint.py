@@ -479,7 +479,7 @@ def _together(what: str, read: Callable[[], Any], prefix: str = "") -> Any:
         rank, text = (
             (2, _unreadable(what, error))
             if elsewhere
-            else (1, f"{what}: damaged ({prefix}{first_line(error)})")
+            else (1, f"{what}: damaged ({prefix}{first_line(_own_words(error))})")
         )
         rank, text = (2, str(error)) if other else (rank, text)
         if hosts.many():
@@ -490,6 +490,15 @@ def _together(what: str, read: Callable[[], Any], prefix: str = "") -> Any:
     if rank:
         raise (Damaged if rank == 1 else CheckpointError)(text) from cause
     return out
+
+
+def _own_words(error: BaseException) -> BaseException:
+    """Returns the error of TensorStore that names the array and the file.
+
+    Orbax puts another before it that quotes a specification of many lines.
+    """
+    quotes = "See full TensorStore details"
+    return error.__cause__ if error.__cause__ is not None and quotes in str(error) else error
 
 
 @functools.cache
@@ -511,4 +520,4 @@ def _silence_late_reports() -> None:
 
 
 def _unreadable(what: str, error: Exception) -> str:
-    return f"{what}: cannot be read now ({first_line(error)}); it was left as it is"
+    return f"{what}: cannot be read now ({first_line(_own_words(error))}); it was left as it is"

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxsft.check.text_findings import RULES, is_mojibake
+from jaxsft.check.text_findings import RULES
+from jaxsft.prepare.quality.consistency import is_mojibake
 from tests.check.look import found, lines, look
 
 PLAIN = [

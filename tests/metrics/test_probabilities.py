@@ -93,8 +93,18 @@ def test_what_is_impossible_costs_infinitely_much_and_what_is_no_number_is_none(
     for name in NAMES:  # a row of weight 0 may be anything
         metric = METRICS[name]
         state = metric.reduce(metric.observe(outputs), np.array([0.0, 1]))
-        assert metric.value(state) == {key: sound[key] for key in metric.names}
-    assert all_of(outputs_of(logits, [-1, 2])) == sound  # so may one without a label
+        expected = {key: pytest.approx(sound[key], rel=1e-12) for key in metric.names}
+        assert metric.value(state) == expected
+    found = all_of(outputs_of(logits, [-1, 2]))
+    assert found == pytest.approx(sound, rel=1e-12)  # so may one without a label
+
+
+@pytest.mark.parametrize("shift", [0, 60, -200])
+def test_large_logits_lose_nothing(shift):
+    """Beside those that `exp` takes as they are."""
+    logits, label = many(5, count=3000, dtype=np.float32)
+    found, expected = (all_of(outputs_of(x, label)) for x in (logits + shift, logits))
+    assert found == pytest.approx(expected, abs=1e-6)
 
 
 def test_logits_of_half_precision_are_widened():

@@ -7,7 +7,8 @@ import pytest
 
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare import adjudicate, annotation_report
-from jaxsft.prepare.annotation import Annotation, Label, Schema, Work
+from jaxsft.prepare.annotation import Annotation, Work
+from jaxsft.prepare.annotation_schema import Label, Schema
 from tests.realdata import real
 
 CLASS = Schema("class", (Label("a"), Label("b"), Label("c")))

@@ -57,17 +57,11 @@ def test_kappa_of_two_is_that_of_scikit_learn(weights):
     assert agreement.cohen_kappa(a.astype(float), b.astype(float), weights) == pytest.approx(
         expected
     )
-    assert agreement.percent_agreement(np.stack([a, b])) == pytest.approx((a == b).mean())
 
 
 def test_perfect_and_missing():
     same = np.array([[1.0, 2, NAN, 3], [1, 2, 2, 3]])
-    assert (
-        agreement.krippendorff_alpha(same)
-        == agreement.cohen_kappa(*same)
-        == agreement.percent_agreement(same)
-        == 1
-    )
+    assert agreement.krippendorff_alpha(same) == agreement.cohen_kappa(*same) == 1
     assert np.isnan(agreement.krippendorff_alpha(np.ones((2, 3))))
     assert agreement.coded([["b", None], ["a", "b"]])[1] == ["a", "b"]
     with pytest.raises(DataError, match="the same number"):

@@ -6,7 +6,7 @@ import pytest
 from jaxsft.data import formats
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.prepare import annotation, annotation_tools
+from jaxsft.prepare import annotation, annotation_schema, annotation_tools
 from tests.realdata import real
 
 SPANS = "type: span\nlabels: [PER, LOC]\n"
@@ -42,7 +42,7 @@ TEXT = "Anna 🙂 lebt in Berlin & <Rom>."
 def schema(text, folder):
     path = folder / "schema.yaml"
     path.write_text(text, encoding="utf-8")
-    return annotation.load(path)
+    return annotation_schema.load(path)
 
 
 def item(**fields):

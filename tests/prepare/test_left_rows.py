@@ -6,7 +6,7 @@ import pytest
 
 from jaxsft.config.schema import PrepareConfig, UsedFiles
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.prepare import run
+from jaxsft.prepare import prepared_set, run
 from tests import tiny
 
 ROWS = [
@@ -23,10 +23,10 @@ def prepared(tmp_path, rows, stages=("clean",), **data):
     output = PrepareConfig().output.__class__(dir=str(tmp_path / "out"))
     manifest, _ = run.prepare(PrepareConfig(data=files, stages=list(stages), output=output))
     file = next((tmp_path / "out").glob("*all*.jsonl"), None) or next(
-        p for p in (tmp_path / "out").glob("*.jsonl") if p.name != run.DROPPED
+        p for p in (tmp_path / "out").glob("*.jsonl") if p.name != prepared_set.DROPPED
     )
     lines = [json.loads(line)["text"] for line in file.read_text("utf-8").splitlines()]
-    return lines, manifest, (tmp_path / "out" / run.DROPPED)
+    return lines, manifest, (tmp_path / "out" / prepared_set.DROPPED)
 
 
 def test_verdicts_are_obeyed_and_counted(tmp_path):

@@ -120,6 +120,16 @@ def test_damaged_meta_is_damage_too(store, tmp_path):
     assert (tmp_path / "damaged" / "step-2").is_dir()
 
 
+def test_a_damaged_array_is_named_with_its_file(store, tmp_path):
+    save(store, 1)
+    written = (tmp_path / "checkpoints" / "1" / "state").rglob("d/*")
+    for file in sorted(written, key=lambda path: path.stat().st_size)[-2:]:
+        file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(Damaged, match=r'damaged .*Error reading "') as caught:
+        store.restore(1, shapes(state()))
+    assert "TensorStore details" not in str(caught.value)
+
+
 def test_when_all_are_damaged_nothing_is_started_anew(store, tmp_path):
     said = []
     store.warn = said.append

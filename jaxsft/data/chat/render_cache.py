@@ -27,16 +27,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from jinja2.utils import Namespace
 
 from jaxsft.data.chat import symbolic_values
-from jaxsft.data.chat.provenance import (
-    DATA,
-    Environment,
-    Tracked,
-    given_options,
-    join,
-    sources,
-    track,
-    trained,
-)
+from jaxsft.data.chat.provenance import DATA, Tracked, join, sources, track, trained
 from jaxsft.data.chat.symbolic_values import (
     ASKED,
     DERIVED,
@@ -54,6 +45,7 @@ from jaxsft.data.chat.symbolic_values import (
     SymbolicString,
     SymbolicText,
 )
+from jaxsft.data.chat.template_environment import Environment, given_options
 from jaxsft.data.records import Chat, Message
 
 PATHS = 64  # of one kind of conversation; what goes another way is rendered

@@ -30,13 +30,15 @@ from typing import Any
 from jinja2 import TemplateSyntaxError
 
 from jaxsft.data.chat.chat_plan import ChatLayout, ChatPlan, Rendered, plan_of
+from jaxsft.data.chat.drafting import Drafting
 from jaxsft.data.chat.left_out import Losses
 from jaxsft.data.chat.named_templates import NAMED, OURS
-from jaxsft.data.chat.provenance import UNKNOWN, Environment, Tracked, plain, sources
+from jaxsft.data.chat.provenance import UNKNOWN, Tracked, plain, sources
 from jaxsft.data.chat.render_cache import LayoutCache
 from jaxsft.data.chat.symbolic_values import Looked, SymbolicRun
+from jaxsft.data.chat.template_environment import Environment
 from jaxsft.data.chat.template_variables import CLOCK, DATE, check, clock, literal
-from jaxsft.data.chat.turns import Draft, NoPrefix, Turns, clean_cut, may_be_unclean
+from jaxsft.data.chat.turns import NoPrefix, Turns, clean_cut, may_be_unclean
 from jaxsft.data.records import Chat, Message
 from jaxsft.data.records.messages import THOUGHTS
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
@@ -67,15 +69,6 @@ _HELLO = (
     Message("user", "c"),
     Message("assistant", "d"),
 )
-
-
-@dataclasses.dataclass(slots=True)
-class _Drafts:
-    """The texts of one conversation by (number of messages, prompt), with their environment."""
-
-    environment: Environment
-    template: Any
-    made: dict[tuple[int, bool], Tracked] = dataclasses.field(default_factory=dict)
 
 
 class Template:
@@ -144,7 +137,10 @@ class Template:
         except TemplateSyntaxError as error:
             raise ConfigError(f"template {name!r}, line {error.lineno}: {error.message}") from None
         check(self.variables, self._names | tools, name)
-        self._in_parts, self._text_arguments, self._one_bos = False, False, True
+        self._one_bos = True
+        self._drafts = Drafting(
+            name, self._environment, self._template, tokenizer.role_strings(), self.variables
+        )
         self._losses = Losses(name, self._environment.mentions(source), self._drafts)
         self._turns = Turns(name, tokenizer, special, self._environment.marks_turns)
         self._probe()
@@ -358,9 +354,12 @@ class Template:
 
         Raises Looked or DataError where such conversations must be rendered one by one.
         """
-        draft = self._drafts(
-            chat.tools, _PROBE, _Drafts(self._layouts.environment, self._layouts.template)
+        symbolic = dataclasses.replace(
+            self._drafts,
+            environment=self._layouts.environment,
+            template=self._layouts.template,
         )
+        draft = symbolic(chat.tools, _PROBE)
         layouts = self._turns.layouts(chat.messages, draft, _PROBE, session)
         text = draft(chat.messages, False)
         for one in (text, *(layout.text for layout in layouts)):
@@ -469,68 +468,6 @@ class Template:
                 )
         return out
 
-    # --- texts
-    # ----------------------------------------------------------------------------------------------
-    def _drafts(self, tools: tuple, where: str, made: _Drafts | None = None) -> Draft:
-        """Returns a function that renders messages, each list of them once."""
-        drafts = made or _Drafts(self._environment, self._template)
-
-        def draft(messages: Sequence[Message], prompt: bool) -> Tracked:
-            key = (len(messages), prompt)
-            if key not in drafts.made:
-                drafts.made[key] = self._text(messages, tools, prompt, where, drafts)
-            return drafts.made[key]
-
-        return draft
-
-    def _text(
-        self, messages: Sequence[Message], tools: tuple, prompt: bool, where: str, drafts: _Drafts
-    ) -> Tracked:
-        given = drafts.environment.given
-        variables = {
-            **self.tokenizer.role_strings(),
-            **self.variables,
-            # A role is one of four known words, so the template may build its tokens from it.
-            "messages": [
-                {
-                    "role": m.role,
-                    "content": self._content(given(m.content)),
-                    **given(self._fields(m)),
-                }
-                for m in messages
-            ],
-            "tools": given(list(tools)) or None,
-            "documents": None,
-            "add_generation_prompt": prompt,
-        }
-        try:
-            return drafts.environment.run(
-                drafts.template, variables, f"{where}: template {self.name!r}"
-            )
-        except DataError as error:
-            if f"'{CLOCK}' is undefined" not in str(error):
-                raise
-            raise DataError(
-                f"{where}: template {self.name!r} writes the date of today ({CLOCK}), but a run"
-                " must repeat; give it a date that stays, such as 'task.variables={date:"
-                " 2026-01-31}'"
-            ) from None
-
-    def _content(self, content: Any) -> Any:
-        return [{"type": "text", "text": content}] if self._in_parts else content
-
-    def _fields(self, message: Message) -> dict[str, Any]:
-        """Returns the other fields of a message.
-
-        A thought has all names that templates know it by, as in Hugging Face.
-        """
-        fields = dict(message.extra)
-        if found := [fields[name] for name in THOUGHTS if name in fields]:
-            fields = {"thinking": found[0]} | fields | {"reasoning_content": found[0]}
-        if self._text_arguments and "tool_calls" in fields:
-            fields["tool_calls"] = [_with_text_arguments(call) for call in fields["tool_calls"]]
-        return fields
-
     # --- checks
     # ----------------------------------------------------------------------------------------------
     def _check_turns(self, rendered: Rendered, where: str) -> None:
@@ -562,16 +499,14 @@ class Template:
         """
 
         def fits(answer: Message, **variables: Any) -> bool:
-            mine, self.variables = self.variables, self.variables | variables
+            drafts = dataclasses.replace(self._drafts, variables=self.variables | variables)
             try:
-                draft = self._drafts(tools, where)
+                draft = drafts(tools, where)
                 return self._turns.begins(
                     draft([*messages[:-1], answer], False), draft(messages[:-1], True)
                 )
             except DataError:
                 return False
-            finally:
-                self.variables = mine
 
         last = messages[-1]
         ways = [
@@ -658,18 +593,18 @@ class Template:
 
         Where contents are only written as lists of parts, they are given so from then on.
         """
-        for self._in_parts in (False, True):
+        for self._drafts.in_parts in (False, True):
             with contextlib.suppress(DataError):
                 text = self._drafts((), _PROBE)(_HELLO[:2], False)
                 if any(sources(text, 0, len(text))):
                     return text
-        self._in_parts = False
+        self._drafts.in_parts = False
         return self._drafts((), _PROBE)(_HELLO[:2], False)
 
     def _probed_call(self) -> list[int]:
         """Returns the tokens that end a tool call, where the template writes one."""
         messages = (_HELLO[0], Message("assistant", "", 1.0, {"tool_calls": [_CALL]}))
-        for self._text_arguments in (False, True):
+        for self._drafts.text_arguments in (False, True):
             with contextlib.suppress(DataError):
                 draft = self._drafts((_TOOL,), _PROBE)
                 text, prompt = draft(messages, False), draft(messages[:1], True)
@@ -677,15 +612,5 @@ class Template:
                     any(sources(text, len(prompt), len(text))) if text.startswith(prompt) else False
                 )
                 return self._turns.ends_of(text, prompt) if written else []
-        self._text_arguments = False
+        self._drafts.text_arguments = False
         return []
-
-
-def _with_text_arguments(call: Any) -> Any:
-    """Returns a tool call with its arguments as JSON text."""
-    if not isinstance(call, Mapping) or not isinstance(call.get("function"), Mapping):
-        return call
-    function = dict(call["function"])
-    if isinstance(function.get("arguments"), Mapping):
-        function["arguments"] = json.dumps(function["arguments"], ensure_ascii=False)
-    return {**call, "function": function}

@@ -170,6 +170,7 @@ def detect(source: Source | Tree) -> Format:
     suffix = None if is_tree else _by_suffix(source.name)
     if not is_tree:
         unsupported.refuse(source.name, unsupported.of_file(source.name, head))
+        unsupported.refuse(source.name, unsupported.of_markup(source.name, head))
     for kind in FORMATS.values():
         strict = kind.name not in GENERIC or suffix is None
         if (

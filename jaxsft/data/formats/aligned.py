@@ -13,11 +13,10 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
 
-from jaxsft import rundir
 from jaxsft.config.option import option
 from jaxsft.data.formats import conllu
 from jaxsft.data.formats.row import Bad, Format, NoOptions, Numbered, plain_number
@@ -345,77 +344,6 @@ def _text(sentence: dict[str, Any]) -> str:
     return sentence["text"] if sentence["text"] is not None else " ".join(sentence["form"])
 
 
-def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """Writes `source ||| target`, and `||| 0-0 1-2` where a row has an alignment.
-
-    Raises DataError where a row would not be read back as it is.
-    """
-    for number, row in enumerate(rows, start=1):
-        parts = _parts(row, f"{name}: row {number}")
-        file.write((f" {BAR} ".join(parts)).rstrip(" ").encode("utf-8", "backslashreplace") + b"\n")
-
-
-def write_files(
-    rows: Iterable[dict[str, Any]],
-    source: str | Path,
-    target: str | Path,
-    alignment: str | Path = "",
-) -> None:
-    """Writes two line-aligned files and, with `alignment`, a Pharaoh file.
-
-    Raises DataError where a row would not be read back, or has no alignment.
-    """
-    parts = [_parts(row, f"{source}: row {number}") for number, row in enumerate(rows, start=1)]
-    if alignment and (
-        bare := next((i for i, part in enumerate(parts, start=1) if len(part) < 3), None)
-    ):
-        raise DataError(f"{alignment}: row {bare} has no alignment")
-    for i, path in enumerate((source, target, alignment) if alignment else (source, target)):
-        rundir.write_text(path, "".join(f"{part[i]}\n" for part in parts))
-
-
-def _parts(row: dict[str, Any], where: str) -> list[str]:
-    if unknown := [
-        key for key in row if key not in ("source", "target", "alignment", "scores", "possible")
-    ]:
-        raise DataError(
-            f"{where}: found the field {unknown[0]!r}, which the format has no place for; write"
-            " .jsonl instead"
-        )
-    for side in ("source", "target"):
-        text = row.get(side)
-        if (
-            not isinstance(text, str)
-            or text.strip(" \t") != text
-            or not text.strip()
-            or BAR in text
-            or "\n" in text
-            or text.endswith("\r")
-        ):
-            raise DataError(
-                f"{where}: {side} is {str(text)[:40]!r}, expected a line without {BAR} and without"
-                " spaces at its ends; write .jsonl instead"
-            )
-    if row.get("alignment") is None:
-        return [row["source"], row["target"]]
-    possible, scores = (
-        row.get("possible") or [],
-        row.get("scores") or [None] * len(row["alignment"]),
-    )
-    links = (
-        f"{i}{'p' if [i, j] in possible else '-'}{j}{'' if score is None else f'-{score!r}'}"
-        for (i, j), score in zip(row["alignment"], scores, strict=True)
-    )
-    parts = [row["source"], row["target"], " ".join(links)]
-    found = _pair(1, parts, AlignedOptions(), "")
-    if isinstance(found, Bad) or found[1] != {
-        key: value for key, value in row.items() if value or key == "alignment"
-    }:
-        changed = "the alignment would not be read back as it is"
-        raise DataError(f"{where}: {found.reason if isinstance(found, Bad) else changed}")
-    return parts
-
-
 FORMAT = Format(
     "aligned",
     (".aligned",),
@@ -423,6 +351,5 @@ FORMAT = Format(
     "one per line of several files, or per line `source ||| target`: `source`, `target`,"
     " `alignment` [[i, j], ...], or a column per file",
     AlignedOptions,
-    write=write,
     order=110,
 )

@@ -9,10 +9,9 @@ import dataclasses
 import itertools
 import re
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
-from jaxsft import rundir
 from jaxsft.config.option import option
 from jaxsft.data.formats import folders
 from jaxsft.data.formats.row import Bad, Format, Numbered, Row
@@ -218,75 +217,6 @@ class _Document:
 
 def _spaced(text: str) -> str:
     return " ".join(text.split())  # brat writes a line break inside a span as a space
-
-
-# --- write
-# --------------------------------------------------------------------------------------------------
-def write_brat(folder: str | Path, rows: Iterable[dict[str, Any]]) -> Path:
-    """Writes rows as pairs of .txt and .ann in a new folder, all or nothing.
-
-    A pair is called as its `id`, or by its number, inside `folder`.
-
-    Raises:
-      DataError: the folder exists; a row without text; two of a name; a span that leaves the text.
-    """
-    folder = Path(folder)
-    if folder.exists():
-        raise DataError(f"{folder}: it exists; give a new folder")
-    with rundir.atomic_folder(folder) as aside:
-        for number, row in enumerate(rows, start=1):
-            stem = str(row["id"]) if row.get("id") is not None else f"{number:06d}"
-            path = aside / (row.get("folder") or "") / f"{stem}.txt"
-            if (
-                not isinstance(row.get("text"), str)
-                or path.exists()
-                or "/" in stem
-                or not path.resolve().is_relative_to(aside.resolve())
-            ):
-                raise DataError(
-                    f"{folder}: row {number} has no text, or its name {stem!r} is taken or"
-                    " impossible"
-                )
-            rundir.write_text(path, row["text"])
-            if row.get("spans") is not None:
-                rundir.write_text(
-                    path.with_suffix(".ann"),
-                    "".join(f"{line}\n" for line in _spelled(row, f"{folder}: row {number}")),
-                )
-    return folder
-
-
-def _spelled(row: dict[str, Any], where: str) -> Iterable[str]:
-    text = row["text"]
-    name = lambda target: f"T{target + 1}" if isinstance(target, int) else target
-    for i, span in enumerate(row["spans"]):
-        parts = span.get("parts") or [[span["start"], span["end"]]]
-        if not all(0 <= start < end <= len(text) for start, end in parts) or " " in span["label"]:
-            raise DataError(
-                f"{where}: the span {span} leaves its text of {len(text)} characters, or its label"
-                " has a space"
-            )
-        held = " ".join(text[start:end] for start, end in parts)
-        yield (
-            f"T{i + 1}\t{span['label']}"
-            f" {';'.join(f'{start} {end}' for start, end in parts)}\t{_spaced(held)}"
-        )
-    for i, link in enumerate(row.get("relations") or [], start=1):
-        yield f"R{i}\t{link['label']} Arg1:{name(link['head'])} Arg2:{name(link['tail'])}"
-    for event in row.get("events") or []:
-        arguments = "".join(
-            f" {part['role']}:{name(part['target'])}" for part in event["arguments"]
-        )
-        yield f"{event['id']}\t{event['label']}:{name(event['trigger'])}{arguments}"
-    for i, attribute in enumerate(row.get("attributes") or [], start=1):
-        value = "" if attribute["value"] is True else f" {attribute['value']}"
-        yield f"A{i}\t{attribute['label']} {name(attribute['target'])}{value}"
-    for group in row.get("equivalences") or []:
-        yield f"*\tEquiv {' '.join(map(name, group))}"
-    for i, found in enumerate(row.get("normalizations") or [], start=1):
-        yield f"N{i}\tReference {name(found['target'])} {found['reference']}\t{found['text']}"
-    for i, note in enumerate(row.get("notes") or [], start=1):
-        yield f"#{i}\t{note['label']} {name(note['target'])}\t{note['text']}"
 
 
 def _is_brat(tree: Tree) -> bool:

@@ -9,11 +9,10 @@ without annotations is a row all the same.
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from jaxsft.config.option import option
 from jaxsft.data.formats import boxes, jsonl
@@ -262,57 +261,6 @@ def _points_problem(
     return None
 
 
-def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """Writes rows of images as one COCO document that reads as the same rows.
-
-    Categories are numbered from 1 in the order of their first box; images keep `id`, or are
-    numbered. Raises DataError for a row that is no image with a size, and for one with
-    keypoints: their skeleton is not in a row.
-    """
-    images, annotations, categories = [], [], {}
-    for number, row in enumerate(rows, start=1):
-        if not {"image", "width", "height"} <= set(row) or row.get("keypoints"):
-            raise DataError(
-                f"{name}: row {number} has no image, width and height, or it has keypoints; write"
-                " .jsonl instead"
-            )
-        image = {
-            "id": row.get("id", number),
-            "file_name": row["image"],
-            "width": row["width"],
-            "height": row["height"],
-        }
-        images.append(image)
-        for box in row.get("boxes") or []:
-            category = categories.setdefault(box["label"], len(categories) + 1)
-            about = {
-                "bbox": [box["x"], box["y"], box["w"], box["h"]],
-                "area": box["w"] * box["h"],
-                "iscrowd": int(box.get("crowd", False)),
-            }
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image["id"],
-                    "category_id": category,
-                    **about,
-                }
-            )
-        for caption in row.get("captions") or []:
-            annotations.append(
-                {"id": len(annotations) + 1, "image_id": image["id"], "caption": caption}
-            )
-    named = [{"id": number, "name": label} for label, number in categories.items()]
-    document = {"images": images, "annotations": annotations, "categories": named}
-    lists = [
-        f"{json.dumps(key)}: [\n"
-        + ",\n".join(json.dumps(v, ensure_ascii=False) for v in value)
-        + "\n]"
-        for key, value in document.items()
-    ]
-    file.write(("{" + ",\n".join(lists) + "}\n").encode("utf-8", "backslashreplace"))
-
-
 _begins = re.compile(rb"(\xef\xbb\xbf)?\s*\{")
 _lists = re.compile(
     rb'"images"\s*:\s*\[\s*\{[^{}]*"file_name"\s*:|"annotations"\s*:\s*\[\s*\{[^{}]*"image_id"\s*:'
@@ -330,6 +278,5 @@ FORMAT = Format(
     "an image with its size, `labels`, `boxes`, `captions` and `keypoints`; or samples of text",
     CocoOptions,
     _looks_like,
-    write,
     order=120,
 )

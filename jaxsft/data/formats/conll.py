@@ -8,126 +8,34 @@ header, ids before the tokens, which column holds tags, and their scheme.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import itertools
 import re
 from collections.abc import Iterable, Sequence
 from typing import IO, Any
 
-from jaxsft.config.option import option
 from jaxsft.data import schemes
 from jaxsft.data.formats import ontonotes
+from jaxsft.data.formats.column_layout import (
+    BLANK,
+    CHOICES,
+    DOCUMENT_LINE,
+    LOOKED_AT,
+    POSITION,
+    RANGE,
+    TOKEN_NAME,
+    ColumnLayout,
+    ConllOptions,
+    layout_of,
+    looks_like,
+    scheme_of,
+)
 from jaxsft.data.formats.row import Bad, Format, Numbered
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import ConfigError, DataError
 
-LOOKED_AT = 3000  # lines that decide the layout
-BLANK = " \t\r"  # what a line that parts sentences may hold: WNUT17 has a lone tab there
 DOCUMENT = "-DOCSTART-"
 RESERVED = ("tokens", "tags", "document", "multiword")
-CHOICES = {"header": ("auto", "true", "false"), "position_digit": ("auto", "strip", "keep")}
-CHOICES |= {"invalid": ("error", "repair", "keep"), "empty_token": ("error", "keep")}
-
-_runs = re.compile(r"[ \t]+")
-_keyed = re.compile(
-    r"#\s*([\w.-]+):\s+(.*)|#\s*([^\s=:][^=\t]*)=\s?(.*)|#\s*(id|sent_id|newdoc|newpar)(?:\s+(.*))?",
-    re.DOTALL,
-)
-_assigned = re.compile(r"# +\S+(?: \S+)? = ")  # a comment whatever follows
-_columns = re.compile(r"#\s*global\.columns\s*=\s*(.*)")  # of CoNLL-U Plus
-_range = re.compile(r"([0-9]{1,9})([-.])([0-9]{1,9})")
-# the latter in CoNLL-2012
-_document = re.compile(r"-DOCSTART-(?:[ \t].*)?|#(?:begin|end) document.*", re.DOTALL)
-_position = re.compile(r"(.)(\d+)", re.DOTALL)
-_token_name = re.compile(r"(?i)(tokens?|words?|form|chars?|characters?)")
-_tag_name = re.compile(
-    r"(?i)(.*[_\W])?(ner?|tags?|labels?|pos|upos|xpos|chunks?|entity|entities|lemma|slots?|iob\d?|bio|bioes)([_\W].*)?"
-)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ConllOptions:
-    tokens: str = option(
-        "auto",
-        "the column of the tokens, by its name in the header or its number from 0; auto: the first"
-        " that holds no ids",
-    )
-    tags: str = option(
-        "auto",
-        "that of the tags; auto: the last with chunk tags (with a header the first), or else the"
-        " last; none: there are no tags",
-    )
-    header: str = option("auto", "auto | true | false: whether the first row names the columns")
-    scheme: str = option(
-        "auto",
-        "auto | raw | iob1 | iob2 | iobes | bilou | bmes | bmeso: what the tags are checked"
-        " against; raw: nothing",
-    )
-    invalid: str = option(
-        "error",
-        "error | repair | keep: of a sentence whose tags break the scheme; repair reads them as"
-        " conlleval does",
-    )
-    to: str = option("same", "same, or the scheme that the tags are converted to")
-    empty_token: str = option("error", "error | keep: a line with tags and no token")
-    position_digit: str = option(
-        "auto",
-        "auto | strip | keep: the digit behind each character in Weibo's files, its place in the"
-        " word",
-    )
-
-
-@dataclasses.dataclass(slots=True)
-class ColumnLayout:
-    """The layout of a file's lines.
-
-    `names` are the columns; `scheme` is None as long as only O has been seen.
-    """
-
-    tab: bool
-    names: list[str]
-    tokens: int
-    tags: int | None
-    header: bool
-    ids: bool
-    positions: bool
-    scheme: str | None
-    known: frozenset[str] = frozenset()  # the tags of lines that are no comments
-    brackets: bool = False  # the columns of CoNLL-2012, with tags in brackets
-
-    def cells(self, line: str) -> list[str]:
-        return ontonotes.cells(line) if self.brackets else _cells(line, self.tab)
-
-    def comment(self, line: str, at_head: bool) -> tuple[str, str] | None:
-        """Returns key and value of a comment; None for a token, such as `#FF` or `#` itself."""
-        if not line.startswith("#"):
-            return None
-        found = _keyed.fullmatch(line)
-        sure = (
-            found and at_head and not self.tab and (_assigned.match(line) or not self._tagged(line))
-        )
-        if not sure and (
-            len(self.cells(line)) == len(self.names) > 1 or not (found or line.startswith("# "))
-        ):
-            return None
-        if not found and self._tagged(line):  # `# a O`: a token with a column too many
-            return None
-        key, value = (
-            next(((k, v) for k, v in zip(*[iter(found.groups())] * 2, strict=True) if k), ("", ""))
-            if found
-            else ("comment", line[1:].strip())
-        )
-        return key.rstrip(), value or ""
-
-    def _tagged(self, line: str) -> bool:
-        """Returns whether the line ends in a tag or has one in its column: `#win=5 O` is a word."""
-        if self.tags is None or not (cells := self.cells(line)):
-            return False
-        tag = cells[self.tags if len(cells) == len(self.names) else -1].strip()
-        return tag in self.known or (
-            self.scheme != "raw" and (tag == "O" or ("-" in tag and schemes.split(tag) is not None))
-        )
 
 
 def read(source: Source, encoding: str, options: ConllOptions) -> Numbered:
@@ -151,207 +59,10 @@ def read(source: Source, encoding: str, options: ConllOptions) -> Numbered:
             schemes.named(value, f"data.options.{name}")
     lines = source.lines(encoding)
     begin = list(itertools.islice(lines, LOOKED_AT))
-    layout = _layout(
+    layout = layout_of(
         [found[1] for found in begin if not isinstance(found, Bad)], options, source.name
     )
     yield from _sentences(itertools.chain(begin, lines), layout, options)
-
-
-# --- the layout
-# --------------------------------------------------------------------------------------------------
-def _layout(lines: Sequence[str], options: ConllOptions, file: str) -> ColumnLayout:
-    if options.header != "true" and ontonotes.is_layout(lines):
-        tokens, tags = (
-            _chosen(what, getattr(options, what), ontonotes.NAMES, file)
-            for what in ("tokens", "tags")
-        )
-        tags = ontonotes.ENTITIES if tags is None and options.tags == "auto" else tags
-        tokens, scheme = (
-            ontonotes.TOKENS if tokens is None else tokens,
-            ("iob2" if tags == ontonotes.ENTITIES else "raw"),
-        )
-        scheme = "raw" if options.scheme == "raw" else scheme
-        return ColumnLayout(
-            False, list(ontonotes.NAMES), tokens, tags, False, False, False, scheme, brackets=True
-        )
-    named = next((found[1].split() for line in lines if (found := _columns.fullmatch(line))), None)
-    blocks = _blocks(lines)
-    kept = [line for block in blocks for line in block] or ["-"]
-    tab = sum("\t" in line.strip(BLANK) for line in kept) * 2 > len(kept)
-    widths = collections.Counter(len(_cells(line, tab)) for line in kept)
-    width = len(named) if named else widths.most_common(1)[0][0]
-    first = _cells(kept[0], tab)
-    sentences = [
-        [cells for line in block if len(cells := _cells(line, tab)) == width] for block in blocks
-    ]
-    rows = [cells for sentence in sentences for cells in sentence]
-    header = not named and len(first) == width and _is_header(rows, options.header)
-    if header:
-        sentences[0].pop(0)
-    names = list(first) if header else named or [f"column_{i}" for i in range(width)]
-    ids = width > 2 and _counts_ids([[cells[0] for cells in sentence] for sentence in sentences])
-    if ids:
-        sentences = [
-            [cells for cells in sentence if not _range.fullmatch(cells[0])]
-            for sentence in sentences
-        ]
-    rows = [cells for sentence in sentences for cells in sentence]
-    tokens = _chosen("tokens", options.tokens, names, file)
-    if tokens is None:
-        tokens = (
-            names.index("tokens")
-            if "tokens" in names
-            else next((i for i, name in enumerate(names) if _token_name.fullmatch(name)), int(ids))
-        )
-        if (
-            options.tags == "auto"
-            and not header
-            and not named
-            and width == tokens + 2
-            and _tags_first(rows, tokens)
-        ):
-            tokens += 1
-    tags = _chosen("tags", options.tags, names, file)
-    if tags is None and options.tags == "auto" and width > 1:
-        tags = _tags_column(rows, names, tokens)
-    positions = options.position_digit == "strip"
-    if options.position_digit == "auto":
-        positions = _counts_positions(
-            [cells[tokens] for cells in sentence] for sentence in sentences
-        )
-    scheme: str | None = "raw"
-    if options.scheme not in ("auto", "raw"):
-        scheme = schemes.named(options.scheme)
-    elif (
-        options.scheme == "auto"
-        and tags is not None
-        and _chunky([cells[tags].strip() for cells in rows])
-    ):
-        scheme = _scheme([cells[tags].strip() for cells in sentence] for sentence in sentences)
-    known = frozenset() if tags is None else frozenset(cells[tags].strip() for cells in rows)
-    return ColumnLayout(
-        tab, names, tokens, tags, header, ids and tokens > 0, positions, scheme, known
-    )
-
-
-def _cells(line: str, tab: bool) -> list[str]:
-    return line.split("\t") if tab else _runs.split(line.strip(BLANK))
-
-
-def _blocks(lines: Iterable[str]) -> list[list[str]]:
-    """Groups the lines of tokens by sentence.
-
-    Possible comments are left out, unless nothing else is there: `#FF` is a token of tweets.
-    """
-    blocks: list[list[str]] = [[]]
-    for line in lines:
-        if not line.strip(BLANK) or _document.fullmatch(line):
-            blocks.append([])
-        else:
-            blocks[-1].append(line)
-    bare = [[line for line in block if not line.startswith("#")] for block in blocks]
-    if not any(bare):
-        bare = [
-            [line for line in block if not (_keyed.fullmatch(line) or line.startswith("# "))]
-            for block in blocks
-        ]
-    return [block for block in bare if block]
-
-
-def _is_header(rows: Sequence[Sequence[str]], option: str) -> bool:
-    """Returns whether the first row names the columns.
-
-    One names the tokens and one the tags, and none of its cells occurs again in its column.
-    """
-    if option != "auto" or not rows:
-        return option == "true"
-    first, *others = rows
-    named = (
-        any(map(_token_name.fullmatch, first))
-        and any(map(_tag_name.fullmatch, first))
-        and len(set(first)) == len(first)
-    )
-    return (
-        named
-        and not any(map(schemes.split, first))
-        and not any(cell == again for row in others for cell, again in zip(first, row, strict=True))
-    )
-
-
-def _chosen(what: str, option: str, names: Sequence[str], file: str) -> int | None:
-    if option in ("auto", "none"):
-        return None
-    if option in names:
-        return list(names).index(option)
-    if option.isdecimal() and int(option) < len(names):
-        return int(option)
-    raise ConfigError(
-        f"data.options.{what}={option!r}: {file} has the columns {', '.join(names)}; name one, or"
-        " give its number from 0"
-    )
-
-
-def _chunky(cells: Sequence[str]) -> bool:
-    """Returns whether a column holds chunk tags, but for a few mistakes."""
-    fitting = sum(schemes.split(cell) is not None for cell in cells)
-    return fitting == len(cells) > 0 or (fitting > 0.9 * len(cells) and "O" in cells)
-
-
-def _tags_first(rows: Sequence[Sequence[str]], first: int) -> bool:
-    """Returns whether tags stand before their tokens.
-
-    A column holds chunk tags, O and others, and the one behind it does not.
-    """
-    tags, behind = ([row[i].strip() for row in rows] for i in (first, first + 1))
-    return _chunky(tags) and "O" in tags and len(set(tags)) > 1 and not _chunky(behind)
-
-
-def _scheme(sentences: Iterable[Sequence[str]]) -> str | None:
-    """Returns the scheme of the tags that are chunk tags; None where all of these are O."""
-    return schemes.detect(
-        [tag if schemes.split(tag) else "O" for tag in tags] for tags in sentences
-    )
-
-
-def _tags_column(rows: Sequence[Sequence[str]], names: Sequence[str], tokens: int) -> int:
-    if "tags" in names:
-        return names.index("tags")
-    others, headed = (
-        [i for i in range(len(names)) if i != tokens],
-        names[tokens] != f"column_{tokens}",
-    )
-    if chunks := [i for i in others if _chunky([row[i].strip() for row in rows])]:
-        return chunks[0 if headed else -1]
-    return next((i for i in others if headed and _tag_name.fullmatch(names[i])), others[-1])
-
-
-def _counts_ids(sentences: Sequence[Sequence[str]]) -> bool:
-    """Returns whether a column holds token ids.
-
-    Nearly every sentence begins with 0 or 1, and nearly all cells are numbers or ranges.
-    """
-    sentences = [sentence for sentence in sentences if sentence]
-    cells = [cell for sentence in sentences for cell in sentence]
-    numbers = sum(cell.isdecimal() or _range.fullmatch(cell) is not None for cell in cells)
-    starts = sum(
-        re.fullmatch(r"[01](?:[-.]\d+)?", sentence[0]) is not None for sentence in sentences
-    )
-    return starts > 0.9 * len(sentences) and numbers > 0.9 * len(cells)
-
-
-def _counts_positions(sentences: Iterable[Sequence[str]]) -> bool:
-    """Returns whether tokens are characters with their place in a word, from 0: `科0 技1 全0`."""
-    seen, foreign = 0, False
-    for tokens in sentences:
-        before = None
-        for token in tokens:
-            found = _position.fullmatch(token)
-            if found is None or found[2] not in (
-                ("0",) if before is None else ("0", str(before + 1))
-            ):
-                return False
-            before, seen, foreign = int(found[2]), seen + 1, foreign or not token.isascii()
-    return seen > 1 and foreign
 
 
 # --- sentences
@@ -381,7 +92,7 @@ def _sentences(
             if now.rows or now.broken:
                 yield _finished(now, layout, options, document)
                 now = _OpenSentence()
-        elif _document.fullmatch(line):
+        elif DOCUMENT_LINE.fullmatch(line):
             if now.rows or now.broken:
                 yield _finished(now, layout, options, document)
                 now = _OpenSentence()
@@ -438,7 +149,7 @@ def _add(
         now.broken = Bad(
             number, "found an empty token; data.options.empty_token=keep takes it as it is"
         )
-    elif layout.ids and _range.fullmatch(cells[0]):
+    elif layout.ids and RANGE.fullmatch(cells[0]):
         now.multiword.append(cells)
     elif layout.ids and cells[0] not in (
         expected := (str(int(now.rows[-1][0]) + 1),) if now.rows else ("1", "0")
@@ -467,7 +178,7 @@ def _finished(
     if layout.positions:
         if (
             wrong := next(
-                (i for i, token in enumerate(tokens) if not _position.fullmatch(token)), None
+                (i for i, token in enumerate(tokens) if not POSITION.fullmatch(token)), None
             )
         ) is not None:
             reason = (
@@ -510,7 +221,7 @@ def _checked(
 ) -> list[str] | Bad:
     """Returns the tags, repaired or converted if asked; `Bad` where they break the scheme."""
     if layout.scheme is None:
-        layout.scheme = _scheme([tags])
+        layout.scheme = scheme_of([tags])
     if layout.scheme == "raw":
         if options.to == "same":
             return tags
@@ -565,7 +276,7 @@ def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
             first = str(next(iter(columns.get("tokens", [])), ""))
             if (
                 layout.names not in (["tokens"], ["tokens", "tags"])
-                or _token_name.fullmatch(first)
+                or TOKEN_NAME.fullmatch(first)
                 or first.startswith("\ufeff")
             ):
                 file.write(f"# global.columns = {' '.join(layout.names)}\n".encode())
@@ -665,7 +376,7 @@ def _token_lines(
         )
         line = "\t".join(map(str, cells))
         bad = len(cells) != len(layout.names) or not line.strip(BLANK) if wrong is None else True
-        if bad or _document.fullmatch(line) or layout.comment(line, True) is not None:
+        if bad or DOCUMENT_LINE.fullmatch(line) or layout.comment(line, True) is not None:
             raise DataError(
                 f"{where}: the line {line[:60]!r} would not be read back as a token; write .jsonl"
                 " instead"
@@ -680,42 +391,9 @@ def id_order(identifier: str) -> tuple[int, int, int]:
     A range `1-2` stands before its first word, an empty node `8.1` behind the word of its
     number.
     """
-    if found := _range.fullmatch(identifier):
+    if found := RANGE.fullmatch(identifier):
         return int(found[1]), 0 if found[2] == "-" else 2, int(found[3])
     return (int(identifier), 1, 0) if re.fullmatch(r"[0-9]{1,9}", identifier) else (0, 1, 0)
-
-
-# --- telling the format
-# --------------------------------------------------------------------------------------------------
-def _looks_like(head: bytes) -> bool:
-    """Returns whether a file begins as column files do.
-
-    It has sentences of at least two columns, all of as many cells, one of them with O and other
-    chunk tags, and more than one sentence or a comment.
-    """
-    lines = head.decode("utf-8", "replace").removeprefix("\ufeff").split("\n")
-    lines = [line.removesuffix("\r") for line in lines[:-1] or lines]
-    if ontonotes.is_layout(lines):
-        return True
-    blocks = _blocks(lines)
-    if not blocks or (
-        len(blocks) < 2
-        and not any(_keyed.fullmatch(line) or _document.fullmatch(line) for line in lines)
-    ):
-        return False
-    rows = [line for block in blocks for line in block]
-    tab = sum("\t" in line for line in rows) * 2 > len(rows)
-    table = [_cells(line, tab) for line in rows]
-    table = table[_is_header(table, "auto") if len({len(cells) for cells in table}) == 1 else 0 :]
-    if len({len(cells) for cells in table}) != 1 or len(table[0]) < 2:
-        return False
-    columns = [[cell.strip() for cell in column] for column in zip(*table, strict=True)]
-    return any(
-        _chunky(column)
-        and len(set(column)) > 1
-        and ("O" in column or schemes.detect([column]) == "bmes")
-        for column in columns[1:]
-    )
 
 
 FORMAT = Format(
@@ -725,7 +403,7 @@ FORMAT = Format(
     "one per sentence: `tokens`, `tags`, the other columns as lists under their names (`column_2`"
     " without a header), comments under their keys",
     ConllOptions,
-    looks_like=_looks_like,
+    looks_like=looks_like,
     write=write,
     order=80,
 )

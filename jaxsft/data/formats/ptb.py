@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator
-from typing import IO, Any
+from collections.abc import Iterator
+from typing import Any
 
 from jaxsft.config.option import option
 from jaxsft.data.formats.row import Bad, Format, Numbered
 from jaxsft.data.formats.source import Source
-from jaxsft.errors import ConfigError, DataError
+from jaxsft.errors import ConfigError
 
 ESCAPES = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{", "-RCB-": "}"}
 # what follows the bracket that begins a sentence, and stands nowhere else
@@ -257,39 +257,6 @@ def _unescaped(word: str) -> str:
     return ESCAPES.get(word) or word.replace("\\/", "/").replace("\\*", "*")
 
 
-def write(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """Writes the field `tree` of each row as a line.
-
-    Raises DataError where it is not one whole tree, or where `tokens` or `pos` are not its
-    leaves.
-    """
-    for number, row in enumerate(rows, start=1):
-        where, tree = f"{name}: row {number}", row.get("tree")
-        signs = [(sign, 1) for sign in _sign.findall(tree)] if isinstance(tree, str) else []
-        depth, least = 0, 1
-        for i, (sign, _) in enumerate(signs):
-            depth += (sign == "(") - (sign == ")")
-            least = min(least, depth) if i < len(signs) - 1 else least
-        if depth or least < 1 or not signs:
-            raise DataError(
-                f"{where}: the field 'tree' is {str(tree)[:40]!r}, expected one tree in brackets;"
-                " write .jsonl instead"
-            )
-        root = _parsed(signs)
-        if isinstance(root, Bad):
-            raise DataError(f"{where}: {root.reason}")
-        fields = _fields(root, TreeOptions())
-        if row.get("tokens", fields["tokens"]) not in (
-            fields["tokens"],
-            [_unescaped(word) for word in fields["tokens"]],
-        ) or (row.get("pos", fields["pos"]) != fields["pos"]):
-            raise DataError(
-                f"{where}: the tokens or pos are not the leaves of the tree; change both, or remove"
-                " the fields tokens and pos"
-            )
-        file.write(f"{fields['tree']}\n".encode("utf-8", "backslashreplace"))
-
-
 # --- tagged text
 # --------------------------------------------------------------------------------------------------
 @dataclasses.dataclass(slots=True)
@@ -390,52 +357,6 @@ def _add(now: _OpenTagged, part: str, number: int, options: TaggedOptions) -> No
     now.pos.append(tag)
 
 
-def write_tagged(rows: Iterable[dict[str, Any]], file: IO[bytes], name: str) -> None:
-    """Writes sentences between lines of ====, bracketed noun phrases on lines of their own.
-
-    A sentence with a full stop inside is read back whole with `sentence=paragraph`.
-
-    Raises:
-      DataError: a row would not be read back: tokens and tags of different number, white space in
-        one, a slash in a tag, spans that overlap.
-    """
-    for number, row in enumerate(rows, start=1):
-        where, tokens, pos = f"{name}: row {number}", row.get("tokens") or [], row.get("pos") or []
-        if len(tokens) != len(pos) or not tokens:
-            raise DataError(
-                f"{where}: found {len(tokens)} tokens and {len(pos)} tags, expected as many, and at"
-                " least one; write .jsonl instead"
-            )
-        parts = []
-        for token, tag in zip(tokens, pos, strict=True):
-            part = f"{token.replace('/', chr(92) + '/')}/{tag}"
-            if (
-                part.split() != [part]
-                or "/" in tag
-                or not tag
-                or not token
-                or "\\/" in token
-                or token.endswith("\\")
-                or part.startswith("*x*")
-            ):
-                raise DataError(
-                    f"{where}: the token {token[:40]!r} with the tag {tag[:40]!r} would not be read"
-                    " back; write .jsonl instead"
-                )
-            parts.append(part)
-        lines, last = [], 0
-        for start, end, label in row.get("spans") or []:
-            if not last <= start < end <= len(parts) or label != "NP":
-                raise DataError(
-                    f"{where}: the span {[start, end, label]} overlaps, leaves the sentence or is"
-                    " no NP; write .jsonl instead"
-                )
-            lines += [" ".join(parts[last:start]), f"[ {' '.join(parts[start:end])} ]"]
-            last = end
-        lines = [line for line in [*lines, " ".join(parts[last:])] if line]
-        file.write("\n".join([*lines, "", "=" * 38, "", ""]).encode("utf-8", "backslashreplace"))
-
-
 def _looks_like_trees(head: bytes) -> bool:
     """Returns whether a file begins with trees, `( (S (NP ...`.
 
@@ -483,7 +404,6 @@ TREES = Format(
     "one per bracketed tree: `tree` in one line, `tokens`, `pos`, `spans` [start, end, label]",
     TreeOptions,
     looks_like=_looks_like_trees,
-    write=write,
     order=90,
 )
 TAGGED = Format(
@@ -494,6 +414,5 @@ TAGGED = Format(
     " brackets",
     TaggedOptions,
     looks_like=_looks_tagged,
-    write=write_tagged,
     order=100,
 )

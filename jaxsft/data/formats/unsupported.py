@@ -64,6 +64,9 @@ MAGIC = {
     ),
 }
 _pickle = re.compile(rb"\x80[\x02-\x05][\x95}\]cK(q]")
+_page = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*)?<(?:!doctype\s+)?html[\s>]", re.IGNORECASE
+)
 
 
 def of_file(name: str, head: bytes) -> str | None:
@@ -82,6 +85,22 @@ def of_file(name: str, head: bytes) -> str | None:
     return next((what for magic, what in MAGIC.items() if head.startswith(magic)), None)
 
 
+def of_markup(name: str, head: bytes) -> str | None:
+    """Returns what a page in HTML or Markdown is and what to do with it, else None.
+
+    No format of ours is one, but `data.format=txt` reads it as it is.
+    """
+    suffix = PurePath(name.lower().removesuffix(".gz")).suffix
+    if suffix in (".md", ".markdown"):
+        return "a file in Markdown; data.format=txt data.unit=file reads it as it is"
+    if suffix in (".html", ".htm", ".xhtml") or _page.match(head):
+        return (
+            "a web page; data.format=txt data.unit=file reads it as it is, and the stage"
+            " clean with html=strip leaves its text"
+        )
+    return None
+
+
 def of_archive(name: str, members: Iterable[str]) -> str | None:
     """Returns what a zip archive is to its user, such as a workbook; None for an archive."""
     suffix, members = PurePath(name.lower()).suffix, set(members)
@@ -92,7 +111,7 @@ def of_archive(name: str, members: Iterable[str]) -> str | None:
     if suffix in OPEN and "mimetype" in members:
         return OPEN[suffix]
     if "META-INF/container.xml" in members:
-        return "an EPUB book; save it as plain text or HTML"
+        return "an EPUB book; save it as plain text"
     if any(member.endswith(".iwa") for member in members):
         return "a Numbers or Pages document; export it as CSV or plain text"
     if members and all(member.endswith(".npy") for member in members):

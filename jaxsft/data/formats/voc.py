@@ -11,11 +11,10 @@ from __future__ import annotations
 import dataclasses
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from pathlib import PurePosixPath
 from typing import Any
 
-from jaxsft import rundir
 from jaxsft.config.option import option
 from jaxsft.data.formats import boxes
 from jaxsft.data.formats.row import Bad, Format, Numbered, Row, plain_number
@@ -25,7 +24,6 @@ from jaxsft.errors import DataError
 XML, SETS = "*Annotations/*.xml", "*ImageSets/Main/*.txt"
 CORNERS = ("xmin", "ymin", "xmax", "ymax")
 _object = re.compile(rb"<object\b")
-_unprintable = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -166,77 +164,6 @@ def _box(element: ElementTree.Element, width: float, height: float) -> dict[str,
 def _number(text: str | None) -> float | None:
     value = plain_number(text or "")
     return value if value is not None and abs(value) < 1e9 else None
-
-
-def write_voc(folder: str | Path, splits: Mapping[str, Iterable[dict[str, Any]]]) -> Path:
-    """Writes rows of images as a VOC folder, all or nothing.
-
-    There is an XML per image, called as its `id` or its `image`, and a list per split.
-
-    It reads as the same rows; a width that is no whole number, to rounding.
-
-    Raises:
-      DataError: the folder exists; a row has no image and size, or the name of another; a character
-        that XML does not have.
-    """
-    folder = Path(folder)
-    if folder.exists():
-        raise DataError(f"{folder}: it exists; give a new folder")
-    known: set[str] = set()
-    with rundir.atomic_folder(folder) as aside:
-        (aside / "Annotations").mkdir()
-        (aside / "ImageSets" / "Main").mkdir(parents=True)
-        for split, rows in splits.items():
-            stems = []
-            for number, row in enumerate(rows, start=1):
-                where = f"{folder}: row {number} of {split}"
-                if not {"image", "width", "height"} <= set(row):
-                    raise DataError(
-                        f"{where} has the columns {sorted(row)}, expected image, width, height and"
-                        " boxes"
-                    )
-                stem = str(row.get("id") or PurePosixPath(row["image"]).stem)
-                if stem in known or "/" in stem or stem.split() != [stem]:
-                    raise DataError(
-                        f"{where}: the name {stem!r} is taken, or is no file name of one word"
-                    )
-                known.add(stem)
-                stems.append(stem)
-                rundir.write_bytes(aside / "Annotations" / f"{stem}.xml", _spelled(row, where))
-            rundir.write_text(
-                aside / "ImageSets" / "Main" / f"{split}.txt",
-                "".join(f"{stem}\n" for stem in stems),
-            )
-    return folder
-
-
-def _spelled(row: dict[str, Any], where: str) -> bytes:
-    root = ElementTree.Element("annotation")
-    add = lambda parent, tag, value: setattr(
-        ElementTree.SubElement(parent, tag), "text", str(value)
-    )
-    add(root, "filename", row["image"])
-    size = ElementTree.SubElement(root, "size")
-    for side in ("width", "height"):
-        add(size, side, row[side])
-    for box in row.get("boxes") or []:
-        element = ElementTree.SubElement(root, "object")
-        add(element, "name", box["label"])
-        for flag in ("truncated", "difficult"):
-            add(element, flag, int(box.get(flag, False)))
-        corners = ElementTree.SubElement(element, "bndbox")
-        for corner, value in zip(
-            CORNERS, (box["x"], box["y"], box["x"] + box["w"], box["y"] + box["h"]), strict=True
-        ):
-            add(corners, corner, value)
-    ElementTree.indent(root)
-    text = ElementTree.tostring(root, encoding="unicode")
-    if strange := _unprintable.search(text):
-        raise DataError(
-            f"{where}: found the character {strange.group()!r}, which XML does not have; take"
-            " it out"
-        )
-    return text.encode() + b"\n"
 
 
 def _is_voc(tree: Tree) -> bool:

@@ -182,17 +182,22 @@ def _given_names(*names: str | None) -> list[str]:
 def _chat_inputs(columns: Any) -> list[str]:
     """Returns the columns of a delimited file that an answer is generated from.
 
-    Only files of prompts and completions are delimited.
+    Lists of messages are text there, and are looked for where their column is named.
     """
+    if columns.messages is not None:
+        return [columns.messages]
     return [
         columns.prompt or ("instruction" if columns.form == "alpaca" else "prompt"),
         *_given_names(columns.input),
     ]
 
 
-_chat_outputs = lambda columns: [
-    columns.completion or ("output" if columns.form == "alpaca" else "completion")
-]
+def _chat_outputs(columns: Any) -> list[str]:
+    if columns.messages is not None:
+        return []
+    return [columns.completion or ("output" if columns.form == "alpaca" else "completion")]
+
+
 _label = lambda record: (record.label,)
 _words = lambda record: [joined(record)]
 

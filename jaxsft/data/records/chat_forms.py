@@ -4,10 +4,11 @@ its completion.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from jaxsft.data.formats import Row, require_column
-from jaxsft.data.records import turn_weights
+from jaxsft.data.records import literals, turn_weights
 from jaxsft.data.records.chat_tools import without_tools
 from jaxsft.data.records.fields import show, text_of
 from jaxsft.data.records.messages import (
@@ -92,7 +93,25 @@ def form_of(row: Row, columns: Any) -> str:
     )
 
 
+def _spelled(value: Any, what: str) -> Any:
+    """Returns the turns of a column; a cell spells them as JSON, or as Python prints a list.
+
+    Raises DataError, which begins with `what`.
+    """
+    if not isinstance(value, str) or not value.lstrip().startswith("["):
+        return value
+    try:
+        return json_of(value, what, "a list of messages")
+    except DataError as broken:
+        try:
+            return literals.read(value)
+        except ValueError as error:
+            raise DataError(f"{broken}, and no list of Python ({error})") from None
+
+
 def _sharegpt(value: Any) -> bool:
+    with contextlib.suppress(DataError):  # told where the turns are read
+        value = _spelled(value, "")
     return (
         isinstance(value, list)
         and bool(value)
@@ -129,8 +148,7 @@ def _listed(row: Row, columns: Any, form: str, answered: bool) -> tuple[Message,
         "data.columns.messages=<column>, or data.columns.prompt=<column> and"
         " data.columns.completion",
     )
-    if isinstance(found, str) and found.lstrip().startswith("["):
-        found = json_of(found, f"{row.where}: column {name!r}", "a list of messages")
+    found = _spelled(found, f"{row.where}: column {name!r}")
     if not isinstance(found, list) or not found:
         raise DataError(
             f"{row.where}: column {name!r} holds {show(found)}, expected a list of messages with"

@@ -237,11 +237,9 @@ def _wordpiece(file: Path, config: dict[str, Any]) -> Read:
 
 # --- byte-level BPE
 # --------------------------------------------------------------------------------------------------
-def _byte_bpe(file: Path, config: dict[str, Any]) -> Read:
-    vocab, merges_file = (
-        read_object(file, "a vocabulary of pieces and ids"),
-        file.with_name(file.name.replace("vocab.json", "merges.txt")),
-    )
+def _merges(file: Path, vocab: dict[str, int]) -> list[list[str]]:
+    """Reads the merges that lie beside a vocabulary. Raises ConfigError where they do not fit."""
+    merges_file = file.with_name(file.name.replace("vocab.json", "merges.txt"))
     try:
         lines = merges_file.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeError):
@@ -259,6 +257,12 @@ def _byte_bpe(file: Path, config: dict[str, Any]) -> Read:
                 f" {file.name}, as their union is"
             )
         merges.append(parts)
+    return merges
+
+
+def _byte_bpe(file: Path, config: dict[str, Any]) -> Read:
+    vocab = read_object(file, "a vocabulary of pieces and ids")
+    merges = _merges(file, vocab)
     kind = _class(config) or (
         "Roberta"
         if {"<s>", "</s>", "<mask>"} <= vocab.keys()

@@ -23,6 +23,7 @@ from jaxsft.data import chinese
 from jaxsft.data.tokenizers import files, sentencepiece
 from jaxsft.data.tokenizers.tokenizer import OURS, SPECIAL, Tokenizer
 from jaxsft.errors import ConfigError, DataError
+from jaxsft.extras import need
 
 UNKNOWN = "<|unk|>"
 BERT = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -125,10 +126,7 @@ def unigram(texts: Iterable[str], vocab_size: int, lowercase: bool = False) -> T
       ConfigError: the package is missing, or `vocab_size` has no room for the characters of the
         texts.
     """
-    try:
-        import sentencepiece as library
-    except ImportError:
-        raise ConfigError("tokenizer=unigram: install jaxsft[sentencepiece]") from None
+    library = need("sentencepiece", "tokenizer=unigram", "sentencepiece")
     out = io.BytesIO()
     try:
         library.SentencePieceTrainer.train(

@@ -55,6 +55,9 @@ class PlainReader:
             _prepends(plain.get("normalizer")),
             tokenizers.Tokenizer.from_str(json.dumps(plain)).normalizer,
         )
+        # by what the normaliser writes: of two that are alike the library takes either, each time
+        # that it reads the file
+        written: dict[str, dict[str, Any]] = {}
         # tokens behind which a prefix is put again
         breaks: list[tuple[tokenizers.AddedToken, int]] = []
         for token in _read_as_tokens(document):
@@ -71,6 +74,12 @@ class PlainReader:
                     " holds it; set normalized to false"
                 )
             text = said if inside and by_normalizer and said not in self.vocabulary else text
+            if token["normalized"] and written.setdefault(said, token) is not token:
+                raise ConfigError(
+                    f"added tokens {written[said]['content']!r} and {token['content']!r}:"
+                    f" normalized, both are {said!r}, and which of them a text gives would be"
+                    " chance; set normalized to false for one of them, or remove it"
+                )
             added = tokenizers.AddedToken(
                 text, special=False, **{flag: token[flag] for flag in FLAGS}
             )

@@ -86,6 +86,36 @@ class Tokenizer:
             )
         vocabulary = self._full.get_vocab(with_added_tokens=True)
         self.vocab_size: int = max(vocabulary.values(), default=-1) + 1
+        self._read_added()
+        self.chat_templates = named_templates(self._config.get("chat_template"))
+        self.chat_template = self.chat_templates.get("default")
+        self.bos_id, self.eos_id, self.mask_id, self.unk_id = (
+            self._role(f"{role}_token") for role in ("bos", "eos", "mask", "unk")
+        )
+        pad = self._role("pad_token")
+        self.pad_id: int = 0 if pad is None else pad
+        self._frames: Frames = frames(self._document, self.bos_id, self.eos_id)
+        roles = {role: _content(self._config.get(role)) for role in ROLES}
+        matter = {
+            "tokenizer": self._document,
+            "roles": roles,
+            "chat_template": self._config.get("chat_template"),
+        }
+        self.segment = self._config.get("segment")
+        if self.segment not in (None, "jieba"):
+            raise ConfigError(
+                f"tokenizer_config.json: segment={self.segment}, expected jieba or none"
+            )
+        matter |= {"segment": self.segment} if self.segment else {}
+        self.extends: dict[str, Any] | None = self._config.get("extends")
+        self.digest = hashlib.sha256(json.dumps(matter, sort_keys=True).encode("ascii")).hexdigest()
+
+    def _read_added(self) -> None:
+        """Sets what the added tokens decide: which strings and ids are special, and of bytes.
+
+        Raises ConfigError where the library numbers them otherwise than the file.
+        """
+        vocabulary = self._full.get_vocab(with_added_tokens=True)
         self.added: dict[str, Any] = {
             token["content"]: token for token in self._document["added_tokens"]
         }
@@ -126,28 +156,6 @@ class Tokenizer:
             if model.get("type") == "Unigram"
             else ()
         )
-        self.chat_templates = named_templates(self._config.get("chat_template"))
-        self.chat_template = self.chat_templates.get("default")
-        self.bos_id, self.eos_id, self.mask_id, self.unk_id = (
-            self._role(f"{role}_token") for role in ("bos", "eos", "mask", "unk")
-        )
-        pad = self._role("pad_token")
-        self.pad_id: int = 0 if pad is None else pad
-        self._frames: Frames = frames(self._document, self.bos_id, self.eos_id)
-        roles = {role: _content(self._config.get(role)) for role in ROLES}
-        matter = {
-            "tokenizer": self._document,
-            "roles": roles,
-            "chat_template": self._config.get("chat_template"),
-        }
-        self.segment = self._config.get("segment")
-        if self.segment not in (None, "jieba"):
-            raise ConfigError(
-                f"tokenizer_config.json: segment={self.segment}, expected jieba or none"
-            )
-        matter |= {"segment": self.segment} if self.segment else {}
-        self.extends: dict[str, Any] | None = self._config.get("extends")
-        self.digest = hashlib.sha256(json.dumps(matter, sort_keys=True).encode("ascii")).hexdigest()
 
     @classmethod
     def bytes(cls) -> Tokenizer:

@@ -11,8 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from jaxsft import __version__
 from jaxsft.config.schema import QualityConfig
 from jaxsft.data import formats
@@ -29,13 +27,12 @@ from jaxsft.prepare.quality import (
     options,
     text_measures,
 )
-from jaxsft.prepare.quality import embeddings as vectors
+from jaxsft.prepare.quality.clusters import found_clusters
 from jaxsft.prepare.quality.completeness import Completeness
 from jaxsft.prepare.quality.contamination import Index
 from jaxsft.prepare.quality.inputs import Sets
 from jaxsft.prepare.quality.measures import MEASURES
 from jaxsft.prepare.quality.notices import CardFindings
-from jaxsft.prepare.stage import Report
 from jaxsft.prepare.stages.language import Language
 
 VERSION = "jaxsft quality card 1"
@@ -139,7 +136,9 @@ class _Build:
             )
             tables["classes"] = {}
         curves["growth"], counts = self._diversity(numbers)
-        tables["clusters"] = self._clusters(numbers)
+        first = next(iter(self.parts.values()))
+        samples = {name: part.sample for name, part in self.parts.items()}
+        tables["clusters"] = found_clusters(samples, first.completeness.rows, self.config, numbers)
         tables["languages"] = counted(self._languages()) if self.config.languages else {}
         self._drift(numbers, counts, tables, quantity)
         self._agreement(numbers)
@@ -383,68 +382,12 @@ class _Build:
             }
         return curves, counts
 
-    def _clusters(self, numbers: dict[str, Any]) -> list[dict[str, Any]]:
-        """Adds the numbers of similarity and clusters; the clusters, the largest first, with the
-        text nearest to the centre of each.
-        """
-        drawn = {name: part.sample.rows()[: vectors.TEXTS] for name, part in self.parts.items()}
-        rows = [
-            (name, number, text_measures.words(text), text)
-            for name, found in drawn.items()
-            for number, text, *_ in found
-        ]
-        if self.config.embeddings is not None:
-            every = vectors.read_embeddings(
-                self.config.embeddings, self.parts[rows[0][0]].completeness.rows
-            )
-            points = every[[number for _, number, *_ in rows]]
-        else:
-            points = vectors.hashed([words for _, _, words, _ in rows])
-        of = np.array([self.sets.names.index(name) for name, *_ in rows])
-        k = vectors.cluster_count(len(rows), self.config.clusters)
-        centres, cluster = vectors.kmeans(points, k, self.config.seed)
-        sizes = np.stack(
-            [np.bincount(cluster[of == at], minlength=k) for at in range(len(self.sets.names))]
-        )
-        for at, name in enumerate(self.sets.names):
-            mine = fine = points[of == at]
-            if self.config.embeddings is None:
-                fine = vectors.hashed(
-                    [words for split, _, words, _ in rows if split == name][: vectors.NEAREST],
-                    vectors.FINE,
-                )
-            even, effective = vectors.evenness(sizes[at].tolist())
-            numbers["diversity"][name] |= {
-                "mean_similarity": vectors.mean_similarity(mine),
-                "nearest_similarity": vectors.nearest_similarity(fine),
-                "vendi": vectors.vendi(fine),
-                "clusters": k,
-                "cluster_coverage": float((sizes[at] > 0).mean()),
-                "cluster_entropy": even,
-                "clusters_effective": effective,
-            }
-        out = []
-        for number in sorted(range(k), key=lambda c: (-int(sizes[:, c].sum()), c)):
-            inside = np.flatnonzero(cluster == number)
-            if len(inside):
-                nearest = inside[
-                    int(((points[inside] - centres[number]) ** 2).sum(axis=1).argmin())
-                ]
-                out.append(
-                    {
-                        "sizes": dict(zip(self.sets.names, sizes[:, number].tolist(), strict=True)),
-                        "example": rows[nearest][3][:300],
-                    }
-                )
-        return out if len(rows) > 1 else []
-
     def _languages(self) -> dict[str, Counter[str]]:
         """Counts rows of each split by their text's language, as the stage `language` tells it.
 
         und is too short to tell.
         """
-        stage = Language()
-        told = lambda text: stage.row(Row({"text": text}, "", 0), {}, Report()).fields["language"]
+        told = Language().told
         return {
             name: Counter(told(row[1]) for row in part.sample.rows()[:LANGUAGES])
             for name, part in self.parts.items()

@@ -95,22 +95,25 @@ def damage(text: str) -> list[str]:
         out.append("surrogate")
     if _private.search(text):
         out.append("private_use")
-    if any(_is_mojibake(run[0]) for run in _not_ascii.finditer(text)):
+    if is_mojibake(text):
         out.append("mojibake")
     return out
 
 
-def _is_mojibake(run: str) -> bool:
-    """Returns whether these characters hold UTF-8 that was read as Windows-1252 or Latin-1.
+def is_mojibake(text: str) -> bool:
+    """Returns whether part of a text is UTF-8 that was read as Windows-1252 or Latin-1.
 
     One sequence of bytes is enough where it is one of those that this error nearly always makes (of
     Latin-1 letters, of punctuation, of emoji); of others, such as "É…", two are needed: one may
     have been meant.
     """
-    found = _sequence.findall(b"".join(map(_byte, run)))
-    return len(found) > 1 or any(
-        sequence[0] in (0xC2, 0xC3) or sequence[0] >= 0xE0 for sequence in found
-    )
+    for run in _not_ascii.findall(text):
+        found = _sequence.findall(b"".join(map(_byte, run)))
+        if len(found) > 1 or any(
+            sequence[0] in (0xC2, 0xC3) or sequence[0] >= 0xE0 for sequence in found
+        ):
+            return True
+    return False
 
 
 def _byte(char: str) -> bytes:

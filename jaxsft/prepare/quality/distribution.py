@@ -140,13 +140,12 @@ def histogram(parts: Mapping[str, Sequence[float]]) -> dict[str, Any]:
 
 # --- drift
 # --------------------------------------------------------------------------------------------------
-def ks(a: Sequence[float], b: Sequence[float]) -> tuple[float, float | None]:
+def ks(a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
     """Computes (D, p) of the two-sample Kolmogorov-Smirnov test.
 
     D is the largest distance between the two distribution functions, p its asymptotic p-value.
 
-    Smirnov 1939; p by scipy, None where that is not installed. With many rows p says only that they
-    are many: look at D.
+    Smirnov 1939. With many rows p says only that they are many: look at D.
     """
     x, y = np.sort(np.asarray(a, float)), np.sort(np.asarray(b, float))
     both = np.concatenate([x, y])
@@ -156,10 +155,8 @@ def ks(a: Sequence[float], b: Sequence[float]) -> tuple[float, float | None]:
             - np.searchsorted(y, both, side="right") / len(y)
         ).max()
     )
-    try:
-        from scipy.stats import kstwobign
-    except ImportError:
-        return d, None
+    from scipy.stats import kstwobign  # slow to import
+
     return d, float(kstwobign.sf(d * math.sqrt(len(x) * len(y) / (len(x) + len(y)))))
 
 
@@ -191,22 +188,18 @@ def chi_square(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, Any]:
     It is over the categories of either; p is scipy's.
 
     Pearson 1900; Cramér 1946, "Mathematical Methods of Statistics": V = sqrt(chi² / n) for two
-    splits, 0 where the shares are equal, 1 where no category is in both. p is None where scipy is
-    not installed, or where there is one category only.
+    splits, 0 where the shares are equal, 1 where no category is in both. p is None where there is
+    one category only.
     """
     names = sorted({*a, *b})
     table = np.array([[part.get(name, 0) for name in names] for part in (a, b)], float)
     n = table.sum()
     wanted = table.sum(axis=1, keepdims=True) * table.sum(axis=0, keepdims=True) / n
     value = float((((table - wanted) ** 2) / wanted).sum())
-    freedom, p = len(names) - 1, None
-    if freedom:
-        try:
-            from scipy.stats import chi2
+    from scipy.stats import chi2  # slow to import
 
-            p = float(chi2.sf(value, freedom))
-        except ImportError:
-            pass
+    freedom = len(names) - 1
+    p = float(chi2.sf(value, freedom)) if freedom else None
     low = float((wanted < 5).mean())
     return {
         "chi_square": value,

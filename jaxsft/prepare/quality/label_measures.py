@@ -21,6 +21,7 @@ from jaxsft.errors import DataError
 from jaxsft.prepare.agreement import coded, cohen_kappa, fleiss_kappa, krippendorff_alpha
 from jaxsft.prepare.quality import text_measures
 from jaxsft.prepare.stage import value_of
+from jaxsft.prepare.text_classifier import cross_val_probabilities
 
 
 # --- agreement
@@ -190,8 +191,8 @@ def issues(
     if len(names) < 2:
         return [], 0
     given = np.array([names.index(labels[at]) for at in kept])
-    probabilities = confident_learning.cross_val_probabilities(
-        [sample[at] for at in kept], given, folds, seed
+    probabilities = cross_val_probabilities(
+        [sample[at] for at in kept], given, folds, seed, f"folds={folds}"
     )
     wrong = confident_learning.find_issues(given, probabilities)
     order = confident_learning.ranked(

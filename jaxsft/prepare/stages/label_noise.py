@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -25,6 +23,7 @@ from jaxsft.prepare.stage import (
     value_of,
     with_fields,
 )
+from jaxsft.prepare.text_classifier import cross_val_probabilities
 from jaxsft.prepare.text_columns import unread
 
 ACTIONS = ("report", "drop", "weight", "relabel")
@@ -39,7 +38,8 @@ class LabelNoise(Stage):
 
     The probabilities of the classes must be out of sample: a classifier that was trained on a row
     believes its label. By default one is trained on all parts but one of the training rows, in turn
-    (`crossval`). Look at what `action=report` lists before anything else is done.
+    (`crossval`, with the extra `quality`). Look at what `action=report` lists before anything else
+    is done.
     """
 
     on = "train"
@@ -102,7 +102,9 @@ class LabelNoise(Stage):
                 )
         labels = np.array([index[name] for name in names])
         p = self._probabilities(rows, labels, len(classes))
-        found = self._issues(labels, p)
+        from jaxsft.prepare.confident_learning import find_issues  # with jax
+
+        found = find_issues(labels, p, self.filter_by)
         quality, best = p[np.arange(len(p)), labels], p.argmax(1)
         # as the file writes each class
         given = {
@@ -136,15 +138,6 @@ class LabelNoise(Stage):
         value = value_of(row, self.context.label, "data.columns.label")
         return label_of(value, f"{row.where}: column {self.context.label!r}", self.context.columns)
 
-    @staticmethod
-    def _module() -> Any:
-        return importlib.import_module("jaxsft.prepare.confident_learning")
-
-    def _issues(self, labels: np.ndarray, p: np.ndarray) -> np.ndarray:
-        """Returns which labels are probably wrong, `[N]` bool."""
-        found = np.asarray(self._module().find_issues(labels, p, filter_by=self.filter_by))
-        return found if found.dtype == bool else np.isin(np.arange(len(labels)), found)
-
     def _probabilities(self, rows: RowSource, labels: np.ndarray, classes: int) -> np.ndarray:
         """Returns the class probabilities `[N, C]`. Raises DataError where they are none."""
         option = "stages.label_noise.probabilities"
@@ -158,11 +151,8 @@ class LabelNoise(Stage):
                     f" {small[at]} rows, fewer than folds; lower stages.label_noise.folds, or drop"
                     " or join rare classes"
                 )
-            p = np.asarray(
-                self._module().cross_val_probabilities(
-                    texts, labels, self.folds, self.context.seed
-                ),
-                np.float64,
+            p = cross_val_probabilities(
+                texts, labels, self.folds, self.context.seed, f"{option}=crossval"
             )
             where = option
         elif self.probabilities.endswith(".npy"):

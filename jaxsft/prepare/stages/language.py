@@ -16,6 +16,7 @@ from jaxsft.prepare.stage import Report, Stage, State, choice
 from jaxsft.prepare.text_columns import add_columns, judge, text_in, unread
 
 SCRIPT_NAMES = {"CJK": "Han", "HANGUL": "Hangul", "IDEOGRAPHIC": "Han", "NKO": "Nko"}
+UNTOLD = "und"  # undetermined, ISO 639-2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Language(Stage):
             "rename it, or set stages.language.replace=true",
         )
         report.changed[f"{names[0]} {found}"] += 1
-        if found == "und":
+        if found == UNTOLD:
             reasons = ["too short to tell"] if self.short == "drop" else []
         elif self.method == "model" and self.keep and found not in self.keep:
             reasons = ["another language"]
@@ -106,18 +107,22 @@ class Language(Stage):
             )
         return judge(self, "language", new, reasons, report, self.action)
 
+    def told(self, text: str) -> str:
+        """Returns the language of a text; UNTOLD where it is too short to tell."""
+        return self._language(text)[0]
+
     def _language(self, text: str) -> tuple[str, float, tuple[str, str]]:
         letters = sum((3 if script(c) == "Han" else 1) for c in text if c.isalpha())
         names = ("language", "language_probability")
         if letters < max(self.min_letters, 1):
-            return "und", 0.0, names
+            return UNTOLD, 0.0, names
         found, probability = _identifier(tuple(self.candidates)).classify(text)
         return str(found), float(probability), names
 
     def _script(self, text: str) -> tuple[str, float, tuple[str, str]]:
         counts, names = script_counts(text), ("script", "script_share")
         if not counts:
-            return "und", 0.0, names
+            return UNTOLD, 0.0, names
         first = max(sorted(counts), key=counts.__getitem__)
         return (
             first,

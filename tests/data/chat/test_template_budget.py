@@ -8,7 +8,8 @@ from jinja2 import TemplateSyntaxError
 from jinja2.sandbox import SecurityError
 
 from jaxsft.data.chat import template_budget as budget
-from jaxsft.data.chat.provenance import Environment
+from jaxsft.data.chat import template_prices as prices
+from jaxsft.data.chat.template_environment import Environment
 from jaxsft.errors import DataError
 
 B = "{% set b = 'a' * 100000 %}"
@@ -255,9 +256,9 @@ def test_a_template_is_refused_by_whatever_reads_it_first(environment, read, sou
 def test_a_wrapped_word_pays_for_each_copy_of_its_rest():
     spent = budget.Spent()
     with pytest.raises(SecurityError, match="runs too long"):
-        budget.FILTERS["wordwrap"](spent, "a" * 1_000_000, 1)
+        prices.FILTERS["wordwrap"](spent, "a" * 1_000_000, 1)
     spent.reset()
-    budget.FILTERS["wordwrap"](spent, "word " * 20_000)
+    prices.FILTERS["wordwrap"](spent, "word " * 20_000)
 
 
 @pytest.mark.parametrize(

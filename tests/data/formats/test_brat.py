@@ -3,7 +3,6 @@ import zipfile
 import pytest
 
 from jaxsft.data.formats import detect, read, tree
-from jaxsft.data.formats.brat import write_brat
 from jaxsft.errors import DataError
 
 TEXT = "North and South\nAmerica 🙂 beat Ada Lovelace.\n"
@@ -125,36 +124,3 @@ def test_an_ann_without_its_text(tmp_path):
         read(put(tmp_path, a_txt="x", a_ann="", b_ann=""))
     with pytest.raises(DataError, match=r"there is no .txt file"):
         read(put(tmp_path / "only", a_ann=""), format="brat")
-
-
-def test_what_is_written_reads_as_the_same_rows(tmp_path):
-    rows = fields(
-        put(
-            tmp_path / "old",
-            eva__a_txt=TEXT,
-            eva__a_ann=ANN,
-            b_txt="nothing here",
-            b_ann="",
-            c_txt="not seen",
-        )
-    )
-    for name in ("x", "y"):
-        write_brat(tmp_path / name, rows)
-        assert fields(tmp_path / name) == rows
-    contents = [
-        {p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*.*")}
-        for name in "xy"
-    ]
-    assert contents[0] == contents[1]
-    for wrong in (
-        [{"id": "a"}],
-        [rows[0], rows[0]],
-        [{"id": "a/b", "text": "x"}],
-        [{"text": "x", "folder": "../up"}],
-        [{"text": "x", "spans": [{"start": 0, "end": 9, "label": "a"}]}],
-    ):
-        with pytest.raises(DataError, match=r"row [12]"):
-            write_brat(tmp_path / "z", wrong)
-    with pytest.raises(DataError, match="it exists"):
-        write_brat(tmp_path / "x", rows)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["old", "x", "y"]

@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from jaxsft.data.formats import read, write
+from jaxsft.data.formats import read
 from jaxsft.errors import ConfigError, DataError
 from tests.realdata import real
 
@@ -232,23 +232,6 @@ def test_a_second_file_over_the_same_images(tmp_path):
         DataError, match=r"other.json:4: annotation 1: another file has another box"
     ):
         fields(objects, also=[str(other)])
-
-
-def test_what_is_written_reads_as_the_same_rows(tmp_path):
-    rows = [{**row, "keypoints": []} for row in fields(put(tmp_path / "a.json", DOCUMENT))]
-    from jaxsft.data.formats import coco
-
-    for name in ("b.json", "c.json"):
-        with open(tmp_path / name, "wb") as file:
-            coco.write(rows, file, name)
-    assert (
-        fields(tmp_path / "b.json") == rows
-        and (tmp_path / "b.json").read_bytes() == (tmp_path / "c.json").read_bytes()
-    )
-    write(rows, tmp_path / "d.json", format="coco")
-    assert (tmp_path / "d.json").read_bytes() == (tmp_path / "b.json").read_bytes()
-    with pytest.raises(DataError, match="row 1 has no image"):
-        write([{"text": "a"}], tmp_path / "e.json", format="coco")
 
 
 KINDS = {"instances": "boxes", "captions": "captions", "person_keypoints": "boxes"}

@@ -104,7 +104,7 @@ def test_files_that_hold_nothing(tmp_path):
     ("name", "options", "part"),
     [
         ("a.json", {"records": None}, "data.options.records=None: expected text"),
-        ("a.html", {"boilerplate": "yes"}, "data.options.boilerplate=yes: expected true or false"),
+        ("a.doccano", {"annotators": "yes"}, "data.options.annotators=yes: expected true or false"),
         ("a.parquet", {"columns": [1]}, "expected a list of texts"),
         ("a.coco", {"digits": 1.5}, "data.options.digits=1.5: expected a whole number"),
     ],
@@ -206,15 +206,15 @@ def test_options_have_the_types_that_their_format_declares(tmp_path):
     )
     for options in ({"tags": None}, {"tags": ["x"]}, {"tags": {}}):
         fails(path, "data.options.tags=", "expected text", error=ConfigError, options=options)
-    page = put(tmp_path, "a.html", "<html><body><nav>n</nav><p>a</html>")
-    assert found(page, options={"boilerplate": "true"}) == found(
-        page, options={"boilerplate": True}
+    notes = put(tmp_path, "notes.jsonl", '{"text": "ab", "label": [[0, 1, "X"]]}')
+    assert found(notes, options={"annotators": "true"}) == found(
+        notes, options={"annotators": True}
     )
     fails(
-        page,
-        "data.options.boilerplate=7: expected true or false",
+        notes,
+        "data.options.annotators=7: expected true or false",
         error=ConfigError,
-        options={"boilerplate": 7},
+        options={"annotators": 7},
     )
 
 

@@ -73,8 +73,24 @@ def test_files_about_the_data_are_left_out_and_told(tmp_path, packed):
 
 
 def test_a_folder_of_such_files_alone_is_data(tmp_path):
-    path = put(tmp_path / "cards", {"a/README.md": "# one", "b/README.md": "# two"})
+    path = put(tmp_path / "cards", {"a/README.txt": "# one", "b/README.txt": "# two"})
     assert len(texts(path)) == 2 and formats.left_out_note(path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("a.md", "# one, two", "a file in Markdown"),
+        ("a.html", "just, text", "a web page"),
+        ("a.csv", "\n<!DOCTYPE html>\n<p>sign in, please", "a web page"),
+    ],
+)
+def test_pages_are_refused_unless_they_are_asked_for_as_text(tmp_path, name, content, what):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=f"{name}: found {what}; data.format=txt"):
+        texts(tmp_path / name)
+    (row,) = formats.read(tmp_path / name, format="txt", unit="file")
+    assert row.fields["text"] == content
 
 
 def test_brat_reads_no_licence_as_a_document(tmp_path):

@@ -1,13 +1,10 @@
 """The Penn Treebank's layouts, on small files written by hand in them, with nltk as the oracle."""
 
-import io
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsft.data import formats
-from jaxsft.data.formats import ptb
 from jaxsft.errors import ConfigError, DataError
 
 TREES = """\
@@ -185,7 +182,7 @@ def spelled(tree, gap):
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(trees, min_size=1, max_size=3), st.sampled_from([" ", "\n  "]))
-def test_trees_are_those_of_nltk_and_are_written_back(tmp_path_factory, found, gap):
+def test_trees_are_those_of_nltk_and_read_the_same_again(tmp_path_factory, found, gap):
     nltk = pytest.importorskip("nltk", reason="needs nltk")
     folder = tmp_path_factory.mktemp("t")
     path = put(folder, "\n".join(f"( {spelled(tree, gap)})" for tree in found))
@@ -204,20 +201,7 @@ def test_trees_are_those_of_nltk_and_are_written_back(tmp_path_factory, found, g
                 )
                 spans.append([before, before + len(theirs[place].leaves()), theirs[place].label()])
         assert row["spans"] == spans
-    formats.write(rows, folder / "b.mrg")
-    assert fields(folder / "b.mrg") == rows
-
-
-def test_writing_refuses_what_is_no_tree():
-    for row, part in (
-        ({"tree": "(S (NN x)"}, "expected one tree"),
-        ({"tree": "(S (NN x)) (S (NN y))"}, "expected one tree"),
-        ({"tree": "(S (NN x y))"}, "found the word 'y'"),
-        ({"tree": "(S (NN x))", "tokens": ["y"]}, "are not the leaves"),
-        ({"tokens": ["y"]}, "expected one tree"),
-    ):
-        with pytest.raises(DataError, match=part):
-            ptb.write([row], io.BytesIO(), "a.mrg")
+    assert fields(put(folder, "\n".join(row["tree"] for row in rows))) == rows
 
 
 # --- tagged text
@@ -273,6 +257,20 @@ def test_tagged_text_that_is_broken(tmp_path):
         assert part in b.reason
 
 
+def tagged(row):
+    """Spells a sentence as tagged text, bracketed noun phrases on lines of their own."""
+    parts = [
+        f"{token.replace('/', chr(92) + '/')}/{tag}"
+        for token, tag in zip(row["tokens"], row["pos"], strict=True)
+    ]
+    lines, last = [], 0
+    for start, end, _ in row["spans"]:
+        lines += [" ".join(parts[last:start]), f"[ {' '.join(parts[start:end])} ]"]
+        last = end
+    lines = [line for line in [*lines, " ".join(parts[last:])] if line]
+    return "\n".join([*lines, "", "=" * 38, "", ""])
+
+
 word = st.text(
     st.characters(exclude_categories=["Cs"], exclude_characters="\\"), min_size=1, max_size=5
 ).filter(lambda t: t.split() == [t] and not t.startswith("*x*"))
@@ -290,7 +288,7 @@ word = st.text(
         max_size=3,
     )
 )
-def test_tagged_text_is_written_back(tmp_path_factory, found):
+def test_tagged_text_reads_as_it_was_spelled(tmp_path_factory, found):
     rows = []
     for words in found:
         spans = [[i, i + 1, "NP"] for i, (_, _, noun) in enumerate(words) if noun]
@@ -302,21 +300,8 @@ def test_tagged_text_is_written_back(tmp_path_factory, found):
             }
         )
     path = tmp_path_factory.mktemp("p") / "a.pos"
-    formats.write(rows, path)
+    path.write_text("".join(map(tagged, rows)), encoding="utf-8", newline="")
     assert fields(path, sentence="paragraph") == rows
-
-
-def test_writing_refuses_what_would_be_read_differently(tmp_path):
-    good = {"tokens": ["a", "b"], "pos": ["X", "Y"]}
-    for change in (
-        {"pos": ["X"]},
-        {"tokens": ["a b", "c"]},
-        {"pos": ["X/Y", "Z"]},
-        {"spans": [[0, 2, "NP"], [1, 2, "NP"]]},
-        {"spans": [[0, 1, "VP"]]},
-    ):
-        with pytest.raises(DataError, match="row 1"):
-            formats.write([{**good, **change}], tmp_path / "a.pos")
 
 
 def test_both_are_told_by_their_beginning(tmp_path):

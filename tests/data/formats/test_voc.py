@@ -7,7 +7,6 @@ import zipfile
 import pytest
 
 from jaxsft.data.formats import detect, read, tree
-from jaxsft.data.formats.voc import write_voc
 from jaxsft.errors import DataError
 from tests.realdata import real
 
@@ -172,35 +171,6 @@ def test_a_broken_file_is_one_bad_row(tmp_path, content, reason):
 def test_a_name_in_a_split_without_a_file(tmp_path):
     with pytest.raises(DataError, match=r"train.txt:2: 'z' has no file in Annotations"):
         read(put(tmp_path, FILES, {"train": ["a", "z"]}), options={"split": "train"})
-
-
-def test_what_is_written_reads_as_the_same_rows(tmp_path):
-    rows = fields(put(tmp_path / "old", FILES))
-    splits = {"train": rows[:2], "test": rows[2:]}
-    for name in ("x", "y"):
-        write_voc(tmp_path / name, splits)
-        assert (
-            fields(tmp_path / name) == rows and fields(tmp_path / name, split="train") == rows[:2]
-        )
-    contents = [
-        {p.relative_to(tmp_path / name): p.read_bytes() for p in (tmp_path / name).rglob("*.*")}
-        for name in "xy"
-    ]
-    assert contents[0] == contents[1] and sorted(path.name for path in tmp_path.iterdir()) == [
-        "old",
-        "x",
-        "y",
-    ]
-    for bad, part in (
-        ({"image": "a.jpg"}, "expected image, width"),
-        ({**rows[0], "image": "\x01"}, "XML does not have"),
-        ({**rows[0], "id": "a/b"}, "no file name"),
-    ):
-        with pytest.raises(DataError, match=part):
-            write_voc(tmp_path / "z", {"train": [bad]})
-    with pytest.raises(DataError, match="it exists"):
-        write_voc(tmp_path / "x", splits)
-    assert not (tmp_path / "z").exists()
 
 
 @pytest.mark.parametrize("folder", ["annotations", "ANNOTATIONS", "Annotations", "labels", ""])

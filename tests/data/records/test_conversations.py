@@ -496,3 +496,22 @@ def test_preferences_of_whole_conversations_name_the_field(prompt):
     rows = row(prompt="a", chosen=[BOT], rejected=[BOT])
     with pytest.raises(DataError, match=r"data.columns.completion=chosen"):
         chat_record(rows, columns())
+
+
+@pytest.mark.parametrize("spell", [json.dumps, str])
+@pytest.mark.parametrize(
+    "turns", [[USER, BOT], [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]]
+)
+def test_turns_in_a_cell_of_a_table(spell, turns, tmp_path):
+    """As pandas writes a column of lists, and as a JSON text."""
+    path = tmp_path / "chats.csv"
+    cell = spell(turns).replace('"', '""')
+    path.write_text(f'talk,n\n"{cell}",1\n', encoding="utf-8")
+    given = columns(messages="talk")
+    (found,) = formats.stream(path, columns=[*CHAT.inputs(given), *CHAT.outputs(given)])
+    assert chat_record(found, given) == Chat((Message("user", "a"), Message("assistant", "b")))
+
+
+def test_turns_in_a_cell_that_are_neither_json_nor_python():
+    with pytest.raises(DataError, match=r"'messages' holds broken JSON .* and no list of Python"):
+        chat_record(row(messages="[{'role': user}]"), columns())

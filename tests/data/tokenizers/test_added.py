@@ -5,6 +5,7 @@ every kind of model and every flag.
 import itertools
 import json
 import random
+import re
 
 import pytest
 import tokenizers
@@ -345,3 +346,26 @@ def test_bytes_that_are_flagged_special_are_what_unknown_characters_fall_back_to
     expected = raw.encode("語a", add_special_tokens=False).ids
     assert len(expected) == 4
     assert Tokenizer.load(tmp_path).encode("語a") == expected
+
+
+@pytest.mark.parametrize(
+    "normalizer, pair",
+    [
+        (normalizers.BertNormalizer(), ("é", "É")),
+        (normalizers.Lowercase(), ("<Think>", "<think>")),
+        (normalizers.NFKC(), ("\u00a0\u00a0", "  ")),
+    ],
+)
+def test_tokens_that_are_alike_once_normalized_are_refused(normalizer, pair, tmp_path):
+    """The library takes one or the other by chance, each time that it reads the file."""
+    raw = tokenizers.Tokenizer(word_piece())
+    raw.normalizer, raw.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
+    raw.add_tokens([AddedToken(text, normalized=True, special=False) for text in pair])
+    raw.save(str(tmp_path / "tokenizer.json"))
+    alike = f"added tokens {pair[0]!r} and {pair[1]!r}: normalized, both are"
+    with pytest.raises(ConfigError, match=re.escape(alike)):
+        Tokenizer.load(tmp_path)
+    document = json.loads((tmp_path / "tokenizer.json").read_text())
+    document["added_tokens"][1]["normalized"] = False
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    assert Tokenizer.load(tmp_path).encode(pair[1]) == [raw.token_to_id(pair[1])]

@@ -1,7 +1,3 @@
-import importlib.util
-import sys
-import types
-
 import numpy as np
 import pytest
 
@@ -9,30 +5,6 @@ from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.stage import Context
 from jaxsft.prepare.stages.label_noise import LabelNoise
 from tests.prepare.numeric_harness import column, make, run
-
-
-@pytest.fixture(autouse=True)
-def issues(monkeypatch):
-    """The real module decides where it is there; else one rule of it, so that the stage is tested
-    by itself.
-    """
-    if importlib.util.find_spec("jaxsft.prepare.confident_learning"):
-        return
-    stub = types.ModuleType("jaxsft.prepare.confident_learning")
-    stub.find_issues = lambda labels, p, filter_by: (p.argmax(1) != labels) & (p.max(1) > 0.5)
-
-    def cross_val(texts, labels, folds, seed):
-        """The share of each class among the other rows with the same first word."""
-        first = [t.split()[0] for t in texts]
-        p = np.full((len(texts), labels.max() + 1), 0.1)
-        for i, word in enumerate(first):
-            for j, other in enumerate(first):
-                p[i, labels[j]] += word == other and i != j
-        return p / p.sum(1, keepdims=True)
-
-    stub.cross_val_probabilities = cross_val
-    monkeypatch.setitem(sys.modules, "jaxsft.prepare.confident_learning", stub)
-
 
 WRONG = (3, 20)
 

@@ -202,11 +202,15 @@ def test_chained_regressions_agree_with_scikit_learn():
     np.testing.assert_allclose(impute.chained(x, state), expected, atol=1e-3)
 
 
-@given(st.integers(1, 5), st.lists(st.floats(-3, 3), min_size=6, max_size=6), st.floats(-1, 6))
-def test_newton_reproduces_a_polynomial(degree, coefficients, at):
+@given(st.integers(1, 5), st.lists(st.floats(-3, 3), min_size=6, max_size=6), st.floats(0, 1))
+def test_interpolation_reproduces_a_polynomial(degree, coefficients, part):
     xs = np.array([0.0, 1.0, 1.5, 3.0, 4.0, 5.5])[: degree + 1]
+    at = 0.1 + part * (xs[-1] - 0.2)
     ys = np.polyval(coefficients[: degree + 1], xs)
-    assert impute.newton(xs, ys, at) == pytest.approx(
+    places, values = np.append(xs, at), np.append(ys, np.nan)
+    order = np.argsort(places, kind="stable")
+    found = impute.interpolate(places[order], values[order], degree)[order == len(xs)]
+    assert found == pytest.approx(
         np.polyval(coefficients[: degree + 1], at), abs=1e-6 * (1 + max(map(abs, ys)))
     )
 
