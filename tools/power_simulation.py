@@ -84,8 +84,7 @@ def foretold(study: Study, seed: int = 1) -> float:
     # three runs know little of the variance between runs
     many = replace(study, runs=300)
     of_seeds = power.spread(arms(many, study.effect, 200, rng), "score", Settings(replicates=200))
-    variance, freedom = power.of_seeds(row_part, of_seeds["seed_variance"], study.runs)
-    return power.power_at(study.effect, variance, 0.95, freedom)
+    return power.power_of_seeds(study.effect, row_part, of_seeds["seed_variance"], study.runs, 0.95)
 
 
 def main(arguments: list[str]) -> None:

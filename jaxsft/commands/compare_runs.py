@@ -149,10 +149,12 @@ def footer(result: Any) -> Iterable[str]:
         f" {of['seed']}); ▲ better, ▼ worse by the p of the family (Holm); least: the smallest"
         " difference that these rows show with power 0.8"
     )
+    alike: dict[str, list[str]] = {}
     for number, sets in result.tied.items():
-        if any(len(one) > 1 for one in sets):
-            alike = "; ".join(" = ".join(one) for one in sets if len(one) > 1)
-            yield f"{number}: not told apart: {alike}"
+        if text := "; ".join(" = ".join(sorted(one)) for one in sets if len(one) > 1):
+            alike.setdefault(text, []).append(number)
+    for text, numbers in alike.items():
+        yield f"not told apart: {text} ({', '.join(numbers)})"
     yield from result.notes
 
 

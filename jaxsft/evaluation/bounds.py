@@ -13,8 +13,8 @@ from scipy import sparse, special
 from jaxsft.errors import ConfigError
 from jaxsft.evaluation.replicates import (
     CHUNK,
-    Table,
-    Tables,
+    SumsOfUnits,
+    UnitSums,
     mapped,
     numbers_of,
     of_table,
@@ -83,6 +83,10 @@ def intervals(
         else:
             bound = percentile(drawn[name], level, independent)
             entry |= {"method": "percentile", "level": level, **bound}
+            if bound["se"] == 0 and value in (0, 1):
+                # all alike says little where they are few: as if each unit were one hit or miss
+                low, high = wilson(value * independent, independent, level)
+                entry |= {"low": low, "high": high, "method": "wilson"}
             if not math.isfinite(value):
                 entry |= {"low": None, "high": None, "reason": "the number itself is not finite"}
         if name in plain and name not in metric.counts:
@@ -166,6 +170,12 @@ def row_values(metric: Metric, statistics: Statistics, rows: int) -> dict[str, n
 
     Only of a metric whose `reduce` is a sum: its statistics of a row are the state of that row.
     """
+    if isinstance(statistics, Cells) and statistics.row is None and rows:
+        # rows of one cell are alike
+        cells, back = np.unique(np.asarray(statistics.index), return_inverse=True)
+        if len(cells) < rows:
+            values = row_values(metric, Cells(cells, statistics.shape), len(cells))
+            return {name: x[back] for name, x in values.items()}
     of = Units(np.zeros(rows, np.uint32), None, rows)
     of_units, parts = tables(statistics, of), []
     width = sum(_sizes(of_units))
@@ -178,13 +188,13 @@ def row_values(metric: Metric, statistics: Statistics, rows: int) -> dict[str, n
     )
 
 
-def _sizes(of_units: Tables) -> list[int]:
+def _sizes(of_units: SumsOfUnits) -> list[int]:
     if isinstance(of_units, Mapping):
         return [size for one in of_units.values() for size in _sizes(one)]
     return [int(np.prod(of_units.shape))]
 
 
-def _slice(table: Table, start: int, stop: int) -> np.ndarray:
+def _slice(table: UnitSums, start: int, stop: int) -> np.ndarray:
     part = table.matrix[start:stop]
     part = part.toarray() if sparse.issparse(part) else part
     return part.reshape(len(part), *table.shape)
@@ -203,7 +213,8 @@ def _proportions(
     ]
     if metric.reduce is not total or not asked or not rows:
         return {}
-    found = {name: x for name, x in plain_means(metric, statistics, rows).items() if name in asked}
+    values = row_values(metric, statistics, rows)
+    found = plain_means(metric, statistics, rows, {name: values[name] for name in asked})
     return {
         name: (float(np.nansum(x)), float(np.isfinite(x).sum()))
         for name, x in found.items()
@@ -211,8 +222,10 @@ def _proportions(
     }
 
 
-def plain_means(metric: Metric, statistics: Statistics, rows: int) -> dict[str, np.ndarray]:
-    """Returns, of the numbers that are the mean over rows of a value 0 or 1, those values.
+def plain_means(
+    metric: Metric, statistics: Statistics, rows: int, values: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Returns, of `values` of rows, those whose mean is the number, and which are all 0 or 1.
 
     Equality is tried under a few weights, so that a coincidence is not taken for the rule.
     """
@@ -222,7 +235,7 @@ def plain_means(metric: Metric, statistics: Statistics, rows: int) -> dict[str, 
     weights = np.concatenate([np.ones((1, rows)), weights.astype(np.float64)])
     with np.errstate(divide="ignore", invalid="ignore"):
         whole = metric.value(metric.reduce(statistics, weights))
-    for name, x in row_values(metric, statistics, rows).items():
+    for name, x in values.items():
         there = np.isfinite(x)
         if name in metric.counts or not there.any() or not np.isin(x[there], (0, 1)).all():
             continue

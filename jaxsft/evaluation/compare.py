@@ -24,7 +24,7 @@ from scipy import special
 from jaxsft.errors import ConfigError
 from jaxsft.evaluation import bounds
 from jaxsft.evaluation.compared_runs import RunRows
-from jaxsft.evaluation.replicates import chunks, mapped, replicated, state_of, tables
+from jaxsft.evaluation.replicates import BLOCK, chunks, mapped, replicated, state_of, tables
 from jaxsft.evaluation.statistics_file import RowStatistics
 from jaxsft.evaluation.unit_counts import Units, uniform, units
 from jaxsft.metrics.base import Metric, total
@@ -84,7 +84,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Compared:
     """The result: what `as_json` gives, and the tables on the screen show."""
 
     arms: list[dict[str, Any]]
@@ -104,7 +104,7 @@ class Comparison:
         }
 
 
-def compare(arms: Sequence[Arm], settings: Settings) -> Comparison:
+def compare(arms: Sequence[Arm], settings: Settings) -> Compared:
     """Compares each arm with each other one; a difference is the second less the first.
 
     Raises ConfigError where a number is not there, or fewer than two arms are given.
@@ -116,21 +116,19 @@ def compare(arms: Sequence[Arm], settings: Settings) -> Comparison:
     content = arms[0].runs[0].content
     told, pairs, tied, notes = [{"name": a.name, "numbers": {}} for a in arms], [], {}, []
     for metric_name, (metric, numbers) in metrics.items():
-        of = units_of(content, metric_name)
-        independent = of.rows if of.clusters is None else of.clusters
-        drawn = [arm_draws(arm, metric_name, metric, of, settings) for arm in arms]
+        arms_of = MetricOfArms(arms, metric_name, metric, units_of(content, metric_name), settings)
+        drawn = arms_of.drawn
         for number in numbers:
             for arm, entry, of_arm in zip(arms, told, drawn, strict=True):
                 entry["runs"] = [run.name for run in arm.runs]
-                entry["numbers"][number] = arm_numbers(of_arm[number], independent, settings)
+                entry["numbers"][number] = arm_numbers(
+                    of_arm[number], arms_of.independent, settings
+                )
             if any(not np.isfinite(of_arm[number].values).all() for of_arm in drawn):
                 notes.append(f"{number}: is not finite in every run, and is not compared")
                 continue
             family = [
-                _pair(
-                    arms[i], arms[j], drawn[i], drawn[j], metric_name, metric, number, of, settings
-                )
-                for i, j in itertools.combinations(range(len(arms)), 2)
+                arms_of.pair(i, j, number) for i, j in itertools.combinations(range(len(arms)), 2)
             ]
             for entry, p in zip(family, holm([entry["p"] for entry in family]), strict=True):
                 entry["p_holm"] = p
@@ -157,7 +155,7 @@ def compare(arms: Sequence[Arm], settings: Settings) -> Comparison:
         "chosen": content.chosen,
         "first_row_digest": f"{int(content.digests[0]):016x}" if len(content.rows) else "",
     }
-    return Comparison(told, pairs, tied, facts, notes)
+    return Compared(told, pairs, tied, facts, notes)
 
 
 def units_of(content: RowStatistics, metric: str) -> Units:
@@ -249,54 +247,101 @@ def _carried(
 
 # --- a pair
 # --------------------------------------------------------------------------------------------------
-def _pair(
-    first: Arm,
-    second: Arm,
-    drawn_a: Mapping[str, Drawn],
-    drawn_b: Mapping[str, Drawn],
-    metric_name: str,
-    metric: Metric,
-    number: str,
-    of: Units,
-    settings: Settings,
-) -> dict[str, Any]:
-    """Returns the difference of a number between two arms: second less first."""
-    a, b = drawn_a[number], drawn_b[number]
-    independent = of.rows if of.clusters is None else of.clusters
-    lower, difference = number in metric.lower_is_better, b.value - a.value
-    apart = b.replicates.mean(0) - a.replicates.mean(0)
-    out = {
-        "a": first.name,
-        "b": second.name,
-        "number": number,
-        "metric": metric_name,
-        "rows": of.rows,
-        "lower_is_better": lower,
-        "value_a": a.value,
-        "value_b": b.value,
-        "difference": difference,
-    }
-    if max(len(first.runs), len(second.runs)) > 1:
-        rows = _variance(apart)
-        out |= _carried(difference, rows, independent, [a, b], settings.level)
-        out |= {
-            "row_se": math.sqrt(rows),
-            "seed_se": math.sqrt(sum(x.seed_variance() / len(x.values) for x in (a, b))),
-            "test": "t of rows and seeds",
-            "p": _p_of_t(difference, out["se"], out["freedom"]),
-            # the share of pairs of seeds that agree with the mean
-            "sign_agreement": _agreement(a.values, b.values, difference),
+class MetricOfArms:
+    """One metric of all arms, and what its pairs share: each is computed once."""
+
+    def __init__(
+        self, arms: Sequence[Arm], name: str, metric: Metric, of: Units, settings: Settings
+    ):
+        """Draws the replicates of all runs."""
+        self.arms, self.name, self.metric, self.of = arms, name, metric, of
+        self.settings = settings
+        self.drawn = [arm_draws(arm, name, metric, of, settings) for arm in arms]
+        self.independent = of.rows if of.clusters is None else of.clusters
+        self._on_rows: dict[int, tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = {}
+        self._exchanged: dict[tuple[int, int], dict[str, float]] = {}
+
+    def pair(self, i: int, j: int, number: str) -> dict[str, Any]:
+        """Returns the difference of a number between two arms: the second less the first."""
+        a, b = self.drawn[i][number], self.drawn[j][number]
+        lower, difference = number in self.metric.lower_is_better, b.value - a.value
+        apart = b.replicates.mean(0) - a.replicates.mean(0)
+        level = self.settings.level
+        out = {
+            "a": self.arms[i].name,
+            "b": self.arms[j].name,
+            "number": number,
+            "metric": self.name,
+            "rows": self.of.rows,
+            "lower_is_better": lower,
+            "value_a": a.value,
+            "value_b": b.value,
+            "difference": difference,
         }
-    else:
-        out |= bounds.percentile(apart, settings.level, independent)
-        runs = first.runs[0], second.runs[0]
-        out |= _tested(runs, metric_name, metric, number, of, settings, difference, apart)
-        out["sign_agreement"] = float(np.mean(np.sign(apart) == np.sign(difference)))
-    if out.get("se") is not None:
-        out["minimum_detectable"] = (
-            bounds.z_of(settings.level) + bounds.z_of(2 * POWER - 1)
-        ) * out["se"]
-    return out
+        if max(len(a.values), len(b.values)) > 1:
+            rows = _variance(apart)
+            out |= _carried(difference, rows, self.independent, [a, b], level)
+            out |= {
+                "row_se": math.sqrt(rows),
+                "seed_se": math.sqrt(sum(x.seed_variance() / len(x.values) for x in (a, b))),
+                "test": "t of rows and seeds",
+                "p": _p_of_t(difference, out["se"], out["freedom"]),
+                # the share of pairs of seeds that agree with the mean
+                "sign_agreement": _agreement(a.values, b.values, difference),
+            }
+        else:
+            out |= bounds.percentile(apart, level, self.independent)
+            out |= self._tested(i, j, number, apart)
+            out["sign_agreement"] = float(np.mean(np.sign(apart) == np.sign(difference)))
+        if out.get("se") is not None:
+            quantiles = bounds.z_of(level) + bounds.z_of(2 * POWER - 1)
+            out["minimum_detectable"] = quantiles * out["se"]
+        return out
+
+    def _tested(self, i: int, j: int, number: str, apart: np.ndarray) -> dict[str, Any]:
+        """Returns p, the test that it is of, and on how many rows the second run is better."""
+        if self.metric.reduce is not total:
+            return {"test": "bootstrap", "p": _p_of_replicates(apart)}
+        (of_one, plain_one), (of_other, plain_other) = self.on_rows(i), self.on_rows(j)
+        x, y = of_one[number], of_other[number]
+        both = np.isfinite(x) & np.isfinite(y)
+        better = (y < x if number in self.metric.lower_is_better else y > x) & both
+        equal = (x == y) & both
+        out: dict[str, Any] = {
+            "rows_better": int(better.sum()),
+            "rows_worse": int(both.sum() - better.sum() - equal.sum()),
+            "rows_equal": int(equal.sum()),
+        }
+        labels = [self._run(k).content.labels.get(self.name) for k in (i, j)]
+        if labels[0] == labels[1]:
+            p = self.exchanged(i, j)[number]
+            out |= {"test": "permutation", "p": p, "p_permutation": p}
+        else:
+            out |= {"test": "bootstrap", "p": _p_of_replicates(apart)}
+        same_rows = (np.isfinite(x) == np.isfinite(y)).all()
+        if self.of.clusters is None and same_rows and number in plain_one.keys() & plain_other:
+            out |= {"test": "McNemar", "p": mcnemar(out["rows_better"], out["rows_worse"])}
+        return out
+
+    def _run(self, i: int) -> RunRows:
+        return self.arms[i].runs[0]
+
+    def on_rows(self, i: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Returns each number of each row of an arm's run, and those that are means of 0 or 1."""
+        if i not in self._on_rows:
+            statistics, rows = self._run(i).content.metrics[self.name], self.of.rows
+            values = bounds.row_values(self.metric, statistics, rows)
+            plain = bounds.plain_means(self.metric, statistics, rows, values)
+            self._on_rows[i] = values, plain
+        return self._on_rows[i]
+
+    def exchanged(self, i: int, j: int) -> dict[str, float]:
+        """Returns p of each number by the permutation test of the runs of two arms."""
+        if (i, j) not in self._exchanged:
+            one, other = (self._run(k).content.metrics[self.name] for k in (i, j))
+            found = permutation(self.metric, one, other, self.of, self.settings)
+            self._exchanged[i, j] = found
+        return self._exchanged[i, j]
 
 
 def _agreement(a: np.ndarray, b: np.ndarray, difference: float) -> float:
@@ -308,43 +353,6 @@ def _p_of_t(difference: float, se: float, freedom: float) -> float:
     if se == 0:
         return float(difference == 0)
     return float(2 * special.stdtr(freedom, -abs(difference) / se))
-
-
-def _tested(
-    runs: tuple[RunRows, RunRows],
-    name: str,
-    metric: Metric,
-    number: str,
-    of: Units,
-    settings: Settings,
-    difference: float,
-    apart: np.ndarray,
-) -> dict[str, Any]:
-    """Returns p, the test that it is of, and how many rows of the second run are better."""
-    one, other = (run.content.metrics[name] for run in runs)
-    out: dict[str, Any] = {}
-    if metric.reduce is not total:
-        return {"test": "bootstrap", "p": _p_of_replicates(apart)}
-    x, y = (bounds.row_values(metric, s, of.rows)[number] for s in (one, other))
-    both = np.isfinite(x) & np.isfinite(y)
-    better = (y < x if number in metric.lower_is_better else y > x) & both
-    equal = (x == y) & both
-    out |= {
-        "rows_better": int(better.sum()),
-        "rows_worse": int(both.sum() - better.sum() - equal.sum()),
-        "rows_equal": int(equal.sum()),
-    }
-    meant = [run.content.labels.get(name) for run in runs]
-    if meant[0] == meant[1]:
-        p = permutation(metric, one, other, number, of, settings)
-        out |= {"test": "permutation", "p": p, "p_permutation": p}
-    else:
-        out |= {"test": "bootstrap", "p": _p_of_replicates(apart)}
-    plain = [bounds.plain_means(metric, s, of.rows) for s in (one, other)]
-    same_rows = (np.isfinite(x) == np.isfinite(y)).all()
-    if of.clusters is None and same_rows and all(number in found for found in plain):
-        out |= {"test": "McNemar", "p": mcnemar(out["rows_better"], out["rows_worse"])}
-    return out
 
 
 def mcnemar(b: int, c: int) -> float:
@@ -363,29 +371,33 @@ def _p_of_replicates(apart: np.ndarray) -> float | None:
 
 
 def permutation(
-    metric: Metric, one: Any, other: Any, number: str, of: Units, settings: Settings
-) -> float:
-    """Returns the two-sided p of the difference under exchanges of the two runs on each unit."""
+    metric: Metric, one: Any, other: Any, of: Units, settings: Settings
+) -> dict[str, float]:
+    """Returns the two-sided p of each number's difference, under exchanges of two runs on units."""
     a, b = (tables(statistics, of) for statistics in (one, other))
     apart = mapped(lambda x, y: y.minus(x), a, b)
     ones = np.ones((1, len(of.numbers)))
-    sum_a, sum_b = (state_of(tables, ones) for tables in (a, b))
-    seen = float(metric.value(sum_b)[number][0] - metric.value(sum_a)[number][0])
-    as_large, size = 0, 0
-    for chunk in chunks(settings.replicates, len(of.numbers)):
+    sum_a, sum_b = (state_of(of_units, ones) for of_units in (a, b))
+    seen = _apart(metric, sum_a, sum_b)
+    as_large, size = (dict.fromkeys(metric.names, 0) for _ in range(2))
+    for chunk in chunks(settings.replicates, len(of.numbers), BLOCK):
         draws = uniform(settings.seed ^ _FLIPS << 32, chunk, of.numbers)
         moved = state_of(apart, (draws >> 31).astype(np.float64))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            values = [
-                metric.value(mapped(f, s, moved))[number]
-                for s, f in ((sum_b, np.subtract), (sum_a, np.add))
-            ]
-        difference = values[0] - values[1]
-        difference = difference[np.isfinite(difference)]
-        # as large but for what rounding leaves
-        as_large += int((abs(difference) >= abs(seen) * (1 - 1e-9) - 1e-12).sum())
-        size += len(difference)
-    return (1 + as_large) / (1 + size)
+        flipped = mapped(np.add, sum_a, moved), mapped(np.subtract, sum_b, moved)
+        for name, difference in _apart(metric, *flipped).items():
+            difference = difference[np.isfinite(difference)]
+            # as large but for what rounding leaves
+            least = abs(float(seen[name][0])) * (1 - 1e-9) - 1e-12
+            as_large[name] += int((abs(difference) >= least).sum())
+            size[name] += len(difference)
+    return {name: (1 + as_large[name]) / (1 + size[name]) for name in metric.names}
+
+
+def _apart(metric: Metric, one: Any, other: Any) -> dict[str, np.ndarray]:
+    """Returns by how much each number of the second state is above that of the first one."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        a, b = metric.value(one), metric.value(other)
+    return {name: np.asarray(b[name] - a[name], np.float64) for name in metric.names}
 
 
 # --- families

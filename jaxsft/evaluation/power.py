@@ -20,6 +20,7 @@ from jaxsft.evaluation import bounds
 from jaxsft.evaluation.compare import Arm, Settings, arm_draws, shared_metrics, units_of
 
 MOST_SEEDS = 1000
+FEW_SEEDS, DRAWS = 20, 20_000  # up to how many runs power is by draws, and how many of those
 
 
 def spread(arms: Sequence[Arm], number: str, settings: Settings) -> dict[str, Any]:
@@ -86,10 +87,30 @@ def seeds_for(
     Returns: None where the rows alone leave too much.
     """
     for seeds in range(2, MOST_SEEDS + 1):
-        variance, freedom = of_seeds(row_part, seed_variance, seeds)
-        if variance == 0 or power_at(effect, variance, level, freedom) >= power:
+        if power_of_seeds(effect, row_part, seed_variance, seeds, level) >= power:
             return seeds
     return None
+
+
+def power_of_seeds(
+    effect: float, row_part: float, seed_variance: float, seeds: int, level: float
+) -> float:
+    """Returns the probability that a difference between two arms with so many runs each is told.
+
+    Of few runs the variance between them is badly known, and with it the degrees of freedom that
+    `compare` takes: then it is the share of draws of both variances and of the difference.
+    """
+    variance, freedom = of_seeds(row_part, seed_variance, seeds)
+    if variance == 0:
+        return 1.0
+    if seeds > FEW_SEEDS or seed_variance == 0:
+        return power_at(effect, variance, level, freedom)
+    rng = np.random.default_rng(0)
+    difference = effect + math.sqrt(variance) * rng.normal(size=DRAWS)
+    parts = seed_variance / seeds * rng.chisquare(seeds - 1, (2, DRAWS)) / (seeds - 1)
+    seen = row_part + parts.sum(0)
+    t = special.stdtrit(seen**2 / ((parts**2).sum(0) / (seeds - 1)), (1 + level) / 2)
+    return float(np.mean(abs(difference) > t * np.sqrt(seen)))
 
 
 def of_seeds(row_part: float, seed_variance: float, seeds: int) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from jaxsft.evaluation.unit_counts import Units, counts
 from jaxsft.metrics.base import Cells, Metric, Statistics, total
 
 CHUNK = 1 << 22  # weights that are held at once
+BLOCK = 1 << 17  # the same of sums over units, which stay in the cache of a core
 JAX_FROM = 20_000  # rows from which a metric that ranks runs as a compiled program
 CHECKED, APART = 4, 0.1  # replicates that linear ones are held against, and how near they must be
 
@@ -27,7 +28,7 @@ CHECKED, APART = 4, 0.1  # replicates that linear ones are held against, and how
 # --- statistics of units, whose weighted sum is a state
 # --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class Table:
+class UnitSums:
     """Statistics of units as a matrix `[units, size]`, dense or sparse, of arrays of `shape`."""
 
     matrix: Any
@@ -38,15 +39,15 @@ class Table:
         flat = weights @ self.matrix
         return np.asarray(flat).reshape(len(weights), *self.shape)
 
-    def minus(self, other: Table) -> Table:
+    def minus(self, other: UnitSums) -> UnitSums:
         """Returns the difference of two tables of the same units."""
-        return Table(self.matrix - other.matrix, self.shape)
+        return UnitSums(self.matrix - other.matrix, self.shape)
 
 
-Tables = Any  # a Table, or a dict of them
+SumsOfUnits = Any  # a UnitSums, or a dict of them
 
 
-def tables(statistics: Statistics, of: Units) -> Tables:
+def tables(statistics: Statistics, of: Units) -> SumsOfUnits:
     """Returns the statistics of units, of those of rows."""
     if isinstance(statistics, Mapping):
         return {name: tables(one, of) for name, one in statistics.items()}
@@ -57,10 +58,10 @@ def tables(statistics: Statistics, of: Units) -> Tables:
     if of.of_row is not None:
         where = (of.of_row, np.arange(of.rows))
         flat = sparse.csr_array((np.ones(of.rows), where), (len(of.numbers), of.rows)) @ flat
-    return Table(flat, array.shape[1:])
+    return UnitSums(flat, array.shape[1:])
 
 
-def _table_of_cells(cells: Cells, of: Units) -> Table:
+def _table_of_cells(cells: Cells, of: Units) -> UnitSums:
     index = np.asarray(cells.index)
     row = np.arange(len(index)) if cells.row is None else np.asarray(cells.row)
     keep = index >= 0
@@ -70,7 +71,7 @@ def _table_of_cells(cells: Cells, of: Units) -> Table:
         (np.ones(keep.sum()), (unit, index[keep])), (len(of.numbers), size)
     ).tocsr()
     matrix.sum_duplicates()
-    return Table(matrix, tuple(cells.shape))
+    return UnitSums(matrix, tuple(cells.shape))
 
 
 def mapped(function: Any, *trees: Any) -> Any:
@@ -80,16 +81,16 @@ def mapped(function: Any, *trees: Any) -> Any:
     return function(*trees)
 
 
-def state_of(of_units: Tables, weights: np.ndarray) -> Any:
+def state_of(of_units: SumsOfUnits, weights: np.ndarray) -> Any:
     """Returns the state of a metric whose `reduce` is a sum, under weights `[B, units]`."""
     return mapped(lambda table: table.total(weights), of_units)
 
 
 # --- replicates
 # --------------------------------------------------------------------------------------------------
-def chunks(replicates: int, width: int) -> Iterator[np.ndarray]:
-    """Returns the numbers of replicates in chunks that keep the weights of one in `CHUNK`."""
-    size = max(1, CHUNK // max(width, 1))
+def chunks(replicates: int, width: int, most: int | None = None) -> Iterator[np.ndarray]:
+    """Returns the numbers of replicates in chunks whose weights, of this width, are few enough."""
+    size = max(1, min(most or CHUNK, CHUNK) // max(width, 1))
     for start in range(0, replicates, size):
         yield np.arange(start, min(start + size, replicates), dtype=np.uint32)
 
@@ -106,7 +107,7 @@ def replicated(
         of_units = tables(statistics, of)
         states = (
             state_of(of_units, counts(seed, b, of.numbers).astype(np.float64))
-            for b in chunks(replicates, len(of.numbers))
+            for b in chunks(replicates, len(of.numbers), BLOCK)
         )
     elif of.rows >= JAX_FROM and not _has_cells(statistics):
         found = linear(metric, statistics, of, replicates, seed)
@@ -221,7 +222,7 @@ def linear(
     drawn = np.concatenate(
         [
             values + (counts(seed, b, of.numbers) - 1.0) @ slopes
-            for b in chunks(replicates, len(of.numbers))
+            for b in chunks(replicates, len(of.numbers), BLOCK)
         ]
     )
     full = numbers_of(metric, _ranked_states(metric, statistics, of, CHECKED, seed))

@@ -40,10 +40,13 @@ def test_cumulative(files, monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_bounds(capsys):
+def test_bounds(capsys, monkeypatch):
     pytest.importorskip("sklearn")
     from tools.bench import bounds
 
+    seconds, before, after = bounds.measured("a mean", 3000, 4, 120)
+    assert seconds > 0 and after >= before > 0
+    monkeypatch.setattr(bounds, "measured", lambda *_: [seconds, before, after])
     bounds.main(["rows=3000", "classes=4", "replicates=120", "by_hand=2"])
     assert capsys.readouterr().out.count("x |") == len(bounds.CASES)
 

@@ -55,8 +55,8 @@ def test_counts_are_poisson():
     assert abs(c.mean(1).std() * math.sqrt(1000) - 1) < 0.1  # over rows
 
 
-def test_a_count_is_a_function_of_seed_replicate_and_row():
-    """Order, chunks and device do not matter: E1, E2."""
+def test_a_count_is_a_function_of_seed_replicate_and_row():  # guards E1, E13
+    """Order, chunks and device do not matter."""
     replicates, numbers = np.arange(50, dtype=np.uint32), np.arange(300, dtype=np.uint32)
     whole = counts(2**40 + 5, replicates, numbers)
     order = np.random.default_rng(0).permutation(300)
@@ -72,7 +72,7 @@ def test_a_count_is_a_function_of_seed_replicate_and_row():
 
 # --- replicates
 # --------------------------------------------------------------------------------------------------
-def test_replicates_do_not_depend_on_chunks_or_order(monkeypatch):
+def test_replicates_do_not_depend_on_chunks_or_order(monkeypatch):  # guards E1
     outputs = two_runs.labels(300)
     metric = METRICS.take("label_scores")
     statistics = metric.observe(outputs)
@@ -88,7 +88,7 @@ def test_replicates_do_not_depend_on_chunks_or_order(monkeypatch):
         np.testing.assert_allclose(turned[name], whole[name], rtol=1e-12)
 
 
-def test_sums_of_units_are_what_reduce_gives():
+def test_sums_of_units_are_what_reduce_gives():  # guards E4
     """A state of units equals `reduce` under the weights of their rows, for every kind."""
     rng = np.random.default_rng(0)
     rows, clusters = np.arange(60), np.arange(60) // 4
@@ -120,7 +120,7 @@ def test_many_rows_are_drawn_by_groups(monkeypatch):
 
 
 @pytest.mark.parametrize("rows", [600, 3000])
-def test_the_compiled_program_gives_the_same(rows, monkeypatch):
+def test_the_compiled_program_gives_the_same(rows, monkeypatch):  # guards E1, A12
     monkeypatch.setattr(unit_counts, "GROUPS", 1000)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(rows, 2))
@@ -186,7 +186,7 @@ def test_a_table_is_drawn_as_its_rows_are():
 
 # --- intervals
 # --------------------------------------------------------------------------------------------------
-def test_a_count_has_no_bound_and_an_undefined_number_says_so():
+def test_a_count_has_no_bound_and_an_undefined_number_says_so():  # guards E10
     outputs = two_runs.labels(50)
     found = bounds.intervals(
         METRICS.take("label_scores"), Cells(np.full(50, -1), (3, 3)), outputs.rows

@@ -175,7 +175,7 @@ def test_an_arm_of_one_run_is_told():
 
 # --- what is refused
 # --------------------------------------------------------------------------------------------------
-def test_rows_that_differ_are_named(tmp_path):
+def test_rows_that_differ_are_named(tmp_path):  # guards E2, E9
     a = two_runs.write(tmp_path / "a", two_runs.labels(30))
     fewer = two_runs.write(tmp_path / "fewer", two_runs.labels(29))
     other = two_runs.write(tmp_path / "other", two_runs.labels(30, gold_seed=1))

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from jaxsft.errors import ConfigError
 from jaxsft.evaluation import power
@@ -28,15 +29,18 @@ def test_rows_and_power_are_statsmodels():
 
 def test_the_fewest_seeds():
     seeds = power.seeds_for(0.2, 0.0, 0.01, 0.8, 0.95)
-    enough, fewer = (power.power_at(0.2, *_of(seeds - i)) for i in (0, 1))
+    enough, fewer = (power.power_of_seeds(0.2, 0.0, 0.01, seeds - i, 0.95) for i in (0, 1))
     assert enough >= 0.8 > fewer
     assert power.seeds_for(0.01, 0.02, 0.01, 0.8, 0.95) is None
     assert power.seeds_for(0.2, 0.0, 0.0, 0.8, 0.95) == 2
 
 
-def _of(seeds):
-    variance, freedom = power.of_seeds(0.0, 0.01, seeds)
-    return variance, 0.95, freedom
+@pytest.mark.parametrize("seeds", [3, 10])
+def test_power_of_few_seeds_is_that_of_welchs_test(seeds):
+    rng = np.random.default_rng(1)
+    x = 0.1 * rng.normal(size=(2, 4000, seeds)) + np.array([0, 0.15])[:, None, None]
+    told = np.mean(stats.ttest_ind(*x, axis=-1, equal_var=False).pvalue < 0.05)
+    assert power.power_of_seeds(0.15, 0.0, 0.01, seeds, 0.95) == pytest.approx(told, abs=0.03)
 
 
 def test_variance_of_a_run_and_of_a_pair():
