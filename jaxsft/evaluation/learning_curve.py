@@ -4,6 +4,7 @@ would give.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,10 +81,12 @@ def _fitted(
         start = np.array([best, spread * max(float(np.ptp(y)), 1e-3) / 2, 0.5])
     lowest, highest = [high[0], low[0], FLATTEST], [high[1], low[1], STEEPEST]
     start = np.clip(start, lowest, highest)
+    curve = lambda x, a, b, c: a + b * x**-c
     try:
-        found, _ = optimize.curve_fit(
-            lambda x, a, b, c: a + b * x**-c, n / n.max(), y, start, bounds=(lowest, highest)
-        )
+        with warnings.catch_warnings():
+            # of the covariance, which the bootstrap takes the place of
+            warnings.simplefilter("ignore", optimize.OptimizeWarning)
+            found, _ = optimize.curve_fit(curve, n / n.max(), y, start, bounds=(lowest, highest))
     except (RuntimeError, ValueError):
         return None
     return found

@@ -322,6 +322,10 @@ class Written:
         rundir.write_json(run_dir / "intervals.json", {"held_out": pooled, "mean": means})
         self._write_predictions(run_dir)
         numbers = {f"held_out/{name}": entry["value"] for name, entry in pooled.items()}
+        # a row counts in each repeat
+        repeats = self.session.config.crossval.repeats
+        for name in crossval.counts(self.scores[0]) & pooled.keys():
+            numbers[f"held_out/{name}"] = int(pooled[name]["value"]) // repeats
         numbers |= {f"mean/{name}": entry["value"] for name, entry in means.items()}
         numbers |= {f"mean/{name}_se": e["se"] for name, e in means.items() if "se" in e}
         numbers |= {f"train/{name}": e["value"] for name, e in table["sets"]["train"].items()}
