@@ -10,10 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from jaxsft.errors import ConfigError
+
+BINS = 10  # of numbers
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,23 @@ def fold_units(
         for kind in [kinds[k] for k in one] or [len(kinds)]:
             table[unit, kind] += 1
     return FoldUnits(of_row, tuple(numbers), table)
+
+
+def fold_labels(records: Sequence[Any], task: Any) -> list[list[Hashable]]:
+    """Returns what is to be spread evenly, of each record: its labels, else the tenth of all rows
+    in which each of its numbers lies.
+    """
+    found: list[list[Hashable]] = [list(task.classes(record)) for record in records]
+    numbers = [getattr(r, "targets", None) or (getattr(r, "score", None),) for r in records]
+    if any(found) or not numbers or any(None in one for one in numbers):
+        return found
+    values = np.array(numbers, np.float64)
+    edges = np.nanquantile(values, np.linspace(0, 1, BINS + 1)[1:-1], axis=0)
+    for i, column in enumerate(values.T):
+        bins = np.searchsorted(np.unique(edges[:, i]), column, side="right")
+        for row in np.flatnonzero(np.isfinite(column)):
+            found[row].append((i, int(bins[row])))
+    return found
 
 
 def assigned(units: FoldUnits, rows: np.ndarray, folds: int, seed: int) -> np.ndarray:

@@ -22,8 +22,9 @@ from jaxsft.config.schema import Config
 from jaxsft.data import fold_rows, folds, split_notes
 from jaxsft.data.folds import FoldUnits
 from jaxsft.errors import ConfigError
-from jaxsft.evaluation import crossval, gaps, learning_curve
+from jaxsft.evaluation import crossval, gaps, learning_curve, measured
 from jaxsft.evaluation.crossval import BoundOptions, FoldScores
+from jaxsft.metrics import registry
 from jaxsft.sharding import hosts, platforms
 from jaxsft.training import device, manifest, recorder, setup
 from jaxsft.training.callbacks import StopSignal
@@ -68,6 +69,22 @@ def _refuse(config: Config) -> None:
         )
 
 
+def _refuse_answers(config: Config) -> None:
+    """Raises ConfigError for a metric of generated answers: a fold generates none."""
+    spec, number = config.task.spec, config.evaluation.metric.partition("/")[2]
+    if further := measured.asked(config, of_answers=True):
+        raise ConfigError(
+            f"evaluation.metrics=[{further[0]}]: crossval generates no answers; leave it out"
+        )
+    own = {name for metric in spec.measures for name in registry.take(metric).names}
+    answers = {name for metric in spec.answer_measures for name in registry.take(metric).names}
+    if number in answers - own:
+        raise ConfigError(
+            f"evaluation.metric=validation/{number}: crossval generates no answers; choose by"
+            " validation/loss"
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Fold:
     """An outer fold: its training, and the trainings that go with it.
@@ -101,11 +118,9 @@ class Plan:
         config, task = session.config, session.task
         self.config, self.rows = config, session.rows
         records = session.records.records
-        self.units: FoldUnits = folds.fold_units(
-            [task.text_key(record) for record in records],
-            [task.classes(record) for record in records],
-            groups,
-        )
+        self.labels = folds.fold_labels(records, task)
+        texts = [task.text_key(record) for record in records]
+        self.units: FoldUnits = folds.fold_units(texts, self.labels, groups)
         self.candidates = [_candidate(config, text) for text in config.crossval.choose]
         self.folds = [fold for r in range(config.crossval.repeats) for fold in self._repeat(r)]
 
@@ -164,7 +179,7 @@ class Plan:
             out.append(
                 f"{lost:,} rows were held out with a label that no training row of their fold has"
             )
-        if not any(session.task.classes(record) for record in records):
+        if not any(self.labels):
             out.append("the rows have no labels: folds are even in size alone")
         if session.task.generates and self.config.evaluation.generate != "never":
             out.append("no answers are generated: folds are scored by their loss and tokens")
@@ -193,6 +208,7 @@ def _candidate(config: Config, text: str) -> Config:
 # --------------------------------------------------------------------------------------------------
 def _validated(config: Config, records: Recorder) -> Result:
     """Runs all trainings, and writes what they came to."""
+    _refuse_answers(config)
     run_dir = records.run_dir
     given = fold_rows.read_fold_rows(config, tasks.get(config.task.name))
     records.quarantine({"train": given.records, **given.others})

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxsft.data import folds
+from jaxsft.data.records import NUMBERS, TEXT, Regression, Text
 from jaxsft.errors import ConfigError
 
 N = 300
@@ -100,3 +101,16 @@ def test_subsets_are_nested_keep_the_shares_of_labels_and_hold_whole_groups():
 def test_more_folds_than_what_may_be_parted_are_an_error():
     with pytest.raises(ConfigError, match="there are 2 rows, or groups"):
         folds.assigned(units(4, ["a", "a", "b", "b"]), np.arange(4), 3, 0)
+
+
+def test_numbers_are_spread_by_tenths_and_a_record_without_any_has_nothing():
+    numbers = [
+        Regression(text=f"text {i}", text_pair=None, targets=(float(i),)) for i in range(100)
+    ]
+    found = folds.fold_labels(numbers, NUMBERS)
+    assert found[0] == [(0, 0)] and found[99] == [(0, 9)] and len({x[0] for x in found}) == 10
+    whole = folds.fold_units([r.text for r in numbers], found)
+    of_row = folds.assigned(whole, np.arange(100), 5, 0)
+    means = [np.mean(np.flatnonzero(of_row == fold)) for fold in range(5)]
+    assert max(means) - min(means) < 4
+    assert folds.fold_labels([Text(text="a")], TEXT) == [[]]

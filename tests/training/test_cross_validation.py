@@ -132,11 +132,16 @@ def test_a_fold_is_a_run_on_its_rows_to_the_bit(rows, tmp_path, packing):
         f"data.{name}={tiny.write_lines(tmp_path / f'{name}.jsonl', part)}"
         for name, part in parts.items()
     ]
-    every = ["evaluation.every=1000steps", "checkpoint.every=1000steps"]
+    every = ["evaluation.every=1000steps", "checkpoint.every=1000steps", "evaluation.on_train=true"]
     result = loop.train(composed(*own[:2], *files, *every, f"run_dir={tmp_path / 'solo'}"))
     solo = read_jsonl(tmp_path / "solo" / "predictions" / "validation.jsonl")
     ours = [line["probability"] for line in lines if line["fold"] == 1]
     fold = read_json(tmp_path / "folds" / "folds" / "repeat0-fold1.json")
+    table = read_json(tmp_path / "solo" / "figures" / "gaps.json")
+    gap = result.numbers["validation/loss"] - result.numbers["train/loss"]
+    assert table["gaps"][0] == {
+        "number": "loss", "from": "train", "to": "validation", "gap": gap, "worse": gap > 0
+    }  # fmt: skip
     assert fold["steps"] == result.numbers["train/steps"]
     if packing == "false":
         assert ours == [line["probability"] for line in solo]
@@ -210,6 +215,7 @@ def test_nothing_of_the_rows_that_are_held_out_is_learnt(rows):
         (["evaluation.patience=2"], "a fold has no validation split"),
         (["crossval.choose=[model.layers=2]"], "crossval.choose: model.layers=2: model.layers"),
         (["crossval.nested=2"], "crossval.nested=2: is read"),
+        (["evaluation.metrics=[exact_match]"], "crossval generates no answers"),
         (["crossval.folds=37"], "take fewer folds"),
     ],
 )
