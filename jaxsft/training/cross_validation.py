@@ -217,10 +217,11 @@ def _validated(config: Config, records: Recorder) -> Result:
     plan = Plan(session, given.groups)
     facts = manifest.manifest(session.components, session.digests)
     manifest.check_unchanged(run_dir, records.mirror.place, facts)
-    if (run_dir / "result.json").exists():
+    if (numbers := complete(run_dir, config)) is not None:
         told = f"{records.mirror.place}: this cross-validation is complete; these are its numbers"
         print(told, file=sys.stderr)
-        return Result(run_dir, rundir.read_json(run_dir / "result.json"))
+        return Result(run_dir, numbers)
+    (run_dir / "result.json").unlink(missing_ok=True)  # of another duration
     with seal.rewriting(run_dir, manifest.named(run_dir, facts)):
         session.components.tokenizer.save(run_dir / "tokenizer")
         rundir.write_json(run_dir / "task.json", session.task.state)
@@ -242,6 +243,15 @@ def _validated(config: Config, records: Recorder) -> Result:
             return Result(run_dir, {}, signal.received)
     numbers = Written(session, plan, jobs, done).write(run_dir)
     return Result(run_dir, numbers)
+
+
+def complete(run_dir: Path, config: Config) -> dict[str, Any] | None:
+    """Returns the numbers of a directory whose trainings reached this very duration, else None."""
+    path = run_dir / "result.json"
+    if not path.exists():
+        return None
+    before = compose.read(run_dir / seal.CONFIG).train.duration
+    return rundir.read_json(path) if before == config.train.duration else None
 
 
 @dataclasses.dataclass(frozen=True)

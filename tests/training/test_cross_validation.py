@@ -12,10 +12,11 @@ import jax
 import numpy as np
 import pytest
 
-from jaxsft.config import overrides
+from jaxsft.config import compose, overrides
 from jaxsft.data import fold_rows, synthetic
 from jaxsft.errors import JaxsftError
 from jaxsft.rundir import read_json, read_jsonl
+from jaxsft.tasks.multilabel import MultiLabelTask
 from jaxsft.tasks.regress import Regress
 from jaxsft.training import cross_validation, loop, setup
 from jaxsft.training.fold_session import FoldSession
@@ -205,6 +206,12 @@ def test_nothing_of_the_rows_that_are_held_out_is_learnt(rows):
     assert model.task.state["mean"] == [pytest.approx(np.mean(scores))]
     assert session.task.state["mean"] != model.task.state["mean"]
     _, columns = session.columns(model, model.split, np.flatnonzero(~train))
+    # the same rows as a set beside
+    session.others["test"] = given.records
+    _, beside = session.columns(model, session.encoded(model.task, "test"))
+    # packed with other rows
+    assert beside["predicted"][~train] == pytest.approx(columns["predicted"][~train], abs=1e-5)
+    assert (columns["predicted"][train] == 0).all() and (beside["predicted"] != 0).all()
     assert session.compiled == {"step": 1, "evaluation": 1} and columns
 
 
@@ -215,7 +222,6 @@ def test_nothing_of_the_rows_that_are_held_out_is_learnt(rows):
         (["evaluation.patience=2"], "a fold has no validation split"),
         (["crossval.choose=[model.layers=2]"], "crossval.choose: model.layers=2: model.layers"),
         (["crossval.nested=2"], "crossval.nested=2: is read"),
-        (["evaluation.metrics=[exact_match]"], "crossval generates no answers"),
         (["crossval.folds=37"], "take fewer folds"),
     ],
 )
@@ -225,3 +231,36 @@ def test_what_it_cannot_do_is_an_error(rows, tmp_path, words, message):
         cross_validation.cross_validate(
             composed("task=classify", f"data.path={rows}", f"run_dir={run_dir}", *words)
         )
+
+
+@pytest.mark.parametrize(
+    "word", ["evaluation.metric=validation/exact_match", "evaluation.metrics=[exact_match]"]
+)
+def test_a_metric_of_answers_is_refused(rows, tmp_path, word):
+    words = ["task=chat", "evaluation.generate=always", word]
+    config = composed(*words, f"data.path={rows}", f"run_dir={tmp_path / 'run'}")
+    with pytest.raises(JaxsftError, match="crossval generates no answers"):
+        cross_validation.cross_validate(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_longer_training_is_not_complete(whole):
+    config = compose.read(whole[0] / "config.yaml")
+    assert cross_validation.complete(whole[0], config) == read_json(whole[0] / "result.json")
+    longer = dataclasses.replace(config.train, duration="3epochs")
+    assert cross_validation.complete(whole[0], dataclasses.replace(config, train=longer)) is None
+
+
+def test_counts_of_labels_are_those_of_the_training_rows_and_are_compiled_in(tmp_path):
+    found = [
+        {"text": r["prompt"], "labels": ["even"] * (i % 2 == 0) + ["rare"] * (i == 0)}
+        for i, r in enumerate(synthetic.generate(0, ROWS))
+    ]
+    path = tiny.write_lines(tmp_path / "rows.jsonl", found)
+    config = composed("task=multilabel", "task.positive_weight=balanced", f"data.path={path}")
+    config = setup.resolve(config)
+    session = FoldSession(config, fold_rows.read_fold_rows(config, MultiLabelTask))
+    task = session.learnt(np.arange(1, 11))
+    assert task.labels == session.task.labels == ["even", "rare"]
+    assert task.state["counts"] == [5, 0] and task.state["rows"] == 10
+    assert session.task.state["counts"] == [18, 1] and task.numbers_in_program
