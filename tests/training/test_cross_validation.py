@@ -16,6 +16,7 @@ from jaxsft.config import compose, overrides
 from jaxsft.data import fold_rows, synthetic
 from jaxsft.errors import JaxsftError
 from jaxsft.rundir import read_json, read_jsonl
+from jaxsft.tasks.classify import Classify
 from jaxsft.tasks.multilabel import MultiLabelTask
 from jaxsft.tasks.regress import Regress
 from jaxsft.training import cross_validation, loop, setup
@@ -41,6 +42,7 @@ OPTIONS = [
     "train.duration=2epochs",
     "optim.learning_rate=1e-2",
     "crossval.replicates=50",
+    "crossval.level=0.9",
 ]
 MORE = [
     "crossval.folds=3",
@@ -95,7 +97,8 @@ def test_each_row_is_predicted_once_and_groups_are_whole(whole, rows):
     assert numbers["held_out/accuracy"] == pytest.approx(np.mean([x["correct"] for x in lines]))
     assert numbers["held_out/rows"] == ROWS
     found = read_json(whole[0] / "intervals.json")["held_out"]["accuracy"]
-    assert found["clusters"] == 12 and found["low"] <= found["value"] <= found["high"]
+    assert found["clusters"] == 12 and found["level"] == 0.9
+    assert found["low"] <= found["value"] <= found["high"]
 
 
 def test_each_fold_chooses_by_its_training_rows_and_tells_the_curve_and_the_gaps(whole):
@@ -264,3 +267,19 @@ def test_counts_of_labels_are_those_of_the_training_rows_and_are_compiled_in(tmp
     assert task.labels == session.task.labels == ["even", "rare"]
     assert task.state["counts"] == [5, 0] and task.state["rows"] == 10
     assert session.task.state["counts"] == [18, 1] and task.numbers_in_program
+
+
+def test_a_repeat_has_folds_and_seeds_of_its_own(rows):
+    config = setup.resolve(composed("task=classify", f"data.path={rows}", "crossval.repeats=2"))
+    session = FoldSession(config, fold_rows.read_fold_rows(config, Classify))
+    plan = cross_validation.Plan(session, None)
+    assert [(fold.repeat, fold.fold) for fold in plan.folds] == [
+        (r, k) for r in (0, 1) for k in range(5)
+    ]
+    first, second = plan.folds[:5], plan.folds[5:]
+    for folds in (first, second):
+        held = np.concatenate([fold.job.held for fold in folds])
+        assert sorted(held) == list(range(ROWS))
+    assert any(set(a.job.held) != set(b.job.held) for a, b in zip(first, second, strict=True))
+    assert first[0].job.config.seeds == session.config.seeds
+    assert second[0].job.config.seeds.init == session.config.seeds.init + 1
