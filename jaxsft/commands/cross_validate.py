@@ -10,8 +10,8 @@ jaxsft crossval ... crossval.fractions=[0.1,0.2,0.5,1]        a learning curve t
 jaxsft crossval ... run_dir=runs/mine                         the same command again goes on with
   the folds that are not finished
 
-The options are those of jaxsft train. data.validation and data.test are sets that no fold trains
-on, and that every fold is scored on.
+The options are those of jaxsft train. Beside data.train=FILE, data.validation and data.test are
+sets that no fold trains on, and that every fold is scored on.
 """
 
 from __future__ import annotations
