@@ -90,7 +90,7 @@ def _dispatch(argv: list[str]) -> int:
         print(
             f"jaxsft {argv[0]}:"
             f" {COMMANDS[argv[0]][1]}\n\n{_module_help(argv[0])}"
-            f"{_choices() if argv[0] in ('train', 'check') else ''}"
+            f"{_choices() if argv[0] in ('train', 'crossval', 'check') else ''}"
         )
         return 0
     if shell := _asked_shell(argv):

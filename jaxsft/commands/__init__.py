@@ -26,6 +26,13 @@ COMMANDS = {
             " tasks)"
         ),
     ),
+    "crossval": (
+        "cross_validate",
+        (
+            "train once for each fold and score every row by a model that did not see it: jaxsft"
+            " crossval task=... data.path=FILE crossval.folds=5"
+        ),
+    ),
     "check": (
         "check",
         (
@@ -89,4 +96,4 @@ COMMANDS = {
     ),
 }
 # whose config has `plugins`; of the others it is no option of a run
-WITH_PLUGINS = ("train", "check", "prepare")
+WITH_PLUGINS = ("train", "crossval", "check", "prepare")

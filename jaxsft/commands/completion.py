@@ -52,6 +52,7 @@ PARTS_OF_RUN = {
 }
 ROOTS = {
     "train": "config",
+    "crossval": "config",
     "check": "config",
     "demo": "config",
     "prepare": "prepare",

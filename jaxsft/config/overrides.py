@@ -33,6 +33,7 @@ _PLAIN = re.compile(r"(?=[\w./:@%+\-]*[A-Za-z_/])[\w./:@%+\-]+", re.ASCII)
 _VALUE = re.compile(
     r"true|false|on|off|yes|no|null|inf|nan|[+-]?[\d_.]*(e[+-]?\d+)?", re.IGNORECASE
 )
+OF_OVERRIDES = ("crossval.choose",)  # lists of overrides
 LEVELS = 50  # of lists and objects in each other
 _PLACE = re.compile(r"\{\w+\}")  # a place in a text, such as {labels}: no dict
 
@@ -234,6 +235,10 @@ def quote(argument: str, multirun: bool, root: type = Config) -> str:
     plus, key, value = match.groups()
     plus = "" if key in ("experiment", "debug") else plus
     plus = "++" if re.match(OPEN, key) else plus
+    if key in OF_OVERRIDES and re.fullmatch(r"\[[^'\"]*\]", value):
+        # Hydra's grammar has no `=` in a list
+        items = re.split(r",(?=\s*[\w.]+=)", value[1:-1])
+        return f"{plus}{key}=[{','.join(_quoted(item.strip()) for item in items)}]"
     word = _PLAIN.fullmatch(value) and not _VALUE.fullmatch(value)
     quoted = re.fullmatch(r"""(['"])(?:\\.|(?!\1)[^\\])*\1""", value, re.DOTALL)
     taken_as_is = (

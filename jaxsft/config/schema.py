@@ -14,6 +14,7 @@ from typing import Any, Optional
 
 from jaxsft import plugins
 from jaxsft.config.adapters import AdapterConfig, NoAdapter
+from jaxsft.config.crossval_options import CrossvalConfig
 from jaxsft.config.data_options import (  # noqa: F401
     Columns,
     DataConfig,
@@ -458,6 +459,7 @@ class Config:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     check: CheckConfig = field(default_factory=CheckConfig)
+    crossval: CrossvalConfig = field(default_factory=CrossvalConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     hosts: HostsConfig = field(default_factory=HostsConfig)
     trackers: TrackersConfig = field(default_factory=TrackersConfig)

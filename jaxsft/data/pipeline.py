@@ -5,8 +5,9 @@ The batch of step k is a pure function of (plan, data seed, k).
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -67,6 +68,8 @@ class Batches:
         fixed: int = 0,
         mix: Mix | None = None,
         prompt_length: int = 0,
+        chosen: np.ndarray | None = None,
+        least_words: int = 0,
     ):
         """Stores the plan and the order of reading.
 
@@ -75,13 +78,15 @@ class Batches:
         read; without a seed it is given `fixed` and epoch 0, in training epochs from 1.
         `prompt_length` positions, from `-prompt_length` to -1, stand before each text for tokens
         that are not of the data. `mix`: which rows of the plan an epoch of a mixture reads.
+        `chosen`: the examples of the split that the plan has; None: all of them. A batch has room
+        for `least_words` words of a row at least.
         """
         self.split, self.plan, self.batch_size, self.seed = split, plan, batch_size, seed
         self.here = np.arange(batch_size) if here is None else here
         self._corrupt, self._fixed = corrupt, fixed
-        self.mix, self.prompt_length = mix, prompt_length
+        self.mix, self.prompt_length, self.chosen = mix, prompt_length, chosen
         self.rows = plan.rows if mix is None else mix.rows
-        self.words = word_rows.most_words(split.arrays, plan)
+        self.words = max(least_words, word_rows.most_words(split.arrays, plan))
         self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
 
     def __len__(self) -> int:
@@ -90,7 +95,9 @@ class Batches:
     @property
     def examples(self) -> int:
         """Returns the examples of an epoch; of a mixture, the expected number."""
-        return self.split.examples if self.mix is None else self.mix.expected_examples
+        if self.mix is not None:
+            return self.mix.expected_examples
+        return self.split.examples if self.chosen is None else len(self.chosen)
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
         if self.mix is not None:
@@ -208,8 +215,15 @@ def make_batches(
     here: np.ndarray | None = None,
     corrupt: Any = None,
     prompt_length: int = 0,
+    chosen: np.ndarray | None = None,
+    like: Sequence[Batches] = (),
 ) -> Batches:
-    """Plans a split and returns its batches; `here` and the last two as in `Batches`."""
+    """Plans a split and returns its batches; `here` and the last but one as in `Batches`.
+
+    Args:
+      chosen: only these examples of the split; not of a mixture.
+      like: a batch has room for as many texts and words of a row as those of these have.
+    """
 
     def make(examples: Any) -> packing.PackingPlan:
         sources = None if split.source_lengths is None else split.source_lengths[examples]
@@ -225,5 +239,12 @@ def make_batches(
     if split.mixed is not None and seed is not None:
         plan, mix = plan_mixture(split.mixed, data.mixture, make)
     else:
-        plan, mix = make(slice(None)), None
-    return Batches(split, plan, batch_size, seed, here, corrupt, data.plan_seed, mix, prompt_length)
+        plan, mix = make(slice(None) if chosen is None else chosen), None
+    if chosen is not None:
+        plan = dataclasses.replace(plan, members=chosen[plan.members])
+    if like:
+        texts = max(plan.texts, *(one.plan.texts for one in like))
+        plan = dataclasses.replace(plan, texts=texts)
+    words = max((one.words for one in like), default=0)
+    options = (data.plan_seed, mix, prompt_length, chosen, words)
+    return Batches(split, plan, batch_size, seed, here, corrupt, *options)

@@ -43,7 +43,8 @@ def run_pass(
     batches: Batches,
     decoded: Callable[[dict], dict] = lambda columns: columns,
 ) -> tuple[Any, dict[str, np.ndarray]]:
-    """Returns (terms, totals, states) and columns of a split, each example and word exactly once.
+    """Returns (terms, totals, states) and columns of a split, each example and word exactly once;
+    where the batches are of chosen examples, the columns of the others are 0.
 
     The device is read one batch late.
 
@@ -72,7 +73,10 @@ def run_pass(
             read(*late)
         late = (step, result)
     read(*late)
-    assert (seen == 1).all(), "an example was evaluated twice or not at all"
+    asked = np.ones(len(seen), np.int64)
+    if batches.chosen is not None:
+        asked = np.bincount(batches.chosen, minlength=len(seen))
+    assert (seen == asked).all(), "an example was evaluated twice or not at all"
     return sums, columns
 
 

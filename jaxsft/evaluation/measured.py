@@ -31,9 +31,13 @@ class Measured:
         weights = np.ones(len(self.rows)) if weights is None else weights
         return self.metric.reduce(self.statistics, weights)
 
-    def numbers(self, spelled: Sequence[str] = ()) -> dict[str, float]:
-        """Returns the numbers of all rows; those of the labels in `spelled` by name as well."""
-        state = self.state()
+    def numbers(
+        self, spelled: Sequence[str] = (), weights: np.ndarray | None = None
+    ) -> dict[str, float]:
+        """Returns the numbers of all rows, or under weights `[rows]`; those of the labels in
+        `spelled` by name as well.
+        """
+        state = self.state(weights)
         out = {name: self.plain(name, x) for name, x in self.metric.value(state).items()}
         each = self.metric.each(state) if spelled and self.metric.each else {}
         for i, label in enumerate(spelled):

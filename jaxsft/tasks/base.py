@@ -56,11 +56,14 @@ class Task(Specified, TaskMeasures, FrozenBackbone, PredictionLines):
       source_frame: what stands before and behind a text that its encoder reads; None for other
         models.
       answers_up_to: how many tokens are generated where neither the config nor a reference says so.
+      learnt_numbers: entries of `state` that are numbers of the training rows, such as their mean;
+        the others name what there is, such as labels.
     """
 
     start_ids: Sequence[int] = ()
     source_frame: tuple[Sequence[int], Sequence[int]] | None = None
     answers_up_to = 128
+    learnt_numbers: tuple[str, ...] = ()
 
     @property
     def best_metric(self) -> str:
@@ -75,6 +78,11 @@ class Task(Specified, TaskMeasures, FrozenBackbone, PredictionLines):
         """
         self.config, self.tokenizer = config, tokenizer
         self.state = state if isinstance(state, Stored) else dict(state)
+
+    @property
+    def numbers_in_program(self) -> bool:
+        """Returns whether the compiled step hangs on `learnt_numbers`, and not only the rows."""
+        return False
 
     # --- data
     # ----------------------------------------------------------------------------------------------

@@ -36,6 +36,7 @@ class MultiLabelTask(TextTask):
     """
 
     spec = specs.MULTILABEL
+    learnt_numbers = ("counts", "rows")
 
     def unlabelled(self, row: Row, columns: Any) -> MultiLabel:
         return MultiLabel(*pair_of(row, columns), (), values_of(row, columns))
@@ -102,6 +103,10 @@ class MultiLabelTask(TextTask):
             counts = np.array(self.state["counts"], np.float64)
             return ((self.state["rows"] - counts) / np.maximum(counts, 1)).astype(np.float32)
         return np.full(self.width, 1.0 if given == "none" else given, np.float32)
+
+    @property
+    def numbers_in_program(self) -> bool:
+        return self.config.task.positive_weight == "balanced"
 
     def totals(self, batch: Batch) -> Terms:
         return {self.config.task.loss: self.weight(batch).sum()}

@@ -47,6 +47,7 @@ class PairTask(TextTask):
     """
 
     spec = specs.PAIR
+    learnt_numbers = ("low", "high", "mean", "deviation")
 
     def unlabelled(self, row: Row, columns: Any) -> Pair:
         a = text_of(row, columns.text or "text", "data.columns.text")

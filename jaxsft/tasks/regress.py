@@ -34,6 +34,7 @@ class Regress(TextTask):
     """
 
     spec = specs.REGRESS
+    learnt_numbers = ("mean", "deviation")
 
     def unlabelled(self, row: Row, columns: Any) -> Regression:
         return Regression(*pair_of(row, columns), (math.nan,) * self.width, values_of(row, columns))

@@ -23,8 +23,10 @@ class StopSignal:
     """SIGTERM and Ctrl-C ask the loop to save and end after the step; a second Ctrl-C ends at
     once."""
 
-    def __init__(self) -> None:
+    def __init__(self, does: str = "saving a checkpoint") -> None:
+        """Stores what the program says that it does after the step."""
         self.received: int | None = None
+        self._does = does
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignal:
@@ -43,7 +45,7 @@ class StopSignal:
             raise KeyboardInterrupt
         self.received = number
         print(
-            "\nstopping after this step, saving a checkpoint (once more: stop at once, without)",
+            f"\nstopping after this step, {self._does} (once more: stop at once, without)",
             file=sys.stderr,
         )
 

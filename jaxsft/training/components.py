@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -111,13 +111,22 @@ class Components:
             split, mixed=np.array([source[where[row]] for row in split.arrays["row"]])
         )
 
-    def batches(self, split: Split, training: bool = False) -> Batches:
-        """Makes the batches of a split; `training` shuffles by epoch, with `train.batch_size`."""
+    def batches(
+        self,
+        split: Split,
+        training: bool = False,
+        chosen: np.ndarray | None = None,
+        like: Sequence[Batches] = (),
+    ) -> Batches:
+        """Makes the batches of a split; `training` shuffles by epoch, with `train.batch_size`.
+
+        `chosen` and `like` as of `pipeline.make_batches`.
+        """
         size = self.config.train.batch_size if training else self.config.evaluation.batch_size
         seed, here = self.config.seeds.data if training else None, meshes.rows_here(self.mesh, size)
         places = getattr(self.model, "prompt_length", 0)
         return pipeline.make_batches(
-            split, self.config.data, size, seed, here, self.task.corrupt, places
+            split, self.config.data, size, seed, here, self.task.corrupt, places, chosen, like
         )
 
     def put(self, batch: Batch, batches: Batches) -> Batch:

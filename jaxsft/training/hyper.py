@@ -26,6 +26,7 @@ OF_NO_PROGRAM = (
     "hosts.",
     "trackers.",
     "check.",
+    "crossval.",
     "checkpoint.",
     "compilation_cache",
     "profile",

@@ -188,9 +188,12 @@ def _finish(session: Session, trial: Trial, records: Recorder) -> Result:
         "train/best_step": trial.step,
     }
     options = trial.config.evaluation
-    names = [name for name in session.batches if name != "train"]
+    names, found = [name for name in session.batches if name != "train"], {}
     for name in [*names, *(["train"] if options.on_train else [])]:
         result = session.evaluate(name, trial, generate=options.generate != "never")
         numbers |= {f"{name}/{metric}": value for metric, value in result.numbers.items()}
         records.write_results(name, result)
+        found[name] = result
+    if options.on_train:
+        records.write_gaps(found)
     return records.finish(last, numbers)

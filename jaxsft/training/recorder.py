@@ -23,7 +23,7 @@ from jaxsft.config.schema import Config
 from jaxsft.data import file_records, hub, prepared, split_notes
 from jaxsft.data.records import label_names
 from jaxsft.errors import ConfigError, JaxsftError
-from jaxsft.evaluation import results
+from jaxsft.evaluation import gaps, results
 from jaxsft.evaluation.evaluate import Evaluation
 from jaxsft.models import surgery
 from jaxsft.sharding import hosts
@@ -323,6 +323,16 @@ class Recorder:
             split = self.session.batches[name].split
             found = results.write_results(self.run_dir, self.session.task, split, result)
             self.intervals |= {f"{name}/{metric}": entry for metric, entry in found.items()}
+
+    def write_gaps(self, found: Mapping[str, Evaluation]) -> None:
+        """Writes how far the numbers of the other splits are from those of the training rows."""
+        if hosts.first():
+            names = ["train", *(name for name in found if name != "train")]
+            table = gaps.gap_table(
+                {name: found[name].measured for name in names},
+                {name: found[name].numbers["loss"] for name in names},
+            )
+            rundir.write_json(self.run_dir / "figures" / "gaps.json", table)
 
     def finish(self, last: int, numbers: dict[str, float]) -> Result:
         """Writes the numbers; `result.json` comes last: it says that the run is complete."""

@@ -127,13 +127,13 @@ class Session:
         """Makes a trial with fresh weights; the frozen ones are those of the first.
 
         Args:
-          config: that of the session, but for what `_check_shared` lets differ; None: the same.
+          config: that of the session, but for what `check_shared` lets differ; None: the same.
 
         Raises:
           ConfigError: the config differs in more, or its frozen weights are others.
         """
         config = config or self.config
-        _check_shared(self.config, config)
+        check_shared(self.config, config)
         doing("making the weights")
         alone = config is self.config
         parts = self.components if alone else dataclasses.replace(self.components, config=config)
@@ -241,7 +241,7 @@ class Session:
         return device.model_flops(self.config, self.task, *specs, lengths)
 
 
-def _check_shared(shared: Config, own: Config) -> None:
+def check_shared(shared: Config, own: Config) -> None:
     """Raises ConfigError where a trial differs from its session in what trials must share.
 
     It may differ in traced values, the initial weights and what only its host reads.

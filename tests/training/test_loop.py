@@ -2,10 +2,7 @@
 and whether it learns.
 """
 
-import contextlib
-import logging
 import math
-import re
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +23,7 @@ from jaxsft.training.recorder import Recorder
 from jaxsft.training.session import Session
 from jaxsft.training.trial import Diverged, Trial
 from tests import tiny
+from tests.compilations import compilations
 
 SMALL = {
     "layers": 1,
@@ -111,34 +109,6 @@ def test_the_schedule_ends_with_the_packed_batches(files, tmp_path):  # guards B
 
 # --- programs
 # --------------------------------------------------------------------------------------------------
-class Compiled(logging.Handler):
-    """The names of all programs that JAX compiles."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def emit(self, record):
-        if found := re.match(r"Compiling (?:jit\()?([\w<>]+)\)? ", record.getMessage()):
-            self.names.append(found[1])
-
-
-@contextlib.contextmanager
-def compilations():
-    handler, log = Compiled(), logging.getLogger("jax._src.interpreters.pxla")
-    before = log.propagate, log.disabled, log.level
-    log.addHandler(handler)
-    log.propagate, log.disabled = False, False  # a command line that ran before has turned it off
-    log.setLevel(logging.DEBUG)
-    try:
-        with jax.log_compiles():
-            yield handler.names
-    finally:
-        log.removeHandler(handler)
-        log.propagate, log.disabled = before[:2]
-        log.setLevel(before[2])
-
-
 def test_nothing_is_compiled_twice(files, tmp_path, monkeypatch):
     """One program for the step and one for evaluation; a longer run, more evaluations and a partly
     filled last batch need no other.

@@ -38,6 +38,7 @@ TITLES |= {
     "evaluation": "Evaluation",
     "generate": "Generated answers",
     "check": "Check",
+    "crossval": "Cross-validation",
     "mesh": "Devices",
     "hosts": "Processes",
     "trackers": "Trackers",
