@@ -84,7 +84,7 @@ def _by_label(
     there = np.flatnonzero((positives > 0) & (positives < len(gold)))
     order = [i for i in np.argsort(-positives, kind="stable") if i in set(there.tolist())]
     order = order if only is None else [i for i in only if i in order]
-    chosen = [int(i) for i in order[:LABELS]]
+    chosen = sorted(int(i) for i in order[:LABELS])
     return {
         "rows": len(gold),
         "roc": [_roc(str(labels[i]), gold[:, i], score[:, i]) for i in chosen],
