@@ -226,7 +226,7 @@ def _results(run_dir: Path) -> dict[str, Any]:
         "split": "",
         "checked_at": None,
     }
-    out |= {"chosen": first, "left_out": [], "bounds": _bounds(run_dir)}
+    out |= {"chosen": first, "left_out": [], "bounds": report_tables.bound_texts_or_none(run_dir)}
     if facts.finished(run_dir):
         found = facts.results(run_dir)
         splits, metrics, left_out = scores.table(found.values, first)
@@ -271,14 +271,6 @@ def _results(run_dir: Path) -> dict[str, Any]:
         if metric not in twice
     ][:4]
     return out
-
-
-def _bounds(run_dir: Path) -> dict[tuple[str, str], str]:
-    """Returns the bounds of numbers as text; none of a damaged file, which has a section."""
-    try:
-        return report_tables.bound_texts(run_dir)
-    except facts.DAMAGE:
-        return {}
 
 
 def _curves(run_dir: Path) -> dict[str, Any]:

@@ -123,6 +123,14 @@ def bound_texts(run_dir: Path) -> dict[tuple[str, str], str]:
     return {place: text for place, text in texts.items() if text}
 
 
+def bound_texts_or_none(run_dir: Path) -> dict[tuple[str, str], str]:
+    """Returns the same; nothing of a damaged file, about which its own section tells."""
+    try:
+        return bound_texts(run_dir)
+    except facts.DAMAGE:
+        return {}
+
+
 def told_of(entry: Mapping[str, Any]) -> str:
     """Returns what is known of an entry beside its value: level, method, rows, clusters, why."""
     parts = []
