@@ -120,7 +120,9 @@ def _summary(content: Any, title: str) -> ReportTable:
         [TableCell(name.replace("_", " ")), *cells_of(entry, scale_of([entry]))]
         for name, entry in entries.items()
     ]
-    return ReportTable(["number", "value", "bounds"], rows, title)
+    return ReportTable(
+        ["number", "value", "bounds"], rows, title, of_bars="Each has its own scale."
+    )
 
 
 def _entries(content: Any, name: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -197,4 +199,4 @@ def _compared(content: Mapping[str, Any]) -> ReportTable:
         "number", "runs", "first", "second", "difference", "bounds", "p", "Holm", "BH", "verdict",
         "test",
     ]  # fmt: skip
-    return ReportTable(heads, rows, note="The line across a bar stands at no difference.")
+    return ReportTable(heads, rows, of_bars="The line across a bar stands at no difference.")

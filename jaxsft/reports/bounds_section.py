@@ -42,8 +42,8 @@ def _told(found: Mapping[tuple[str, str], Mapping[str, Any]]) -> list[str]:
     levels = sorted({entry["level"] for entry in found.values() if entry.get("level")})
     level = " and ".join(f"{level:.4g}" for level in levels)
     lines = [
-        f"A bar is the bound of a number{f' (level {level})' if level else ''}, the dot its value:"
-        " how far the number would vary with other rows of the same kind, not with other seeds."
+        f"Bounds{f' (level {level})' if level else ''} say how far a number would vary with other"
+        " rows of the same kind, not with other seeds."
     ]
     pairs = [
         (entry["se"], entry["naive_se"])
@@ -84,10 +84,9 @@ def _of_split(
         line += [plain(entry.get("naive_se"))] if clustered else []
         line += [plain(entry.get("n")), *([plain(entry.get("clusters"))] if clustered else [])]
         rows.append([*line, _method(entry)])
-    notes = [f"Equal to accuracy: {', '.join(twice)}."] if twice else []
-    if not all(share.values()):
-        notes.append("What can leave 0 to 1 has a scale of its own.")
-    return ReportTable(heads, rows, split, " ".join(notes), ends_of(shared), folded)
+    note = f"Equal to accuracy: {', '.join(twice)}." if twice else ""
+    own = "" if all(share.values()) else "What is no share has a scale of its own."
+    return ReportTable(heads, rows, split, note, own, ends_of(shared), folded)
 
 
 def _is_share(entry: Mapping[str, Any]) -> bool:

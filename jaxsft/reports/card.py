@@ -16,7 +16,7 @@ from jaxsft.errors import JaxsftError
 from jaxsft.reports import facts
 from jaxsft.reports.curves import COUNTS
 from jaxsft.reports.markdown_report import code, escape, table, value_text, written_sections
-from jaxsft.reports.report_tables import bound_texts_or_none, bounded, intervals
+from jaxsft.reports.report_tables import bound_texts, bounded, intervals
 from jaxsft.rundir import write_text
 from jaxsft.tasks.specs import SPECS, TaskSpec
 
@@ -199,7 +199,7 @@ def _procedure(run_dir: Path) -> str:
 
 
 def _results(run_dir: Path) -> str:
-    found, bounds = facts.results(run_dir), bound_texts_or_none(run_dir)
+    found, bounds = facts.results(run_dir), bound_texts(run_dir)
     splits = facts.by_split(found.splits)
     value = lambda split, metric: value_text(found, bounds, split, metric)
     rows = [[code(metric), *(value(split, metric) for split in splits)] for metric in found.metrics]

@@ -62,7 +62,7 @@ def _numbers(title: str, entries: Mapping[str, Mapping[str, Any]], metric: str) 
     unused = [i for i in range(3, 6) if all(row[i].text == NOWHERE for row in rows)]
     keep = [i for i in range(6) if i not in unused]
     rows = [[row[i] for i in keep] for row in rows]
-    return ReportTable([heads[i] for i in keep], rows, title, "Each bar has its own scale.")
+    return ReportTable([heads[i] for i in keep], rows, title, of_bars="Each has its own scale.")
 
 
 def _folds(folds: Sequence[Mapping[str, Any]], metric: str) -> ReportTable:
@@ -132,4 +132,4 @@ def gaps_section(run_dir: Path) -> ReportSection | None:
         f"How far each number is from that on {reference}: a wide gap is what was learnt by rote."
     ]
     note = "The line across a bar stands at no gap."
-    return ReportSection(told, [ReportTable(heads, rows, note=note)])
+    return ReportSection(told, [ReportTable(heads, rows, of_bars=note)])

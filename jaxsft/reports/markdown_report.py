@@ -24,7 +24,7 @@ from jaxsft.reports.beside_sections import (
 from jaxsft.reports.bounds_section import bounds_section
 from jaxsft.reports.confusion import confusions, read_confusion
 from jaxsft.reports.folds_sections import folds_section, gaps_section
-from jaxsft.reports.report_tables import ReportSection, bound_texts_or_none
+from jaxsft.reports.report_tables import ReportSection, bound_texts
 from jaxsft.reports.score_charts import scores_section
 from jaxsft.reports.slices_section import slices_section
 from jaxsft.reports.worst_errors import errors_section
@@ -144,7 +144,7 @@ def _results(run_dir: Path) -> str:
         return "*`result.json` holds no numbers.*"
     first = scores.of_run(run_dir)
     splits, metrics, left_out = scores.table(found.values, first)
-    bounds = bound_texts_or_none(run_dir)
+    bounds = bound_texts(run_dir)
     value = lambda split, metric: value_text(found, bounds, split, metric)
     lines = [
         [

@@ -226,7 +226,7 @@ def _results(run_dir: Path) -> dict[str, Any]:
         "split": "",
         "checked_at": None,
     }
-    out |= {"chosen": first, "left_out": [], "bounds": report_tables.bound_texts_or_none(run_dir)}
+    out |= {"chosen": first, "left_out": [], "bounds": report_tables.bound_texts(run_dir)}
     if facts.finished(run_dir):
         found = facts.results(run_dir)
         splits, metrics, left_out = scores.table(found.values, first)

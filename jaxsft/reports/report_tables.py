@@ -44,12 +44,16 @@ class TableCell:
 
 @dataclass(frozen=True)
 class ReportTable:
-    """A table; the first cell of each row names it. `ends` are those of the scale of its bars."""
+    """A table; the first cell of each row names it.
+
+    `ends` are those of the scale of its bars, and `of_bars` a sentence on them, for the page.
+    """
 
     heads: Sequence[str]
     rows: Sequence[Sequence[TableCell]]
     title: str = ""
     note: str = ""
+    of_bars: str = ""
     ends: tuple[str, str] | None = None
     folded: bool = False  # on the page it has to be opened
 
@@ -117,18 +121,18 @@ def bounds_text(entry: Mapping[str, Any] | None) -> str:
     return f"[{facts.number_text(entry['low'])}, {facts.number_text(entry['high'])}]"
 
 
-def bound_texts(run_dir: Path) -> dict[tuple[str, str], str]:
-    """Returns the bounds of a run as text by (split, metric), of those that have some."""
-    texts = {place: bounds_text(entry) for place, entry in intervals(run_dir).items()}
-    return {place: text for place, text in texts.items() if text}
-
-
-def bound_texts_or_none(run_dir: Path) -> dict[tuple[str, str], str]:
-    """Returns the same; nothing of a damaged file, about which its own section tells."""
+def intervals_or_none(run_dir: Path) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """Returns the same; nothing of a damaged file, about which the section of bounds tells."""
     try:
-        return bound_texts(run_dir)
+        return intervals(run_dir)
     except facts.DAMAGE:
         return {}
+
+
+def bound_texts(run_dir: Path) -> dict[tuple[str, str], str]:
+    """Returns the bounds of a run as text by (split, metric), of those that have some."""
+    texts = {place: bounds_text(entry) for place, entry in intervals_or_none(run_dir).items()}
+    return {place: text for place, text in texts.items() if text}
 
 
 def told_of(entry: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from jaxsft.reports.report_tables import (
     bounds_text,
     cells_of,
     ends_of,
-    intervals,
+    intervals_or_none,
     plain,
     scale,
     shape_of,
@@ -37,7 +37,7 @@ def slices_section(run_dir: Path) -> ReportSection | None:
     by_split = {path.stem.removeprefix("slices_"): path for path in paths}
     if not by_split:
         return None
-    first, all_rows = scores.of_run(run_dir), intervals(run_dir)
+    first, all_rows = scores.of_run(run_dir), intervals_or_none(run_dir)
     told, tables = [], []
     for i, split in enumerate(facts.by_split([*by_split])):
         path = by_split[split]
@@ -84,7 +84,7 @@ def _of_split(
     rows = [_line(one, main, beside, of, reference) for one in content]
     heads = ["slice", "rows", main, "bounds", f"bounds for all {len(content)}", *beside]
     note = f"The line across the bars is {main} of all rows." if reference is not None else ""
-    table = ReportTable(heads, rows, split, note, ends_of(of), folded)
+    table = ReportTable(heads, rows, split, "", note, ends_of(of), folded)
     return [_worst(split, content, main, reference)], table
 
 
