@@ -202,11 +202,11 @@ def cells_of(
     value = number(entry["value"])
     tip = told_of(entry)
     text = bounds_text(entry) or NOWHERE
+    # a value alone on a scale of its own shows nothing
+    bar = bar_of(entry, of, mark) if bounded(entry) or of != scale_of([entry]) else None
     return (
         TableCell(facts.number_text(entry["value"]), value if math.isfinite(value) else None),
-        TableCell(
-            text, number(entry["low"]) if bounded(entry) else None, bar_of(entry, of, mark), tip
-        ),
+        TableCell(text, number(entry["low"]) if bounded(entry) else None, bar, tip),
     )
 
 
