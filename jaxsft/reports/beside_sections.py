@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxsft.config import metric_names
 from jaxsft.errors import JaxsftError
 from jaxsft.reports import facts, score_charts
 from jaxsft.reports.charts import COLOURS, Chart
@@ -25,6 +26,7 @@ from jaxsft.reports.report_tables import (
 from jaxsft.rundir import number
 
 LISTED = 50  # pages
+NAMES = ("method", "layer", "head", "number", "name")  # of a number of a summary
 
 
 # --- robustness
@@ -113,13 +115,10 @@ def explanations_section(run_dir: Path) -> ReportSection | None:
 
 def _summary(content: Any, title: str) -> ReportTable:
     """Returns the numbers of a summary, with their bounds where they have some."""
-    entries = dict(_entries(content))
+    entries = [*_entries(content)]
     if not entries:
         raise ValueError("it holds no number")
-    rows = [
-        [TableCell(name.replace("_", " ")), *cells_of(entry, scale_of([entry]))]
-        for name, entry in entries.items()
-    ]
+    rows = [[TableCell(name), *cells_of(entry, scale_of([entry]))] for name, entry in entries]
     return ReportTable(
         ["number", "value", "bounds"], rows, title, of_bars="Each has its own scale."
     )
@@ -128,7 +127,11 @@ def _summary(content: Any, title: str) -> ReportTable:
 def _entries(content: Any, name: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yields the numbers of a tree of mappings and lists by their path."""
     if isinstance(content, Mapping) and isinstance(content.get("value"), int | float):
-        yield name, content
+        told = [x for key, x in content.items() if isinstance(x, str) and key in NAMES]
+        yield " ".join(told) or name, content
+        if isinstance(content.get("difference"), int | float):
+            ends = {end: content.get(f"difference_{end}") for end in ("low", "high")}
+            yield " ".join([*told, "over random"]), {"value": content["difference"], **ends}
     elif isinstance(content, Mapping | list):
         listed = content.items() if isinstance(content, Mapping) else enumerate(content, start=1)
         for key, part in listed:
@@ -179,8 +182,12 @@ def _told(content: Mapping[str, Any]) -> str:
 
 
 def _compared(content: Mapping[str, Any]) -> ReportTable:
+    pairs = content["comparisons"]
+    values = {(p["a"], p["number"]): p["value_a"] for p in pairs}
+    values |= {(p["b"], p["number"]): p["value_b"] for p in pairs}
+    twice = metric_names.repeated(values, list(dict.fromkeys(p["number"] for p in pairs)))
     rows = []
-    for pair in content["comparisons"]:
+    for pair in (p for p in pairs if p["number"] not in twice):
         entry = {**pair, "value": pair["difference"]}
         difference, bounds = cells_of(entry, scale_around_zero(entry), 0.0)
         rows.append(

@@ -16,6 +16,7 @@ from jaxsft.reports.report_tables import (
     ReportSection,
     ReportTable,
     TableCell,
+    bounded,
     cells_of,
     ends_of,
     plain,
@@ -52,6 +53,8 @@ def folds_section(run_dir: Path) -> ReportSection | None:
 
 def _numbers(title: str, entries: Mapping[str, Mapping[str, Any]], metric: str) -> ReportTable:
     rows = []
+    twice = metric_names.repeated({("", n): e["value"] for n, e in entries.items()}, [*entries])
+    entries = {name: entry for name, entry in entries.items() if name not in twice}
     kept = [n for n in metric_names.ordered(entries, metric) if entries[n].get("method") != "count"]
     for name in kept:
         entry = entries[name]
@@ -116,14 +119,16 @@ def gaps_section(run_dir: Path) -> ReportSection | None:
     with shape_of(path):
         sets = content["sets"]
         found = [{**entry, "value": entry["gap"]} for entry in content["gaps"]]
+        values = {(entry["to"], entry["number"]): entry["gap"] for entry in found}
+        twice = metric_names.repeated(values, [entry["number"] for entry in found])
         rows = []
-        for entry in found:
+        for entry in (one for one in found if one["number"] not in twice):
             # each number has units of its own; the line stands at no gap
             gap, bounds = cells_of(entry, scale_around_zero(entry), 0.0)
             here, there = (
                 sets[entry[key]].get(entry["number"], {}).get("value") for key in ("from", "to")
             )
-            worse = TableCell("worse" if entry["worse"] else "not worse")
+            worse = TableCell(_verdict(entry))
             names = [TableCell(str(entry["number"])), TableCell(str(entry["to"]))]
             rows.append([*names, plain(here), plain(there), gap, bounds, worse])
         reference = str(content["reference"])
@@ -133,3 +138,13 @@ def gaps_section(run_dir: Path) -> ReportSection | None:
     ]
     note = "The line across a bar stands at no gap."
     return ReportSection(told, [ReportTable(heads, rows, of_bars=note)])
+
+
+def _verdict(entry: Mapping[str, Any]) -> str:
+    """Returns whether a number is worse than on the rows of training, beyond chance or not."""
+    if not entry["worse"]:
+        return "not worse"
+    if not bounded(entry):
+        return "worse"
+    apart = number(entry["low"]) > 0 or number(entry["high"]) < 0
+    return "worse" if apart else "worse, may be chance"

@@ -80,7 +80,16 @@ def beside(run: Path) -> Path:
     })  # fmt: skip
     write_json(
         run / "explanations" / "new" / "summary.json",
-        {"occlusion": {"comprehensiveness": {"value": 0.3, "low": 0.2, "high": 0.4}}, "texts": 32},
+        [
+            {
+                "method": "occlusion",
+                "number": "comprehensiveness",
+                "value": 0.3,
+                "low": 0.2,
+                "high": 0.4,
+                "over_random": {"value": 0.1, "low": -0.1, "high": 0.3},
+            }
+        ],
     )
     write_json(run / "compare.json", {
         "rows": 140, "clusters": None, "level": 0.95, "notes": [], "tied": {},

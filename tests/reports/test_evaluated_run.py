@@ -110,6 +110,7 @@ def test_what_stands_beside_a_run_has_its_section(tmp_path):
     for line in (
         r"| accuracy | a → b | 0.9 | 0.95 | 0.05 | \[0.01, 0.09\] | 0.01 | 0.02 |",
         r"| occlusion comprehensiveness | 0.3 | \[0.2, 0.4\] |",
+        r"| occlusion comprehensiveness over random | 0.1 | \[-0.1, 0.3\] |",
         r"| keyboard | 0.1 | 0.8 | \[0.75, 0.85\] |",
         "| repeat 0 fold 1 | 90 | 50 | 10 | 0.81 |",
     ):
