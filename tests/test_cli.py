@@ -76,14 +76,18 @@ def test_a_run_directory_is_whole(classified):
         "figures",
         "tensorboard",
         "report.md",
+        "intervals.json",
     }
+    curves = rundir.read_json(run / "figures" / "curves_test.json")
+    assert curves["rows"] == 12 and sum(curves["reliability"]["rows"]) == 12
     assert wanted <= {p.name for p in run.iterdir()}
     numbers = rundir.read_json(run / "result.json")
     assert numbers["test/rows"] == 12 and "{" not in out
     table = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
-    assert table["accuracy"] == ["*", f"{numbers['test/accuracy']:.4g}"] and table["report:"] == [
-        str(run / "report.html")
-    ]
+    found = rundir.read_json(run / "intervals.json")["test/accuracy"]
+    told = f"* {numbers['test/accuracy']:.4g} [{found['low']:.4g}, {found['high']:.4g}]"
+    assert " ".join(table["accuracy"]) == told
+    assert table["report:"] == [str(run / "report.html")]
     assert rundir.read_json(run / "manifest.json")["command"][:2] == ["jaxsft", "train"]
     assert rundir.read_jsonl(run / "times.jsonl")[0].keys() >= {
         "started",

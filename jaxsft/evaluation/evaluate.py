@@ -13,6 +13,7 @@ from jaxsft.data import pipeline
 from jaxsft.data.pipeline import Batch, Batches
 from jaxsft.evaluation import measured
 from jaxsft.evaluation.measured import Measured
+from jaxsft.metrics.base import Outputs
 from jaxsft.models import step_sums
 from jaxsft.tasks.base import Task
 
@@ -28,6 +29,7 @@ class Evaluation:
       answers: generated texts by row; None: none were asked for.
       tuned: what was learnt from this split, or given: entries of the state of the task.
       beside: numbers that tables of labels show too.
+      outputs: what the metrics were made of; None: it was not kept.
     """
 
     numbers: dict[str, float]
@@ -36,6 +38,7 @@ class Evaluation:
     answers: dict[int, str] | None = None
     tuned: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     beside: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    outputs: Outputs | None = None
 
 
 def run_pass(
@@ -107,4 +110,4 @@ def evaluate(
         numbers |= one.numbers(task.spelled)
     if "experts" in merged:
         numbers |= merged["experts"].brief()
-    return Evaluation(numbers, columns, found, tuned=tuned, beside=outputs.beside)
+    return Evaluation(numbers, columns, found, tuned=tuned, beside=outputs.beside, outputs=outputs)

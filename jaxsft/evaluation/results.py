@@ -9,7 +9,7 @@ import numpy as np
 from jaxsft import rundir
 from jaxsft.config.schema import Config
 from jaxsft.data.pipeline import Split
-from jaxsft.evaluation import measured, slices, statistics_file
+from jaxsft.evaluation import measured, score_curves, slices, statistics_file
 from jaxsft.evaluation.evaluate import Evaluation
 from jaxsft.tasks.base import Task
 
@@ -26,7 +26,8 @@ def write_predictions(path: Any, task: Task, split: Split, result: Evaluation) -
 def write_results(
     run_dir: Any, task: Task, split: Split, result: Evaluation
 ) -> dict[str, dict[str, Any]]:
-    """Writes predictions, statistics of rows, tables, slices, and a confusion matrix if any.
+    """Writes predictions, statistics of rows, tables, slices, and the confusion matrix and
+    the curves of scores, if any.
 
     Returns the numbers of the split with their bounds, as `intervals.json` has them.
     """
@@ -38,6 +39,8 @@ def write_results(
     if (matrix := measured.confusion(result.measured)) is not None:
         content = {"labels": task.labels, "matrix": matrix.tolist()}
         rundir.write_json(figures / f"confusion_{name}.json", content)
+    if (curves := score_curves.score_curves(result.outputs)) is not None:
+        rundir.write_json(figures / f"curves_{name}.json", curves)
     clusters = clusters_of(split, config)
     chosen = config.evaluation.metric.partition("/")[2]
     rows = statistics_file.of_measured(result.measured, split.records, clusters, chosen)

@@ -5,6 +5,7 @@ with its numbers and their bounds; and the worst of them, corrected for having l
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,8 @@ def report(
     """
     e, out = config.evaluation, []
     family = 1 - (1 - e.level) / max(len(masks), 1)
+    # quantiles that far out need more replicates
+    enough = max(e.replicates, math.ceil(2 / (1 - family)))
     for name, mask in masks.items():
         numbers, corrected = {}, {}
         for one in measured.values():
@@ -148,7 +151,7 @@ def report(
                 continue
             numbers |= interval_of(part, clusters, e.level, e.replicates)
             if e.replicates:
-                corrected |= interval_of(part, clusters, family, e.replicates)
+                corrected |= interval_of(part, clusters, family, enough)
         wide = {
             number: [entry["low"], entry["high"]]
             for number, entry in corrected.items()

@@ -15,7 +15,8 @@ import yaml
 from jaxsft.errors import JaxsftError
 from jaxsft.reports import facts
 from jaxsft.reports.curves import COUNTS
-from jaxsft.reports.markdown_report import code, escape, table, written_sections
+from jaxsft.reports.markdown_report import code, escape, table, value_text, written_sections
+from jaxsft.reports.report_tables import bound_texts, bounded, intervals
 from jaxsft.rundir import write_text
 from jaxsft.tasks.specs import SPECS, TaskSpec
 
@@ -198,13 +199,25 @@ def _procedure(run_dir: Path) -> str:
 
 
 def _results(run_dir: Path) -> str:
-    found = facts.results(run_dir)
+    found, bounds = facts.results(run_dir), bound_texts(run_dir)
     splits = facts.by_split(found.splits)
-    value = lambda split, metric: (
-        facts.number_text(found.values[split, metric]) if (split, metric) in found.values else ""
-    )
+    value = lambda split, metric: value_text(found, bounds, split, metric)
     rows = [[code(metric), *(value(split, metric) for split in splits)] for metric in found.metrics]
-    return table(["metric", *(escape(split) or "run" for split in splits)], rows)
+    text = table(["metric", *(escape(split) or "run" for split in splits)], rows)
+    return f"{text}\n\n{_of_bounds(run_dir)}" if bounds else text
+
+
+def _of_bounds(run_dir: Path) -> str:
+    """Returns what the brackets behind the numbers are."""
+    entries = [entry for entry in intervals(run_dir).values() if bounded(entry)]
+    levels = sorted({f"{entry['level']:.4g}" for entry in entries if "level" in entry})
+    methods = sorted({str(entry["method"]) for entry in entries if "method" in entry})
+    clusters = any(entry.get("clusters") is not None for entry in entries)
+    drawn = "whole clusters of rows" if clusters else "the rows"
+    return (
+        f"In brackets: bounds of level {' and '.join(levels)} over {drawn}"
+        f" ({', '.join(methods)}); seeds are not in them."
+    )
 
 
 def _limits(run_dir: Path) -> str:
@@ -245,9 +258,11 @@ def _limits(run_dir: Path) -> str:
         found.append(f"The training loss was not finite at {len(broken)} logged steps.")
     if context := _option(run_dir, "model.context"):
         found.append(f"Texts are read up to {facts.number_text(context)} tokens.")
+    calibrated = any((run_dir / "figures").glob("curves_*.json"))
+    left = "bias and safety" if calibrated else "bias, safety and calibration"
     found.append(
-        "Measured is the data above alone. Other languages, domains and uses, bias, safety and"
-        " calibration were not measured."
+        f"Measured is the data above alone. Other languages, domains and uses, {left} were not"
+        " measured."
     )
     found.append(
         "One run with one seed: how far the numbers vary between seeds is not known from it."

@@ -56,6 +56,7 @@ class Chart:
     broken: int = 0
     note: str = ""
     other: "Chart | None" = None  # the same on the other scale, where all values are above 0
+    x_label: str = "step"
 
 
 def charts(rows: Sequence[dict[str, Any]], first: str = "") -> list[Chart]:

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from jaxsft.errors import DataError, JaxsftError, first_line
+from jaxsft.reports import score_charts, score_figures
 from jaxsft.reports.confusion import confusions, read_confusion, shares
 from jaxsft.reports.curves import (
     from_zero,
@@ -93,6 +94,7 @@ def _figures(run_dir: Path) -> Iterator[tuple[str, Figure]]:
     for name, read in (
         ("metrics.jsonl", _of_metrics),
         ("figures", _of_confusions),
+        ("figures", _of_scores),
         ("ledger.json", _of_ledger),
     ):
         try:
@@ -128,6 +130,12 @@ def _of_confusions(folder: Path) -> Iterator[tuple[str, Figure]]:
         labels, matrix = read_confusion(path)
         draw = _small_confusion if len(labels) <= LABELLED_CLASSES else _large_confusion
         yield path.stem, draw(path.stem.removeprefix("confusion_"), labels, matrix)
+
+
+def _of_scores(folder: Path) -> Iterator[tuple[str, Figure]]:
+    for split, path in score_charts.paths_of(folder.parent).items():
+        content = score_charts.read_curves(path)
+        yield path.stem, score_figures.draw_scores(split, content, PALETTE, drawable)
 
 
 def _of_ledger(path: Path) -> Iterator[tuple[str, Figure]]:

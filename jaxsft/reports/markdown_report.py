@@ -16,7 +16,18 @@ from urllib.parse import quote
 
 from jaxsft.errors import JaxsftError
 from jaxsft.reports import facts, samples, scores
+from jaxsft.reports.beside_sections import (
+    against_section,
+    explanations_section,
+    robustness_section,
+)
+from jaxsft.reports.bounds_section import bounds_section
 from jaxsft.reports.confusion import confusions, read_confusion
+from jaxsft.reports.folds_sections import folds_section, gaps_section
+from jaxsft.reports.report_tables import ReportSection, bound_texts
+from jaxsft.reports.score_charts import scores_section
+from jaxsft.reports.slices_section import slices_section
+from jaxsft.reports.worst_errors import errors_section
 from jaxsft.rundir import write_text
 
 CELL_WIDTH = 120
@@ -35,9 +46,14 @@ def write_report(run_dir: str | Path) -> Path:
     """
     run_dir = Path(run_dir)
     facts.check(run_dir)
+    of = lambda section: lambda run_dir: section_text(section(run_dir))
     sections = (
-        ("Results", _results), ("Training", _training), ("Data ledger", _ledger),
-        ("Figures", _figures),
+        ("Results", _results), ("Bounds", of(bounds_section)), ("Slices", of(slices_section)),
+        ("Folds", of(folds_section)), ("Gaps", of(gaps_section)),
+        ("Training", _training), ("Data ledger", _ledger), ("Figures", _figures),
+        ("Score curves", of(scores_section)), ("Robustness", of(robustness_section)),
+        ("Explanations", of(explanations_section)), ("Other runs", of(against_section)),
+        ("Worst errors", of(errors_section)),
         ("Sample predictions", _samples), ("Configuration", _configuration),
         ("Environment", _environment),
     )  # fmt: skip
@@ -63,8 +79,24 @@ def written_sections(
             body = (
                 f"*This section could not be written: {escape(f'{type(error).__name__}: {error}')}*"
             )
-        out.append(f"## {heading}\n\n{body}")
+        if body:
+            out.append(f"## {heading}\n\n{body}")
     return out
+
+
+def section_text(section: ReportSection | None) -> str:
+    """Returns a section of tables as Markdown, "" of none; bounds are numbers here."""
+    if section is None:
+        return ""
+    parts = [f"**{escape(line)}**" for line in section.notices]
+    parts += [escape(line) for line in section.told]
+    for one in section.tables:
+        parts += [f"### {escape(one.title)}"] if one.title else []
+        cell = lambda c: escape(facts.shorten(c.text, CELL_WIDTH)).strip()
+        heads = [escape(head.replace("_", " ")) for head in one.heads]
+        parts.append(table(heads, [[cell(c) for c in row] for row in one.rows], numbers=False))
+        parts += [escape(one.note)] if one.note else []
+    return "\n\n".join(parts)
 
 
 def samples_table(
@@ -112,9 +144,8 @@ def _results(run_dir: Path) -> str:
         return "*`result.json` holds no numbers.*"
     first = scores.of_run(run_dir)
     splits, metrics, left_out = scores.table(found.values, first)
-    value = lambda split, metric: (
-        facts.number_text(found.values[split, metric]) if (split, metric) in found.values else ""
-    )
+    bounds = bound_texts(run_dir)
+    value = lambda split, metric: value_text(found, bounds, split, metric)
     lines = [
         [
             code(metric) + (" (chose the checkpoint)" if metric == first else ""),
@@ -145,6 +176,16 @@ def _results(run_dir: Path) -> str:
             + table([escape(head.replace("_", " ")) for head in heads], cells)
         )
     return "\n\n".join(parts)
+
+
+def value_text(
+    found: facts.Results, bounds: Mapping[tuple[str, str], str], split: str, metric: str
+) -> str:
+    """Returns a number of a run with its bounds, "" where it has none."""
+    if (split, metric) not in found.values:
+        return ""
+    text = facts.number_text(found.values[split, metric])
+    return " ".join(filter(None, [text, escape(bounds.get((split, metric), ""))]))
 
 
 def _training(run_dir: Path) -> str:
@@ -219,6 +260,7 @@ def _caption(stem: str) -> str:
     kind, _, rest = stem.partition("_")
     return CAPTIONS.get(stem) or {
         "confusion": f"Confusions on {rest}",
+        "curves": f"Curves of scores on {rest}",
         "validation": f"Validation: {rest}",
     }.get(kind, stem)
 

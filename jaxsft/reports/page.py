@@ -2,8 +2,8 @@
 
 The page is `templates/page.html.jinja` with `page.css` inside it; everything that a run holds goes
 through Jinja's escaping. It works without a script: the few lines of `page.js` only open the
-examples of a cell of a confusion matrix when the cell is clicked, and draw the loss on the other
-scale.
+examples of a cell of a confusion matrix when the cell is clicked, sort tables, and draw the loss on
+the other scale.
 """
 
 import base64
@@ -20,8 +20,18 @@ import jinja2
 from markupsafe import Markup, escape
 
 from jaxsft.config import metric_names
-from jaxsft.reports import charts, facts, samples, scores
+from jaxsft.reports import charts, facts, report_tables, samples, scores
+from jaxsft.reports.beside_sections import (
+    against_section,
+    explanations_section,
+    robustness_section,
+)
+from jaxsft.reports.bounds_section import bounds_section
 from jaxsft.reports.confusion import behind, most_confused, per_class, read_confusion, shares
+from jaxsft.reports.folds_sections import folds_section, gaps_section
+from jaxsft.reports.score_charts import scores_section
+from jaxsft.reports.slices_section import slices_section
+from jaxsft.reports.worst_errors import errors_section
 from jaxsft.rundir import number, write_text
 
 EXAMPLES = 5  # behind one cell
@@ -53,7 +63,8 @@ FILES = {
     "evaluations": "results of jaxsft eval",
     "checkpoints": "weights, optimizer, best metric",
     "steps.json": "which step is the newest, and which the best",
-    "figures": "pictures, and confusion matrices as JSON",
+    "intervals.json": "the numbers with their bounds",
+    "figures": "pictures, and the tables, slices, curves and confusion matrices as JSON",
     "report.md": "this report as Markdown",
     "report.html": "this page",
     "README.md": "the model card",
@@ -80,8 +91,14 @@ def render(run_dir: Path) -> str:
     """
     environment = templates()
     sections = (
-        ("results", "Results", _results), ("curves", "Curves", _curves),
-        ("confusions", "Confusions", _confusions),
+        ("results", "Results", _results), ("bounds", "Bounds", bounds_section),
+        ("slices", "Slices", slices_section), ("crossval", "Folds", folds_section),
+        ("gaps", "Gaps", gaps_section), ("curves", "Curves", _curves),
+        ("scores", "Score curves", scores_section),
+        ("confusions", "Confusions", _confusions), ("errors", "Worst errors", errors_section),
+        ("robustness", "Robustness", robustness_section),
+        ("explanations", "Explanations", explanations_section),
+        ("against", "Other runs", against_section),
         ("samples", "Samples", _samples), ("data", "Data", _data),
         ("configuration", "Configuration", _configuration),
         ("environment", "Environment", _environment), ("files", "Files", _files),
@@ -209,7 +226,7 @@ def _results(run_dir: Path) -> dict[str, Any]:
         "split": "",
         "checked_at": None,
     }
-    out |= {"chosen": first, "left_out": []}
+    out |= {"chosen": first, "left_out": [], "bounds": report_tables.bound_texts(run_dir)}
     if facts.finished(run_dir):
         found = facts.results(run_dir)
         splits, metrics, left_out = scores.table(found.values, first)
@@ -249,7 +266,7 @@ def _results(run_dir: Path) -> dict[str, Any]:
         {(split, metric): value for metric, value in numbers.items()}, list(numbers)
     )
     out["tiles"] = [
-        (metric.replace("_", " "), value, metric == first)
+        (metric.replace("_", " "), value, out["bounds"].get((split, metric)), metric == first)
         for metric, value in numbers.items()
         if metric not in twice
     ][:4]

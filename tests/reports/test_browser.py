@@ -1,5 +1,5 @@
 """report.html in a real browser: no sideways scrolling of the page on a phone or a desk, light and
-dark, no error, and a click opens a cell.
+dark, no error, a click opens a cell, and a click on a heading sorts a table.
 
 Needs Chromium (the Debian package `chromium`); without it, these tests are skipped by name.
 """
@@ -14,6 +14,7 @@ import subprocess
 import pytest
 
 from jaxsft.reports import page
+from tests.reports.evaluated_run import beside, evaluated
 from tests.reports.fake_run import make
 
 CHROMIUM = next(
@@ -52,6 +53,21 @@ document.title = JSON.stringify({
   width: inner.documentElement.clientWidth, scroll: inner.documentElement.scrollWidth, opened,
   wide: wide.slice(0, 3).map((e) => e.outerHTML.slice(0, 80)),
   background: frame.contentWindow.getComputedStyle(inner.body).backgroundColor,
+});
+"""
+
+SORT = """
+const page = document.querySelector("iframe").contentDocument;
+const table = page.querySelector("#slices table");
+const column = (name) => [...table.tHead.rows[0].cells].findIndex((h) => h.textContent === name);
+const names = () => [...table.tBodies[0].rows].map((row) => row.cells[0].textContent);
+const click = (name) => {
+  table.tHead.rows[0].cells[column(name)].querySelector("button").click();
+  return names();
+};
+document.title = JSON.stringify({
+  before: names(), up: click("rows"), down: click("rows"), slice: click("slice"),
+  said: table.tHead.rows[0].cells[0].getAttribute("aria-sort"),
 });
 """
 
@@ -106,7 +122,7 @@ def text(request, tmp_path_factory):
     return page.write_page(run).read_text("utf-8")
 
 
-def look(text, folder, width, dark):
+def look(text, folder, width, dark, script=MEASURE):
     """What the page is in a frame of `width` pixels, and what the browser said on its console."""
     frame = (
         f'<iframe style="border:0;width:{width}px;height:900px"'
@@ -114,7 +130,7 @@ def look(text, folder, width, dark):
     )
     outer = (
         f'<!DOCTYPE html><meta charset="utf-8"><body style="margin:0">{frame}<script>onload = () =>'
-        f" {{ {MEASURE} }};</script>"
+        f" {{ {script} }};</script>"
     )
     (folder / "look.html").write_text(outer, "utf-8")
     command = [CHROMIUM, *FLAGS, f"--blink-settings=preferredColorScheme={0 if dark else 1}",
@@ -150,3 +166,26 @@ def test_a_script_that_is_not_ours_does_not_run(text, tmp_path):
         "ran" in line.split('"')[1:2] for line in console
     )
     assert any("Content Security Policy" in line for line in console)
+
+
+@pytest.fixture(scope="module")
+def evaluated_text(tmp_path_factory):
+    if not works():
+        pytest.skip("no Chromium: install the package chromium to see report.html in a browser")
+    return page.write_page(beside(evaluated(tmp_path_factory.mktemp("run")))).read_text("utf-8")
+
+
+@pytest.mark.parametrize(("width", "dark"), [(390, False), (1280, True)])
+def test_a_page_with_bounds_fits_and_is_quiet(evaluated_text, tmp_path, width, dark):
+    found, console = look(evaluated_text, tmp_path, width, dark)
+    assert console == [] and found["opened"]
+    assert found["scroll"] <= found["width"] and found["wide"] == []
+
+
+def test_a_click_on_a_heading_sorts_a_table(evaluated_text, tmp_path):
+    found, console = look(evaluated_text, tmp_path, 1280, False, SORT)
+    assert console == []
+    assert found["before"] == ["source=web", "source=短信", "length 3 to 9"]
+    assert found["up"] == ["source=短信", "length 3 to 9", "source=web"]
+    assert found["down"] == found["up"][::-1] and found["said"] == "ascending"
+    assert found["slice"][0] == "length 3 to 9"
