@@ -4,6 +4,7 @@ and how few tokens an attack has to change.
   jaxsft robustness run=DIR data=FILE [OTHER_RUN ...] [output=FOLDER] [--json]
     [robustness.perturbations=[keyboard,delete]] [robustness.strengths=[0.1,0.3]]
     [robustness.metrics=[accuracy,f1_macro]] [robustness.limit=500] [options of the run]
+  jaxsft robustness run=DIR data=clean.jsonl robustness.noisy=[ocr.jsonl]
   jaxsft robustness run=DIR tests=FILE.yaml
   jaxsft robustness run=DIR data=FILE attack.queries=100 [attack.rows=50] [attack.edits=3]
 
@@ -12,7 +13,8 @@ keep every word where it is, and so fit tags), delete, swap, insert, spaces, tru
 strength is the share of characters or words that is changed. All models see the same perturbed
 rows, and all bounds are paired by row. The page and its numbers are written to FOLDER (default:
 RUN/robustness/<file>): robustness.md, robustness.json and figures/robustness.json. With attack.*
-the perturbations are left out unless robustness.perturbations= names some.
+or robustness.noisy= (the same rows, row by row, in a noisy form) the perturbations are left out
+unless robustness.perturbations= names some.
 """
 
 from __future__ import annotations
@@ -95,14 +97,16 @@ def measured(
     from jaxsft.evaluation.compare import Settings
     from jaxsft.hf import read
 
-    options = options_of(perturbed_runs.RobustnessOptions, "robustness", groups["robustness"])
+    asked = groups["robustness"]
+    # files of noisy rows, or an attack, are asked for alone unless perturbations are named too
+    alone = "perturbations" not in asked and ("noisy" in asked or bool(groups["attack"]))
+    asked = asked | ({"perturbations": "[]"} if alone and "noisy" in asked else {})
+    options = options_of(perturbed_runs.RobustnessOptions, "robustness", asked)
     options.check()
     attacking = options_of(attack.AttackOptions, "attack", groups["attack"])
     tests = behavioural.read(mine["tests"]) if "tests" in mine else None
     names = compare_runs.short_names([[run] for run in runs])
-    perturbing = "data" in mine and (
-        not groups["attack"] or "perturbations" in groups["robustness"]
-    )
+    perturbing = "data" in mine and not (alone and "noisy" not in asked)
     models: dict[str, Any] = {}
     report: dict[str, Any] = {"runs": dict(zip(names, runs, strict=True))}
     folder, settings, numbers = None, Settings(), list(options.metrics)

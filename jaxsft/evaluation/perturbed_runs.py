@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
@@ -47,6 +48,10 @@ class RobustnessOptions:
     )
     sentences: Optional[str] = option(None, "a file of sentences, one a line, for distract")
 
+    noisy: list[str] = option(
+        [], "files with the same rows in a noisy form, row by row: conditions as they are"
+    )
+
     def tables(self) -> Tables:
         """Returns what perturbations take words from. Raises ConfigError."""
         read = lambda name: (
@@ -69,8 +74,11 @@ class RobustnessOptions:
                 f"robustness.strengths={[*self.strengths]}: expected shares above 0, up to 1,"
                 " ascending"
             )
-        if not self.perturbations:
+        if not self.perturbations and not self.noisy:
             raise ConfigError("robustness.perturbations=[]: name one at least")
+        names = [condition_of(path).perturbation for path in self.noisy]
+        if len({*names, *self.perturbations}) < len(names) + len(self.perturbations):
+            raise ConfigError(f"robustness.noisy={[*self.noisy]}: two conditions have one name")
 
 
 class Condition(NamedTuple):
@@ -81,6 +89,11 @@ class Condition(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.perturbation} {self.strength:g}"
+
+
+def condition_of(path: str) -> Condition:
+    """Returns the condition of a file of noisy rows, which has its name."""
+    return Condition(Path(path).name.split(".")[0], 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +150,9 @@ def measure(
     """
     spec, tables = model.task.spec, options.tables()
     chosen = perturbations.named(options.perturbations, tables, spec.of_words)
-    columns = options.columns or perturbations.columns_of(rows[0], spec, model.config.data.columns)
+    columns = options.columns
+    if chosen and not columns:
+        columns = perturbations.columns_of(rows[0], spec, model.config.data.columns)
     tell("as they are")
     out: dict[Condition | None, ScoredRows] = {None: scored(model, rows)}
     for perturbation, strength in itertools.product(chosen, options.strengths):
@@ -145,7 +160,31 @@ def measure(
         tell(str(condition))
         new = perturbed_rows(rows, columns, perturbation, strength, options.seed, tables)
         out[condition] = scored(model, new)
+    for path in options.noisy:
+        tell(path)
+        noisy = rows_of_file(model, path, options.limit)
+        out[condition_of(path)] = _in_place(model, rows, noisy, out[None], path)
     return out
+
+
+def _in_place(
+    model: Any, rows: Sequence[Row], noisy: Sequence[Row], clean: ScoredRows, path: str
+) -> ScoredRows:
+    """Evaluates noisy rows in the places of the clean ones. Raises DataError where they are others:
+    another number of rows, or another label.
+    """
+    if len(noisy) != len(rows):
+        raise DataError(
+            f"{path}: has {len(noisy)} rows, expected {len(rows)}: those of the data, row by row"
+        )
+    moved = [
+        dataclasses.replace(n, file=c.file, line=c.line) for n, c in zip(noisy, rows, strict=True)
+    ]
+    found, classes = scored(model, moved), model.task.spec.records.classes
+    for one, other, row in zip(clean.records, found.records, noisy, strict=False):
+        if classes(one) != classes(other):
+            raise DataError(f"{row.where}: has another label than its row in the data")
+    return found
 
 
 def perturbed_rows(
