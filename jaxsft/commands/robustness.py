@@ -116,12 +116,13 @@ def measured(
             folder = _folder(model, mine, read.is_source(model.folder))
             e = model.config.evaluation
             settings = Settings(e.level, e.replicates or 1000, model.config.seed)
-            numbers = numbers or [e.metric.partition("/")[2]]
+            _check_numbers(model, numbers)
         if "data" in mine:
             rows = perturbed_runs.rows_of_file(model, mine["data"], options.limit)
         if perturbing:
             tell = lambda what, name=name: print(f"{name}: {what}", file=sys.stderr)
             models[name] = perturbed_runs.measure(model, rows, options, tell)
+            numbers = numbers or perturbed_runs.first_number(model, models[name][None])
         if tests is not None:
             found = behavioural.run(tests, model, settings.level)
             report.setdefault("tests", {})[name] = found
@@ -132,6 +133,16 @@ def measured(
         report |= robustness.report(models, numbers, settings)
         report["perturbation_seed"] = options.seed
     return report, folder
+
+
+def _check_numbers(model: Any, numbers: list[str]) -> None:
+    """Raises ConfigError for a number that no evaluation of the model gives."""
+    known = model.task.metric_names(model.config)
+    if unknown := [name for name in numbers if name not in known]:
+        raise ConfigError(
+            f"robustness.metrics=[{unknown[0]}]: is no number of task={model.task.name}; there are"
+            f" {', '.join(known)}"
+        )
 
 
 def options_of(kind: type, group: str, given: dict[str, str]) -> Any:

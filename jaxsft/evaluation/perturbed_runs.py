@@ -219,3 +219,17 @@ def rows_of_file(model: Any, path: str, limit: int | None) -> list[Row]:
     if not rows:
         raise DataError(f"{path}: has no row")
     return rows
+
+
+def first_number(model: Any, found: ScoredRows) -> list[str]:
+    """Returns the number that chose the checkpoint, or, where rows do not give it, the first that
+    they give.
+    """
+    chosen = model.config.evaluation.metric.partition("/")[2]
+    names = [
+        name
+        for one in found.measured.values()
+        for name in one.metric.names
+        if name not in one.metric.counts
+    ]
+    return [chosen] if chosen in names else names[:1]

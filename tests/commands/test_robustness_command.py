@@ -193,3 +193,51 @@ def test_pairs_are_refused(place, model):
     OfPairs.config = config
     with pytest.raises(ConfigError, match="found a second one"):
         attack.run(OfPairs, [row], attack.AttackOptions(), Settings())
+
+
+def test_noisy_rows_of_a_file(place):
+    """The same rows in another form are a condition; other rows are an error."""
+    held = [json.loads(line) for line in (place / "labels_held.jsonl").open()]
+    tiny.write_lines(place / "noisy.jsonl", [{**r, "text": r["text"].upper()} for r in held])
+    out = command(
+        f"run={place / 'a'}", f"data={place / 'labels_held.jsonl'}",
+        f"robustness.noisy=[{place / 'noisy.jsonl'}]", "evaluation.replicates=100", "--json",
+    )  # fmt: skip
+    (entry,) = json.loads(out)["models"]["a"]["numbers"]["accuracy"]["conditions"]
+    _, told, _ = tiny.jaxsft("eval", f"run={place / 'a'}", f"data.path={place / 'noisy.jsonl'}")
+    assert entry["perturbation"] == "noisy"
+    assert entry["value"] == json.loads(told)["noisy/accuracy"]
+    for rows, message in ((held[:-1], "has 11 rows, expected 12"), (held[::-1], "another label")):
+        tiny.write_lines(place / "other.jsonl", rows)
+        code, _, err = tiny.jaxsft(
+            "robustness", f"run={place / 'a'}", f"data={place / 'labels_held.jsonl'}",
+            f"robustness.noisy=[{place / 'other.jsonl'}]",
+        )  # fmt: skip
+        assert code == 1 and message in err
+
+
+def test_words_with_labels(tmp_path):
+    """Characters of tagged words change, and their number does not."""
+    rows = [
+        {"tokens": ["Anna", "saw", "Rome", "."], "tags": ["B-PER", "O", "B-LOC", "O"]},
+        {"tokens": ["we", "like", "Oslo"], "tags": ["O", "O", "B-LOC"]},
+    ] * 6
+    tiny.write_lines(tmp_path / "tags.jsonl", rows)
+    config = tiny.config(
+        tmp_path, tmp_path / "run", task="tag",
+        data={"train": str(tmp_path / "tags.jsonl"), "validation": str(tmp_path / "tags.jsonl")},
+        train={"duration": "4steps", "batch_size": 4, "log_every": "1steps"},
+        model={"layers": 2, "embed": 16, "heads": 2, "kv_heads": 2, "head_dim": 8, "mlp": 32,
+               "context": 128, "causal": False},
+    )  # fmt: skip
+    jaxsft.train(config)
+    asked = [f"run={tmp_path / 'run'}", f"data={tmp_path / 'tags.jsonl'}"]
+    more = ["robustness.perturbations=[keyboard]", "robustness.strengths=[0.5]", "--json"]
+    out = command(*asked, *more, "robustness.metrics=[f1_micro]", "evaluation.replicates=100")
+    told = json.loads(out)["models"]["run"]
+    assert list(told["numbers"]) == ["f1_micro"]
+    assert 0 <= told["flips"][0]["value"] <= 1
+    code, _, err = tiny.jaxsft("robustness", *asked, *more, "robustness.metrics=[f7]")
+    assert code == 1 and "robustness.metrics=[f7]: is no number of task=tag" in err
+    code, _, err = tiny.jaxsft("robustness", *asked, "robustness.perturbations=[delete]")
+    assert code == 1 and "each word has a label here" in err
