@@ -49,6 +49,12 @@ def main(arguments: list[str]) -> int:
         if "models" in report:
             curves = robustness_page.curves(report)
             rundir.write_json(folder / "figures" / "robustness.json", curves)
+    else:
+        print(
+            f"{runs[0]}: is no run directory of this machine, so that nothing is written;"
+            " output=FOLDER keeps the report",
+            file=sys.stderr,
+        )
     if "--json" in arguments:
         print(rundir.json_text(report, indent=1))
     else:
@@ -63,8 +69,7 @@ def parsed(arguments: list[str]) -> dict[str, Any]:
     words = [a for a in arguments if a != "--json"]
     if flags := [a for a in words if a.startswith("-")]:
         raise ConfigError(f"{flags[0]}: unknown; there is --json")
-    more = [a for a in words if "=" not in a.split("/")[-1] and "=" not in a]
-    keyed = [a for a in words if a not in more]
+    more, keyed = [a for a in words if "=" not in a], [a for a in words if "=" in a]
     groups: dict[str, dict[str, str]] = {name: {} for name in GROUPS}
     others = []
     for word in keyed:
