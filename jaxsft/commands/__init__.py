@@ -85,6 +85,13 @@ COMMANDS = {
         "needed_rows",
         "how many rows or seeds a difference needs: jaxsft power run=RUN effect=0.02",
     ),
+    "robustness": (
+        "robustness",
+        (
+            "how far runs fall under noise, tests of behaviour, an attack: jaxsft robustness"
+            " run=DIR data=FILE"
+        ),
+    ),
     "plugins": (
         "plugins_found",
         "parts that other packages bring, and why one fails: jaxsft plugins",

@@ -139,6 +139,73 @@ def insert(
     return units
 
 
+def repeat(units: list[EditUnit], count: int, rng: np.random.Generator) -> list[EditUnit]:
+    """Inserts a word of the text once more, before some word, `count` times."""
+    units = [dataclasses.replace(unit) for unit in units]
+    words = [unit.text for unit in units if unit.free]
+    for _ in range(count if words else 0):
+        places = [i for i, unit in enumerate(units) if unit.before]
+        word = words[int(rng.integers(len(words)))]
+        units.insert(int(rng.choice(places)), EditUnit(word, " "))
+    return units
+
+
+def truncate(units: list[EditUnit], count: int) -> list[EditUnit]:
+    """Leaves out the last `count` words; one word always stays."""
+    left = [dataclasses.replace(unit) for unit in units[: max(1, len(units) - count)]]
+    if left and len(left) < len(units):
+        left[-1].space = units[-1].space
+    return left
+
+
+def respace(units: list[EditUnit], count: int, rng: np.random.Generator) -> list[EditUnit]:
+    """Joins a word with the next one, doubles the space behind it or parts it, at `count` words."""
+    units = [dataclasses.replace(unit) for unit in units]
+    for i in rng.permutation(len(units))[:count]:
+        unit, kind = units[i], int(rng.integers(3))
+        if kind == 0 and unit.space and i + 1 < len(units):
+            unit.space = ""
+        elif kind == 1 or len(unit.text) < 2:
+            unit.space = (unit.space or " ") + " "
+        else:
+            at = 1 + int(rng.integers(len(unit.text) - 1))
+            unit.text = f"{unit.text[:at]} {unit.text[at:]}"
+    return units
+
+
+def distract(
+    units: list[EditUnit], count: int, rng: np.random.Generator, sentences: Sequence[str]
+) -> list[EditUnit]:
+    """Appends sentences, until they have `count` words at least."""
+    units, added = [dataclasses.replace(unit) for unit in units], 0
+    while added < count:
+        sentence = sentences[int(rng.integers(len(sentences)))]
+        if units:
+            units[-1].space = units[-1].space or " "
+        units.append(EditUnit(sentence, ""))
+        added += max(1, len(sentence.split()))
+    return units
+
+
+MARKS = ".,;:!?"
+
+
+def punctuate(units: list[EditUnit], count: int, rng: np.random.Generator) -> list[EditUnit]:
+    """Takes the mark from the end of a word, or puts one there, at `count` words; a word that is
+    all marks becomes another mark.
+    """
+    units = [dataclasses.replace(unit) for unit in units]
+    soft = [i for i, unit in enumerate(units) if unit.soft]
+    for i in rng.permutation(soft)[:count] if soft else ():
+        word, mark = units[i].text, MARKS[int(rng.integers(len(MARKS)))]
+        bare = word.rstrip(MARKS)
+        if not bare:
+            units[i].text = mark if mark != word else MARKS[(MARKS.index(mark) + 1) % len(MARKS)]
+        else:
+            units[i].text = bare if bare != word else word + mark
+    return units
+
+
 def _synonyms(word: str, lexicon: Table, single: bool) -> list[str]:
     return [
         other for other in lexicon.get(word.lower(), ()) if not (single and len(other.split()) > 1)
@@ -195,6 +262,15 @@ OCR: Table = {
     "v": ["u"], "w": ["vv"], "d": ["cl"], "f": ["t"],
     "t": ["f"], "D": ["O"], "rn": ["m"], "cl": ["d"], "vv": ["w"], "ii": ["u"], "ſ": ["f"],
     "s": ["ſ"],
+}  # fmt: skip
+
+# Letters of other scripts that look like Latin ones: Cyrillic and Greek.
+HOMOGLYPHS: Table = {
+    "a": ["а"], "c": ["с"], "e": ["е"], "i": ["і"], "j": ["ј"], "o": ["о", "ο"], "p": ["р"],
+    "s": ["ѕ"], "x": ["х"], "y": ["у"], "h": ["һ"], "v": ["ν"], "A": ["А", "Α"], "B": ["В", "Β"],
+    "C": ["С"], "E": ["Е", "Ε"], "H": ["Н", "Η"], "I": ["І", "Ι"], "J": ["Ј"], "K": ["К", "Κ"],
+    "M": ["М", "Μ"], "N": ["Ν"], "O": ["О", "Ο"], "P": ["Р", "Ρ"], "S": ["Ѕ"], "T": ["Т", "Τ"],
+    "X": ["Х", "Χ"], "Y": ["Υ"], "Z": ["Ζ"],
 }  # fmt: skip
 
 
