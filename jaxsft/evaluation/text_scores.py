@@ -30,7 +30,6 @@ from jaxsft.tasks.base import Task
 from jaxsft.tasks.causal import CausalTask
 from jaxsft.tasks.whole_text import TextTask
 
-BASELINES = ("auto", "mask", "pad", "zero", "delete")
 CHUNK = 32  # texts of one call
 STEP = 16  # lengths are rounded up to multiples of it, so that few programs are compiled
 
@@ -141,10 +140,13 @@ class TextScores:
         return jnp.where(texts.explained[..., None], other, real)
 
     def outputs(
-        self, params: Params, batch: Batch, vectors: Array | None
+        self, params: Params, batch: Batch, vectors: Array | None, keep: Array | None = None
     ) -> Float[Array, "texts outputs"]:
-        """Computes the outputs of the head, or the log-probability of the answer."""
-        model = ExplainedTransformer.of(self.model, vectors)
+        """Computes the outputs of the head, or the log-probability of the answer.
+
+        `keep`, `[L]`: how much of the change of each layer is added; None: all of it.
+        """
+        model = ExplainedTransformer.of(self.model, vectors, keep)
         if self.kind != "answer":
             return self.task.read(model, params, batch, None)[:, 0]
         stats = token_losses.token_stats(

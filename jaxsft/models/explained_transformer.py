@@ -24,15 +24,21 @@ CAPTURED = ("q", "k", "q_norm", "k_norm")
 
 @dataclasses.dataclass(frozen=True)
 class ExplainedTransformer(Transformer):
-    """A Transformer that starts from `vectors`, `[B, S, D]`, instead of embedding its tokens."""
+    """A Transformer that starts from `vectors`, `[B, S, D]`, instead of embedding its tokens.
+
+    `keep`, `[L]`, says how much of the change of each layer is added: 0 skips the layer.
+    """
 
     vectors: Array | None = None
+    keep: Array | None = None
 
     @classmethod
-    def of(cls, model: Transformer, vectors: Array | None = None) -> ExplainedTransformer:
+    def of(
+        cls, model: Transformer, vectors: Array | None = None, keep: Array | None = None
+    ) -> ExplainedTransformer:
         """Returns the same model, with these embeddings; None: those of the tokens."""
         fields = {f.name: getattr(model, f.name) for f in dataclasses.fields(Transformer)}
-        return cls(**{**fields, "routed": None}, vectors=vectors)
+        return cls(**{**fields, "routed": None}, vectors=vectors, keep=keep)
 
     def embeddings(
         self, params: Params, tokens: Int[Array, "batch seq"], where: TokenInfo
@@ -45,19 +51,20 @@ class ExplainedTransformer(Transformer):
             return super()._embed(params, tokens, where, dropout, soft)
         return self.vectors
 
+    def hidden(self, params, tokens, where, dropout=None, soft=None):
+        if self.keep is None:
+            return super().hidden(params, tokens, where, dropout, soft)
+        return self.layer_states(params, tokens, where)[0][-1]
+
     def layer_states(
         self,
         params: Params,
         tokens: Int[Array, "batch seq"],
         where: TokenInfo,
-        keep: Float[Array, " layers"] | None = None,
         maps: bool = False,
     ) -> tuple[Float[Array, "states batch seq embed"], Float[Array, "layers batch heads seq seq"]]:
         """Computes the input of the first layer and what each layer gives, `[L + 1, B, S, D]`, the
         last one normed, and the attention of each layer, `[L, B, H, S, S]` (`maps`; else none).
-
-        Args:
-          keep: by layer, how much of its change is added: 0 skips the layer.
         """
         x, states, attended = self._embed(params, tokens, where, None), [], []
         positions = self._positions(params, where, where, x.dtype)
@@ -80,7 +87,7 @@ class ExplainedTransformer(Transformer):
                 if maps:
                     captured = found["intermediates"]["attention"]
                     attended.append(self._map(captured, where, layer, positions))
-                x = y if keep is None else x + keep[start + i] * (y - x)
+                x = y if self.keep is None else x + self.keep[start + i] * (y - x)
                 states.append(x)
         states[-1] = self._norm(params, x)
         return jnp.stack(states), jnp.stack(attended) if maps else jnp.zeros((0,))
