@@ -93,6 +93,7 @@ def _figures(run_dir: Path) -> Iterator[tuple[str, Figure]]:
     for name, read in (
         ("metrics.jsonl", _of_metrics),
         ("figures", _of_confusions),
+        ("figures/dynamics.json", _of_dynamics),
         ("ledger.json", _of_ledger),
     ):
         try:
@@ -128,6 +129,17 @@ def _of_confusions(folder: Path) -> Iterator[tuple[str, Figure]]:
         labels, matrix = read_confusion(path)
         draw = _small_confusion if len(labels) <= LABELLED_CLASSES else _large_confusion
         yield path.stem, draw(path.stem.removeprefix("confusion_"), labels, matrix)
+
+
+def _of_dynamics(path: Path) -> Iterator[tuple[str, Figure]]:
+    """Yields the map of the training rows: how sure the model was, and how much that changed."""
+    found = read_json(path)
+    x, y, share = (found[name] for name in ("variability", "confidence", "correctness"))
+    figure, axes = _canvas()
+    drawn = axes.scatter(x, y, c=share, s=9, alpha=0.6, cmap="viridis", vmin=0, vmax=1, lw=0)
+    axes.set(title="Training rows", xlabel="variability", ylabel="confidence", ylim=(-0.02, 1.02))
+    figure.colorbar(drawn, ax=axes, label="share of evaluations that are right")
+    yield "dynamics", figure
 
 
 def _of_ledger(path: Path) -> Iterator[tuple[str, Figure]]:
