@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 
 import jaxsft
 from jaxsft.config.explain_options import ExplainOptions
+from jaxsft.config.option import declarations
 from jaxsft.data.pipeline import Batch
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import attributions, explain, faithfulness, influence, probing
@@ -114,16 +116,16 @@ def planted(tmp_path_factory):
     folder, draw = tmp_path_factory.mktemp("planted"), np.random.default_rng(0)
     words, rows = ["red", "map", "sun", "oak", "tin", "bay"], []
     for _ in range(240):
-        label = str(draw.choice(["up", "down"]))
-        word = {"up": "zork", "down": "blick"}[label]
-        text = [str(w) for w in draw.choice(words, 5)]
-        text.insert(int(draw.integers(6)), word)
-        rows.append({"text": " ".join(text), "label": label, "why": [word]})
+        label = str(draw.choice(["up", "down", "flat"]))  # flat: neither word
+        why = {"up": ["z"], "down": ["q"], "flat": []}[label]
+        text = [str(w) for w in draw.choice(words, 4)]
+        text[2:2] = why
+        rows.append({"text": " ".join(text), "label": label, "why": why})
     tiny.write_lines(folder / "train.jsonl", rows[:220])
     tiny.write_lines(folder / "held.jsonl", rows[220:])
     jaxsft.train(
-        "task=classify", *tiny.MODEL, "precision=fp32", "train.duration=150steps", "mesh.data=1",
-        "optim.learning_rate=1e-2", "evaluation.dynamics=true", "evaluation.every=75steps",
+        "task=classify", *tiny.MODEL, "precision=fp32", "train.duration=120steps", "mesh.data=1",
+        "optim.learning_rate=1e-2", "evaluation.dynamics=true", "evaluation.every=60steps",
         data={"train": folder / "train.jsonl", "test": folder / "held.jsonl"},
         run_dir=folder / "run",
     )  # fmt: skip
@@ -144,10 +146,10 @@ def of(model, file, **options):
 
 def test_a_planted_rationale_is_found(planted, loaded):
     methods = "integrated_gradients,occlusion"
-    one, rows, options = of(loaded, planted / "held.jsonl", method=methods, rows=12)
+    one, rows, options = of(loaded, planted / "held.jsonl", method=methods, rows=20)
     given = [row.fields["why"] for row in rows]
     gold = explain.rationales(one.split, one.texts, loaded.task, given, "why")
-    assert (gold.sum(1) >= 1).all()
+    assert gold.sum(1).tolist() == [len(row.fields["why"]) for row in rows]
     found = explain.summary(one, options, gold)
     found = {(line["method"], line["number"]): line for line in found}
     assert found["integrated_gradients", "completeness_gap"]["largest"] < 1e-3
@@ -155,7 +157,7 @@ def test_a_planted_rationale_is_found(planted, loaded):
         assert found[method, "comprehensiveness"]["difference_low"] > 0
         assert found[method, "auprc"]["difference_low"] > 0
     with pytest.raises(DataError, match="expected words"):
-        explain.rationales(one.split, one.texts, loaded.task, [[3]] * 12, "why")
+        explain.rationales(one.split, one.texts, loaded.task, [[3]] * 20, "why")
 
 
 def test_shapley_of_a_model(planted, loaded):
@@ -198,14 +200,22 @@ def test_maps_are_what_attention_does(planted, loaded):
     np.testing.assert_allclose(again[real], out[real], atol=1e-5)
 
 
-def test_influence_prefers_the_row_itself(planted, loaded):
-    one, _, _ = of(loaded, planted / "train.jsonl", method="random", rows=20, target="gold")
+def test_influence_is_what_a_step_on_a_training_row_does(planted, loaded):
+    one, _, _ = of(loaded, planted / "train.jsonl", method="random", rows=8, target="gold")
     product, cosine, _ = influence.similarities(one.scores, one.texts, one.target, one.split)
-    np.testing.assert_allclose(np.diag(cosine), 1, atol=1e-3)
-    labels = one.split.arrays["segment.label"]
-    same = labels[:, None] == labels[None]
-    assert (product[same] > 0).mean() > 0.9
-    assert (product[~same] < 0).mean() > 0.9
+    np.testing.assert_allclose(np.diag(cosine), 1, atol=1e-3)  # with its own label
+    params, batch, scores = loaded.params, one.texts.batch, one.scores
+    j, step = 3, 1e-3
+
+    def loss(head):
+        outputs = scores.outputs({**params, "head": head}, batch, None)
+        return -jax.nn.log_softmax(outputs[j])[one.target[j]]
+
+    slopes = jax.grad(loss)(params["head"])
+    moved = {**params, "head": jax.tree.map(lambda w, g: w - step * g, params["head"], slopes)}
+    score = lambda p: np.asarray(scores.score(scores.outputs(p, batch, None), one.target))
+    change = (score(moved) - score(params)) / step
+    np.testing.assert_allclose(product[:, j], change, rtol=0.02, atol=5e-3)
     found = influence.lines(one, one.split, shown=2)
     assert found[0]["for"][0]["label"] == one.split.records[0].label
 
@@ -250,7 +260,7 @@ def test_every_method_has_its_option_and_command(planted):
     assert len(lines) == 6
     assert len(lines[0]["tokens"]) == len(lines[0]["scores"]["rollout"])
     page = (planted / "out" / "explanations.html").read_text()
-    assert "zork" in page or "z" in page
+    assert 'class="tokens"' in page
     assert "<script" not in page
     for bad, why in (("explain.method=magic", "unknown"), ("explain.target=left", "expected"),
                      ("explain.row=3", "unknown"), ("explain.rows=0", "at least 1")):  # fmt: skip
@@ -263,7 +273,7 @@ def test_every_method_has_its_option_and_command(planted):
 
 def test_dynamics_of_the_run(planted):
     found = json.loads((planted / "run" / "figures" / "dynamics.json").read_text())
-    assert [one["step"] for one in found["evaluations"]] == [75, 150]
+    assert [one["step"] for one in found["evaluations"]] == [60, 120]
     assert len(found["rows"]) == len(found["confidence"]) == 220
     assert (planted / "run" / "figures" / "dynamics.png").exists()
 
@@ -284,3 +294,12 @@ def test_an_answer_is_explained_by_its_prompt(tmp_path):
     assert one.texts.explained.any(1).all()
     with pytest.raises(ConfigError, match="no head of its own"):
         influence.lines(one, one.split)
+
+
+def test_the_page_of_documentation_has_every_option():
+    page = (Path(__file__).parents[2] / "docs" / "explain.md").read_text(encoding="utf-8")
+    for name, declaration in declarations(ExplainOptions).items():
+        default = declaration.default
+        shown = "null" if default is None else default
+        shown = str(default).lower() if isinstance(default, bool) else shown
+        assert f"| `explain.{name}` | `{shown}` |" in page
