@@ -485,6 +485,23 @@ class Model:
             [] if aside is None else aside,
         )
 
+    def encoded(self, path: str | os.PathLike, name: str, limit: int) -> tuple[Split, list[Row]]:
+        """Encodes the first rows of a file, as they are predicted; with labels where it has them.
+
+        Returns the split and the rows as they were read. Raises DataError.
+        """
+        columns, task = self.config.data.columns, self.task
+        rows = self.read(path)[:limit]
+        if not rows:
+            raise DataError(f"{path}: has no rows")
+        treated = self._as_trained(rows)
+        labelled = all(name in row.fields for row in treated for name in task.outputs(columns))
+        make = task.record if labelled else task.unlabelled
+        records = [make(row, columns) for row in treated]
+        data = dataclasses.replace(self.config.data, max_dropped=1.0)
+        context, where = self.config.model.context, [row.where for row in rows]
+        return encoded_split.load_split(name, records, where, task, data, context), rows
+
     @functools.cached_property
     def prepared(self) -> dict[str, Any] | None:
         """Returns the manifest of the prepared set that the model was trained on, if there is one.

@@ -52,6 +52,13 @@ COMMANDS = {
             " [prompt=TEXT | input=FILE]"
         ),
     ),
+    "explain": (
+        "explain_run",
+        (
+            "which tokens a prediction comes from, and whether that is true: jaxsft explain"
+            " run=DIR data=FILE explain.method=..."
+        ),
+    ),
     "export": (
         "export_run",
         "write a run as a folder that transformers loads: jaxsft export run=DIR to=FOLDER",

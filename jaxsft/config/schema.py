@@ -272,6 +272,12 @@ class EvaluationConfig:
     )
     batch_size: Optional[int] = option(None, "rows; null: train.batch_size", at_least=1)
     on_train: bool = option(False, "evaluate the training split too, at the end")
+    dynamics: bool = option(
+        False,
+        "at every evaluation keep what the model thinks of each training row: figures/dynamics.json"
+        " and a map of the rows",
+        read_if="answer=label",
+    )
     metrics: list[str] = option([], "further metrics, by name: of jaxsft or of plug-ins")
     replicates: int = option(
         1000, "of the bootstrap that gives each number its bounds; 0: there are none", at_least=0

@@ -79,7 +79,7 @@ def evaluation_batches(config: Config) -> None:
 def flat(config: Config) -> dict[str, Any]:
     """Returns the values that conditions may ask for: those of a config, by whole name.
 
-    `output` and `stops` are added, which the task's spec says of itself, and `targets`
+    `output`, `answer` and `stops` are added, which the task's spec says of itself, and `targets`
     and `reads`, which the loss says where the task has a choice of losses.
     """
     spec = getattr(config.task, "spec", None)

@@ -95,6 +95,7 @@ def _figures(run_dir: Path) -> Iterator[tuple[str, Figure]]:
         ("metrics.jsonl", _of_metrics),
         ("figures", _of_confusions),
         ("figures", _of_scores),
+        ("figures/dynamics.json", _of_dynamics),
         ("ledger.json", _of_ledger),
     ):
         try:
@@ -136,6 +137,17 @@ def _of_scores(folder: Path) -> Iterator[tuple[str, Figure]]:
     for split, path in score_charts.paths_of(folder.parent).items():
         content = score_charts.read_curves(path)
         yield path.stem, score_figures.draw_scores(split, content, PALETTE, drawable)
+
+
+def _of_dynamics(path: Path) -> Iterator[tuple[str, Figure]]:
+    """Yields the map of the training rows: how sure the model was, and how much that changed."""
+    found = read_json(path)
+    x, y, share = (found[name] for name in ("variability", "confidence", "correctness"))
+    figure, axes = _canvas()
+    drawn = axes.scatter(x, y, c=share, s=9, alpha=0.6, cmap="viridis", vmin=0, vmax=1, lw=0)
+    axes.set(title="Training rows", xlabel="variability", ylabel="confidence", ylim=(-0.02, 1.02))
+    figure.colorbar(drawn, ax=axes, label="share of evaluations that are right")
+    yield "dynamics", figure
 
 
 def _of_ledger(path: Path) -> Iterator[tuple[str, Figure]]:

@@ -160,10 +160,15 @@ def fetch(tree: Any) -> Any:
 
 
 def _validate(session: Session, trial: Trial, records: Recorder, step: int) -> None:
-    """Evaluates a trial on the validation split, where there is one."""
+    """Evaluates a trial on the validation split, where there is one; with `evaluation.dynamics` on
+    the training split too.
+    """
+    options = trial.config.evaluation
+    if options.dynamics:
+        records.learnt(step, session.evaluate("train", trial, generate=False))
     if "validation" not in session.batches:
         return
-    trial.validated, options = step, trial.config.evaluation
+    trial.validated = step
     always, metric = options.generate == "always", options.metric.partition("/")[2]
     numbers = session.evaluate("validation", trial, generate=always).numbers
     records.validated(step, numbers, metric)

@@ -23,7 +23,7 @@ from jaxsft.config.schema import Config
 from jaxsft.data import file_records, hub, prepared, split_notes
 from jaxsft.data.records import label_names
 from jaxsft.errors import ConfigError, JaxsftError
-from jaxsft.evaluation import gaps, results
+from jaxsft.evaluation import dynamics, gaps, results
 from jaxsft.evaluation.evaluate import Evaluation
 from jaxsft.models import surgery
 from jaxsft.sharding import hosts
@@ -262,6 +262,15 @@ class Recorder:
         self.metrics.write(step, "validation", dict(numbers))
         told = metric_names.brief(numbers, metric)
         self.progress.say(f"step {step:,}: validation {told}")
+
+    def learnt(self, step: int, result: Evaluation) -> None:
+        """Writes what the model thinks of each training row at this step."""
+        if hosts.first():
+            path = self.run_dir / "figures" / "dynamics.json"
+            before = rundir.read_json(path) if path.is_file() else None
+            split = self.session.batches["train"].split
+            outputs = self.session.task.row_outputs(split, result.columns)
+            rundir.write_json(path, dynamics.added(before, step, outputs))
 
     def gave_up(self) -> None:
         """Tells that the trial ran out of patience."""
