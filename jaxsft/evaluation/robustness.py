@@ -21,7 +21,8 @@ from jaxsft.evaluation.compare import Arm, Settings
 from jaxsft.evaluation.compared_runs import RunRows, column_metric
 from jaxsft.evaluation.measured import Measured
 from jaxsft.evaluation.perturbed_runs import Condition, ScoredRows
-from jaxsft.metrics.base import Metric, Outputs
+from jaxsft.evaluation.replicates import replicated
+from jaxsft.metrics.base import Metric, Outputs, total
 
 FLIPS = "flip_rate"
 WORST = "worst_case"
@@ -108,9 +109,7 @@ def _replicates(
     for condition, run in runs.items():
         of = compare.units_of(run.content, name)
         statistics = run.content.metrics[name]
-        out[condition] = bounds.replicated(
-            metric, statistics, of, settings.replicates, settings.seed
-        )
+        out[condition] = replicated(metric, statistics, of, settings.replicates, settings.seed)
     return out
 
 
@@ -276,11 +275,13 @@ def _worst_case(
     """Returns the number where each row counts in the condition that is worst for it; None where it
     is no mean of 0 or 1 over rows.
     """
+    if metric.reduce is not total:
+        return None
     each = []
     for run in runs.values():
-        of_rows = bounds.plain_means(
-            metric, run.content.metrics[name], len(run.content.rows_of(name))
-        )
+        statistics, count = run.content.metrics[name], len(run.content.rows_of(name))
+        values = bounds.row_values(metric, statistics, count)
+        of_rows = bounds.plain_means(metric, statistics, count, values)
         if number not in of_rows:
             return None
         each.append(of_rows[number])
