@@ -87,7 +87,9 @@ def beside(run: Path) -> Path:
                 "value": 0.3,
                 "low": 0.2,
                 "high": 0.4,
-                "over_random": {"value": 0.1, "low": -0.1, "high": 0.3},
+                "difference": 0.1,
+                "difference_low": -0.1,
+                "difference_high": 0.3,
             }
         ],
     )
