@@ -290,6 +290,7 @@ ELSEWHERE = {
     "tests/training/test_device.py": ("profile", "compilation_cache"),
     "tests/sharding/test_mesh.py": ("mesh.show", "mesh.allow_replicated"),
     "tests/test_plugins.py": ("plugins", "evaluation.metrics"),
+    "tests/evaluation/test_explain.py": ("evaluation.dynamics",),
     "tests/evaluation/test_results.py": (
         "data.columns.cluster",
         "evaluation.slices",
