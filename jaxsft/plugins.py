@@ -37,7 +37,7 @@ KINDS: dict[str, tuple[str, str, str]] = {
     "tasks": ("task", "jaxsft.tasks.specs:SPECS", "jaxsft.tasks.specs:TaskSpec"),
     "metrics": (
         "metric",
-        "jaxsft.metrics.registry:METRICS",
+        "jaxsft.metrics.by_name:METRICS",
         "jaxsft.metrics.base:Metric",
     ),
     "losses": ("loss", "jaxsft.losses:LOSSES", "jaxsft.losses:Loss"),

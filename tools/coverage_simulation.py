@@ -21,7 +21,7 @@ from jaxsft.evaluation import bounds
 from jaxsft.evaluation.replicates import mapped, tables
 from jaxsft.evaluation.unit_counts import Units
 from jaxsft.metrics.base import Cells, Metric, Outputs, namespace, ratio
-from jaxsft.metrics.registry import METRICS
+from jaxsft.metrics.by_name import METRICS
 
 POPULATION = 20_000
 

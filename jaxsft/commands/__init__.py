@@ -93,7 +93,7 @@ COMMANDS = {
         "how many rows or seeds a difference needs: jaxsft power run=RUN effect=0.02",
     ),
     "robustness": (
-        "robustness",
+        "robustness_of_runs",
         (
             "how far runs fall under noise, tests of behaviour, an attack: jaxsft robustness"
             " run=DIR data=FILE"

@@ -81,7 +81,7 @@ def sets(mine: dict[str, str]) -> dict[str, str]:
 def _scored(
     model: Any, name: str, file: str, folder: Path | None
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Scores one file: its numbers and their bounds, by `name/number`; written into the folder."""
+    """Returns the numbers of a file and their bounds, by `name/number`; writes both if asked."""
     from jaxsft.evaluation.results import bounds_of, write_results
 
     aside: list[Any] = []

@@ -14,7 +14,7 @@ from jaxsft.evaluation.evaluate import Evaluation
 from jaxsft.evaluation.generated import answer_limit, generate_answers, rows_to_answer
 from jaxsft.models.model_base import Params
 from jaxsft.models.transformer import Transformer
-from jaxsft.tasks.base import Task
+from jaxsft.tasks.task import Task
 
 
 def with_answers(

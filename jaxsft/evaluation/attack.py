@@ -60,7 +60,7 @@ class Vocabulary(NamedTuple):
     inner: np.ndarray
 
 
-class Search(NamedTuple):
+class AttackState(NamedTuple):
     """The state of the search over a batch."""
 
     tokens: Int[Array, "batch seq"]
@@ -92,7 +92,7 @@ def attacked(
     open_places: Bool[Array, "batch seq"],
     types: Int[Array, "batch seq"] | None,
     labels: Int[Array, " batch"],
-) -> Search:
+) -> AttackState:
     """Searches for substitutions that make a batch of texts wrong; to be compiled.
 
     Args:
@@ -105,7 +105,7 @@ def attacked(
     gradient = jax.grad(functools.partial(_loss_of_vectors, model, read, labels))
     directions = table / jnp.maximum(jnp.linalg.norm(table, axis=-1, keepdims=True), 1e-12)
 
-    def step(state: Search) -> Search:
+    def step(state: AttackState) -> AttackState:
         e = table[state.tokens]  # [B, S, D]
         g = gradient(e)
         gain = jnp.einsum("bsd,vd->bsv", g, table) - jnp.einsum("bsd,bsd->bs", g, e)[..., None]
@@ -128,7 +128,7 @@ def attacked(
         going = ~state.done & (took(best) > NEVER / 2)
         queries = state.queries + jnp.where(state.done, 0, 1 + options.candidates)
         changed = state.changed | (took(at) & going[:, None])
-        return Search(
+        return AttackState(
             jnp.where(going[:, None], took(tried), state.tokens),
             changed,
             queries,
@@ -143,7 +143,7 @@ def attacked(
     first = read(model, tokens=tokens).argmax(-1)
     cost = jnp.ones(batch, jnp.int32)  # to see what is predicted
     short = options.queries < 2 + options.candidates
-    start = Search(tokens, jnp.zeros_like(open_places), cost, (first != labels) | short, first)
+    start = AttackState(tokens, jnp.zeros_like(open_places), cost, (first != labels) | short, first)
     return jax.lax.while_loop(lambda state: ~state.done.all(), step, start)
 
 
@@ -246,7 +246,7 @@ def _check(task: Any, config: Any, params: Mapping[str, Any]) -> None:
 
 def _searched(
     model: Any, params: Any, encoded: Sequence[Any], words: Vocabulary, options: AttackOptions
-) -> Search:
+) -> AttackState:
     """Returns the end of the search, of all rows, on the host."""
     longest = -(-max(len(one.ids) for one in encoded) // MULTIPLE) * MULTIPLE
     longest = min(longest, model.config.model.context)
@@ -266,8 +266,8 @@ def _searched(
             labels[i] = one.segment["label"]
         typed = types if any(one.types is not None for one in encoded) else None
         state = jax.device_get(program(params, words.words, tokens, lengths, places, typed, labels))
-        parts.append(Search(*(x[: len(some)] for x in state)))
-    return Search(*map(np.concatenate, zip(*parts, strict=True)))
+        parts.append(AttackState(*(x[: len(some)] for x in state)))
+    return AttackState(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def open_places(ids: np.ndarray, special: tuple[int, int], words: Vocabulary) -> np.ndarray:
@@ -297,7 +297,7 @@ def _told(
     records: Sequence[Any],
     columns: Any,
     encoded: Sequence[Any],
-    found: Search,
+    found: AttackState,
     options: AttackOptions,
     settings: Settings,
 ) -> dict[str, Any]:

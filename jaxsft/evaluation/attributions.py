@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from jaxsft.errors import ConfigError
 from jaxsft.evaluation import shapley
-from jaxsft.evaluation.text_scores import Texts, TextScores, chunks
+from jaxsft.evaluation.text_scores import ScoredTexts, TextScores, chunks
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.explained_transformer import ExplainedTransformer
 
@@ -46,11 +46,11 @@ class Effort:
 
 
 Scores = Float[np.ndarray, "texts seq"]
-Method = Callable[[TextScores, Texts, np.ndarray, Effort], Scores]
+Method = Callable[[TextScores, ScoredTexts, np.ndarray, Effort], Scores]
 
 
 def attribute(
-    method: str, scores: TextScores, texts: Texts, target: np.ndarray, effort: Effort
+    method: str, scores: TextScores, texts: ScoredTexts, target: np.ndarray, effort: Effort
 ) -> Scores:
     """Returns the scores of tokens, float64. Raises ConfigError for a method that does not fit."""
     if method in PATHS and scores.baseline == "delete":
@@ -66,13 +66,15 @@ def attribute(
 
 # --- gradients
 # --------------------------------------------------------------------------------------------------
-def _gradient(scores: TextScores, params, texts: Texts, vectors: Array, target: Array) -> Array:
+def _gradient(
+    scores: TextScores, params, texts: ScoredTexts, vectors: Array, target: Array
+) -> Array:
     """Computes the gradient of the score of each text, `[N, S, D]`, at these embeddings."""
     total = lambda v: scores.score(scores.outputs(params, texts.batch, v), target).sum()
     return jax.grad(total)(vectors)
 
 
-def _batched(scores: TextScores, texts: Texts, target: np.ndarray, run: Callable) -> Scores:
+def _batched(scores: TextScores, texts: ScoredTexts, target: np.ndarray, run: Callable) -> Scores:
     """Returns what `run(params, texts, target)` gives, from calls of one shape."""
     parts = []
     for index, size in chunks(len(texts)):
@@ -82,7 +84,7 @@ def _batched(scores: TextScores, texts: Texts, target: np.ndarray, run: Callable
 
 
 def gradient_x_input(
-    scores: TextScores, texts: Texts, target: np.ndarray, effort: Effort
+    scores: TextScores, texts: ScoredTexts, target: np.ndarray, effort: Effort
 ) -> Scores:
     """Computes the product of gradient and embedding (Shrikumar et al., 2017)."""
 
@@ -94,7 +96,9 @@ def gradient_x_input(
     return _batched(scores, texts, target, run)
 
 
-def smoothgrad(scores: TextScores, texts: Texts, target: np.ndarray, effort: Effort) -> Scores:
+def smoothgrad(
+    scores: TextScores, texts: ScoredTexts, target: np.ndarray, effort: Effort
+) -> Scores:
     """Computes gradient x input with the mean gradient at noisy embeddings (Smilkov et al., 2017).
 
     The noise has `effort.noise` times the standard deviation of the embeddings of the text.
@@ -119,7 +123,7 @@ def smoothgrad(scores: TextScores, texts: Texts, target: np.ndarray, effort: Eff
 
 
 def integrated_gradients(
-    scores: TextScores, texts: Texts, target: np.ndarray, effort: Effort
+    scores: TextScores, texts: ScoredTexts, target: np.ndarray, effort: Effort
 ) -> Scores:
     """Integrates the gradient from absent tokens to the text (Sundararajan et al., 2017).
 
@@ -172,12 +176,12 @@ def _path(scores: TextScores) -> Callable:
     return run
 
 
-def _all_and_none(texts: Texts) -> tuple[np.ndarray, np.ndarray]:
+def _all_and_none(texts: ScoredTexts) -> tuple[np.ndarray, np.ndarray]:
     return texts.explained, np.zeros_like(texts.explained)
 
 
 def completeness(
-    scores: TextScores, texts: Texts, target: np.ndarray, found: Scores
+    scores: TextScores, texts: ScoredTexts, target: np.ndarray, found: Scores
 ) -> Float[np.ndarray, " texts"]:
     """Returns by how much the scores of each text miss `score(text) - score(absent)`."""
     whole, none = (scores.values(texts, keep, target) for keep in _all_and_none(texts))
@@ -186,7 +190,7 @@ def completeness(
 
 # --- attention
 # --------------------------------------------------------------------------------------------------
-def rollout(scores: TextScores, texts: Texts, target: np.ndarray, effort: Effort) -> Scores:
+def rollout(scores: TextScores, texts: ScoredTexts, target: np.ndarray, effort: Effort) -> Scores:
     """Multiplies the attention of the layers, half of it the residual (Abnar and Zuidema, 2020).
 
     It reads the rows of the tokens that the output is made of, and says nothing of the target.
@@ -227,7 +231,9 @@ def _readers(scores: TextScores, batch: Any) -> Array:
 def _of_games(play: Callable[[shapley.Game, int, Effort], np.ndarray]) -> Method:
     """Returns the method that plays a game on each text, with its tokens as players."""
 
-    def method(scores: TextScores, texts: Texts, target: np.ndarray, effort: Effort) -> Scores:
+    def method(
+        scores: TextScores, texts: ScoredTexts, target: np.ndarray, effort: Effort
+    ) -> Scores:
         out = np.zeros(texts.explained.shape)
         for i, mine in enumerate(texts.explained):
             if mine.any():
@@ -245,7 +251,9 @@ def _occlusion(value: shapley.Game, n: int, effort: Effort) -> np.ndarray:
     return found[0] - found[1:]
 
 
-def random_scores(scores: TextScores, texts: Texts, target: np.ndarray, effort: Effort) -> Scores:
+def random_scores(
+    scores: TextScores, texts: ScoredTexts, target: np.ndarray, effort: Effort
+) -> Scores:
     """Returns random scores: what a method is compared with."""
     return np.random.default_rng(effort.seed).standard_normal(texts.explained.shape)
 

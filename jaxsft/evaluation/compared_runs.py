@@ -15,7 +15,7 @@ from jaxsft import remote, rundir
 from jaxsft.errors import DataError
 from jaxsft.evaluation import statistics_file
 from jaxsft.evaluation.statistics_file import RowStatistics
-from jaxsft.metrics import registry
+from jaxsft.metrics import by_name
 from jaxsft.metrics.base import Metric, ratio
 
 # of a line of predictions: what was read and what is right, not what was predicted
@@ -83,7 +83,7 @@ def _files(place: str, split: str) -> tuple[Path, Path]:
 
 def _of_statistics(place: str, file: Path, lines: Path) -> RunRows:
     content = statistics_file.load(file)
-    metrics = {name: registry.take(name, str(file)) for name in content.metrics}
+    metrics = {name: by_name.take(name, str(file)) for name in content.metrics}
     return RunRows(place, content, metrics, lines)
 
 

@@ -15,7 +15,7 @@ from jaxsft.evaluation import measured
 from jaxsft.evaluation.measured import Measured
 from jaxsft.metrics.base import Outputs
 from jaxsft.models import step_sums
-from jaxsft.tasks.base import Task
+from jaxsft.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True)

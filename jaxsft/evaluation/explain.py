@@ -17,13 +17,13 @@ from jaxsft.config.explain_options import ExplainOptions
 from jaxsft.data.encoded_split import Split
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import attributions, faithfulness, text_scores
-from jaxsft.evaluation.text_scores import Texts, TextScores
-from jaxsft.tasks.base import Task
+from jaxsft.evaluation.text_scores import ScoredTexts, TextScores
+from jaxsft.tasks.task import Task
 
 
 @dataclass(frozen=True)
 class Explained:
-    """Texts with the scores of their tokens.
+    """ScoredTexts with the scores of their tokens.
 
     Attributes:
       target: `[N]` int, whose score was divided; of `scores.names`.
@@ -33,7 +33,7 @@ class Explained:
 
     scores: TextScores
     split: Split
-    texts: Texts
+    texts: ScoredTexts
     target: np.ndarray
     outputs: np.ndarray
     found: Mapping[str, np.ndarray]
@@ -103,7 +103,7 @@ def effort(options: ExplainOptions) -> attributions.Effort:
 
 
 def targets(
-    scores: TextScores, split: Split, texts: Texts, outputs: np.ndarray, asked: str
+    scores: TextScores, split: Split, texts: ScoredTexts, outputs: np.ndarray, asked: str
 ) -> np.ndarray:
     """Returns the number of the output of each text that is explained. Raises ConfigError."""
     if scores.kind in ("answer", "numbers") and asked == "predicted":
@@ -186,7 +186,7 @@ def compared(
 
 
 def rationales(
-    split: Split, texts: Texts, task: Task, given: Sequence[Any], column: str
+    split: Split, texts: ScoredTexts, task: Task, given: Sequence[Any], column: str
 ) -> Bool[np.ndarray, "texts seq"]:
     """Returns which tokens of each text lie in its rationale.
 

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float
 from scipy import stats
 
 from jaxsft.evaluation import bounds
-from jaxsft.evaluation.text_scores import Texts, TextScores
+from jaxsft.evaluation.text_scores import ScoredTexts, TextScores
 from jaxsft.metrics.base import Metric, ratio
 
 SHARES = np.linspace(0, 1, 11)  # of the explained tokens of a text
@@ -27,7 +27,10 @@ Rows = dict[str, Float[np.ndarray, " texts"]]
 
 
 def curves(
-    scores: TextScores, texts: Texts, target: np.ndarray, found: Float[np.ndarray, "texts seq"]
+    scores: TextScores,
+    texts: ScoredTexts,
+    target: np.ndarray,
+    found: Float[np.ndarray, "texts seq"],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns what is left of each text without, and with nothing but, the highest tokens.
 
@@ -45,7 +48,7 @@ def curves(
     return out[0].T, out[1].T
 
 
-def _at(texts: Texts, places: np.ndarray) -> Texts:
+def _at(texts: ScoredTexts, places: np.ndarray) -> ScoredTexts:
     cut = lambda a: None if a is None else a[places]
     fields = {name: cut(getattr(texts.batch, name)) for name in ("tokens", "targets", "types")}
     fields |= {n: cut(getattr(texts.batch, n)) for n in ("loss_weight", "segment_ids", "positions")}
@@ -54,7 +57,7 @@ def _at(texts: Texts, places: np.ndarray) -> Texts:
         example_ids=cut(texts.batch.example_ids),
         segment={name: cut(x) for name, x in texts.batch.segment.items()},
     )
-    return Texts(batch, cut(texts.explained), cut(texts.rows))
+    return ScoredTexts(batch, cut(texts.explained), cut(texts.rows))
 
 
 def measures(without: np.ndarray, alone: np.ndarray) -> Rows:
@@ -69,13 +72,18 @@ def measures(without: np.ndarray, alone: np.ndarray) -> Rows:
 
 
 def of_scores(
-    scores: TextScores, texts: Texts, target: np.ndarray, found: Float[np.ndarray, "texts seq"]
+    scores: TextScores,
+    texts: ScoredTexts,
+    target: np.ndarray,
+    found: Float[np.ndarray, "texts seq"],
 ) -> Rows:
     """Returns the measures of faithfulness of each text, `[N]`."""
     return measures(*curves(scores, texts, target, found))
 
 
-def of_random(scores: TextScores, texts: Texts, target: np.ndarray, orders: int, seed: int) -> Rows:
+def of_random(
+    scores: TextScores, texts: ScoredTexts, target: np.ndarray, orders: int, seed: int
+) -> Rows:
     """Returns the same of random scores, the mean of several orders of each text."""
     draw = np.random.default_rng(seed)
     drawn = [
@@ -86,7 +94,9 @@ def of_random(scores: TextScores, texts: Texts, target: np.ndarray, orders: int,
 
 
 def plausibility(
-    texts: Texts, found: Float[np.ndarray, "texts seq"], rationale: Bool[np.ndarray, "texts seq"]
+    texts: ScoredTexts,
+    found: Float[np.ndarray, "texts seq"],
+    rationale: Bool[np.ndarray, "texts seq"],
 ) -> Rows:
     """Compares scores with the tokens that people gave as the reason, `[N]` each.
 
@@ -110,7 +120,9 @@ def plausibility(
 
 
 def agreement(
-    texts: Texts, first: Float[np.ndarray, "texts seq"], second: Float[np.ndarray, "texts seq"]
+    texts: ScoredTexts,
+    first: Float[np.ndarray, "texts seq"],
+    second: Float[np.ndarray, "texts seq"],
 ) -> Rows:
     """Compares two sets of scores of the same tokens, `[N]` each: Spearman's rank correlation, and
     the share of the highest fifth that both have. NaN where a text has fewer than three tokens.

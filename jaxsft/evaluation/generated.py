@@ -14,7 +14,7 @@ from jaxsft.errors import ConfigError
 from jaxsft.generation.decoding import generate
 from jaxsft.models.model_base import Params
 from jaxsft.models.transformer import Transformer
-from jaxsft.tasks.base import Task
+from jaxsft.tasks.task import Task
 
 
 def rows_to_answer(split: Split, rows: int | None) -> list[int]:

@@ -21,7 +21,7 @@ from jaxsft.data.encoded_split import Split
 from jaxsft.errors import ConfigError
 from jaxsft.evaluation import text_scores
 from jaxsft.evaluation.explain import Explained
-from jaxsft.evaluation.text_scores import Texts, TextScores
+from jaxsft.evaluation.text_scores import ScoredTexts, TextScores
 
 SHOWN = 5  # rows for, and rows against, a prediction
 
@@ -54,7 +54,7 @@ def lines(explained: Explained, train: Split, shown: int = SHOWN) -> list[dict[s
 
 
 def similarities(
-    scores: TextScores, texts: Texts, target: np.ndarray, train: Split
+    scores: TextScores, texts: ScoredTexts, target: np.ndarray, train: Split
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns product and cosine, `[texts, training texts]`, and the row of each training text."""
     if scores.kind == "answer":
@@ -75,7 +75,7 @@ def similarities(
 
 
 def _gradients(
-    scores: TextScores, texts: Texts, target: np.ndarray, value: Any
+    scores: TextScores, texts: ScoredTexts, target: np.ndarray, value: Any
 ) -> Iterator[Float[np.ndarray, "some weights"]]:
     """Yields the gradient of `value(outputs, target)` of each text for the weights of the head."""
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from jaxsft.errors import ConfigError
-from jaxsft.metrics import registry
+from jaxsft.metrics import by_name
 from jaxsft.metrics.base import Metric, Outputs, State, Statistics, select
 
 
@@ -80,12 +80,12 @@ def measure(
       names: metrics that are left out where the outputs do not have what they read.
       further: metrics that were asked for. Raises ConfigError where one cannot be computed.
     """
-    found = {name: registry.METRICS[name] for name in names}
+    found = {name: by_name.METRICS[name] for name in names}
     found = {name: metric for name, metric in found.items() if metric.fits(outputs)}
     for name in further:
-        found[name] = metric = registry.take(name)
+        found[name] = metric = by_name.take(name)
         if not metric.fits(outputs):
-            registry.check_fits(name, [*outputs.arrays, *outputs.texts], task)
+            by_name.check_fits(name, [*outputs.arrays, *outputs.texts], task)
             raise ConfigError(
                 f"evaluation.metrics=[{name}]: is of tags with scheme={metric.scheme}; those of the"
                 f" data are {outputs.scheme}"
@@ -105,7 +105,7 @@ def measure(
 def asked(config: Any, of_answers: bool) -> list[str]:
     """Returns the metrics of `evaluation.metrics` that are, or are not, of generated answers."""
     names = config.evaluation.metrics
-    return [name for name in names if registry.METRICS[name].of_answers == of_answers]
+    return [name for name in names if by_name.METRICS[name].of_answers == of_answers]
 
 
 def tables(

@@ -11,7 +11,7 @@ from jaxsft.config.schema import Config
 from jaxsft.data.pipeline import Split
 from jaxsft.evaluation import measured, score_curves, slices, statistics_file
 from jaxsft.evaluation.evaluate import Evaluation
-from jaxsft.tasks.base import Task
+from jaxsft.tasks.task import Task
 
 
 def write_predictions(path: Any, task: Task, split: Split, result: Evaluation) -> None:

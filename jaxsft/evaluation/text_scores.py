@@ -26,16 +26,16 @@ from jaxsft.models.attention import TokenInfo
 from jaxsft.models.explained_transformer import ExplainedTransformer
 from jaxsft.models.model_base import Params
 from jaxsft.models.transformer import Transformer
-from jaxsft.tasks.base import Task
 from jaxsft.tasks.causal import CausalTask
+from jaxsft.tasks.task import Task
 from jaxsft.tasks.whole_text import TextTask
 
 CHUNK = 32  # texts of one call
 STEP = 16  # lengths are rounded up to multiples of it, so that few programs are compiled
 
 
-class Texts(NamedTuple):
-    """Texts that are explained, one a row.
+class ScoredTexts(NamedTuple):
+    """ScoredTexts that are explained, one a row.
 
     Attributes:
       batch: `[N, S]`, one text a row.
@@ -51,13 +51,13 @@ class Texts(NamedTuple):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def part(self, start: int, stop: int) -> Texts:
+    def part(self, start: int, stop: int) -> ScoredTexts:
         """Returns the texts `start:stop`."""
         cut = lambda a: a[start:stop]
-        return Texts(jax.tree.map(cut, self.batch), cut(self.explained), cut(self.rows))
+        return ScoredTexts(jax.tree.map(cut, self.batch), cut(self.explained), cut(self.rows))
 
 
-def texts_of(split: Split, task: Task) -> Texts:
+def texts_of(split: Split, task: Task) -> ScoredTexts:
     """Returns the texts of a split, a window of a long text each by itself."""
     lengths, offsets = split.lengths, split.arrays["offsets"]
     size = -(-int(lengths.max()) // STEP) * STEP
@@ -94,7 +94,7 @@ def texts_of(split: Split, task: Task) -> Texts:
     explained = real & np.isin(tokens, ordinary)
     if isinstance(task, CausalTask):
         explained &= np.cumsum(weight > 0, axis=1) == 0
-    return Texts(batch, explained, split.arrays["row"])
+    return ScoredTexts(batch, explained, split.arrays["row"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +128,7 @@ class TextScores:
         where = TokenInfo(batch.segment_ids, batch.positions, batch.types)
         return ExplainedTransformer.of(self.model).embeddings(params, batch.tokens, where)
 
-    def absent(self, params: Params, texts: Texts) -> Float[Array, "texts seq embed"]:
+    def absent(self, params: Params, texts: ScoredTexts) -> Float[Array, "texts seq embed"]:
         """Computes the embeddings where all explained tokens are absent."""
         real = self.embeddings(params, texts.batch)
         if self.baseline == "zero":
@@ -173,7 +173,7 @@ class TextScores:
         return np.asarray(scores, np.float64)
 
     def kept(
-        self, params: Params, texts: Texts, keep: Bool[Array, "texts seq"], target: Array
+        self, params: Params, texts: ScoredTexts, keep: Bool[Array, "texts seq"], target: Array
     ) -> Float[Array, " texts"]:
         """Computes the score of each text with only those explained tokens that `keep` has."""
         keep = keep | ~texts.explained
@@ -196,7 +196,7 @@ class TextScores:
     def _outputs(self) -> Any:
         return jax.jit(self.outputs)
 
-    def values(self, texts: Texts, keep: np.ndarray, target: np.ndarray) -> np.ndarray:
+    def values(self, texts: ScoredTexts, keep: np.ndarray, target: np.ndarray) -> np.ndarray:
         """Returns `kept`, `[M]` float64, of any number of texts, in calls of one shape."""
         out = []
         for index, size in chunks(len(texts)):
@@ -204,7 +204,7 @@ class TextScores:
             out.append(np.asarray(self._kept(self.params, *part), np.float64)[:size])
         return np.concatenate(out)
 
-    def predicted(self, texts: Texts) -> np.ndarray:
+    def predicted(self, texts: ScoredTexts) -> np.ndarray:
         """Computes the outputs of all texts as they are, `[N, outputs]` float64."""
         out = []
         for index, size in chunks(len(texts)):
@@ -212,7 +212,7 @@ class TextScores:
             out.append(np.asarray(self._outputs(self.params, part, None), np.float64)[:size])
         return np.concatenate(out)
 
-    def of_text(self, texts: Texts, i: int, target: np.ndarray) -> Any:
+    def of_text(self, texts: ScoredTexts, i: int, target: np.ndarray) -> Any:
         """Returns `value(keeps [M, n]) -> [M]` of text i, over its n explained tokens."""
         places = np.flatnonzero(texts.explained[i])
 

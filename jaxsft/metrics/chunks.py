@@ -17,7 +17,7 @@ from jaxsft.metrics.base import Cells, Metric, Outputs, averaged, scored
 from jaxsft.metrics.classification import SCORES
 
 
-class Found(NamedTuple):
+class FoundChunks(NamedTuple):
     """The chunks of all rows, in order: first word, word behind the last, number of the type."""
 
     start: np.ndarray
@@ -31,7 +31,7 @@ def types(labels: Sequence[str]) -> list[str]:
     return sorted({type_ for prefix, type_ in parts if prefix != "O"})
 
 
-def strict(tag: np.ndarray, row: np.ndarray, labels: Sequence[str], scheme: str) -> Found:
+def strict(tag: np.ndarray, row: np.ndarray, labels: Sequence[str], scheme: str) -> FoundChunks:
     """Returns the chunks that are written exactly as the scheme demands.
 
     Equal to `schemes.strict` of each row, and so to the strict mode of seqeval.
@@ -72,10 +72,10 @@ def strict(tag: np.ndarray, row: np.ndarray, labels: Sequence[str], scheme: str)
         good = ~((last == "B") & other & (type_[behind] != type_[end - 1]))
     else:
         good = np.ones(len(start), bool)
-    return Found(start[good], end[good], type_[start[good]])
+    return FoundChunks(start[good], end[good], type_[start[good]])
 
 
-def lenient(tag: np.ndarray, row: np.ndarray, labels: Sequence[str]) -> Found:
+def lenient(tag: np.ndarray, row: np.ndarray, labels: Sequence[str]) -> FoundChunks:
     """Returns the chunks that conlleval finds, whatever the scheme.
 
     Equal to `schemes.spans(repair=True)` of each row, and so to the default mode of seqeval: a tag
@@ -101,10 +101,12 @@ def lenient(tag: np.ndarray, row: np.ndarray, labels: Sequence[str]) -> Found:
     )
     start = np.flatnonzero((type_ >= 0) & ~joined)
     stop = np.append(np.flatnonzero(~joined), len(row))  # where no chunk goes on, and the end
-    return Found(start, stop[np.searchsorted(stop, start, side="right")], type_[start])
+    return FoundChunks(start, stop[np.searchsorted(stop, start, side="right")], type_[start])
 
 
-def compared(gold: Found, predicted: Found, row: np.ndarray, number: int) -> dict[str, Cells]:
+def compared(
+    gold: FoundChunks, predicted: FoundChunks, row: np.ndarray, number: int
+) -> dict[str, Cells]:
     """Returns what counts of two lists of chunks: the gold and predicted ones and those in both, by
     type (`number` of them).
     """
@@ -126,7 +128,9 @@ def compared(gold: Found, predicted: Found, row: np.ndarray, number: int) -> dic
     }
 
 
-def _observed(read: Callable[[np.ndarray, Outputs], Found], outputs: Outputs) -> dict[str, Cells]:
+def _observed(
+    read: Callable[[np.ndarray, Outputs], FoundChunks], outputs: Outputs
+) -> dict[str, Cells]:
     row, number = outputs["word.row"], len(types(outputs.labels))
     gold, predicted = (read(outputs[name], outputs) for name in ("word.tag", "word.predicted"))
     return compared(gold, predicted, row, number)

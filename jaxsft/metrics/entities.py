@@ -30,7 +30,7 @@ ERRORS = ("boundary", "type", "boundary_and_type", "missed", "spurious")
 SCORES = ("precision", "recall", "f1")
 
 
-class Spans(NamedTuple):
+class EntitySpans(NamedTuple):
     """Entities in order of their beginning, none of which overlaps another: first position,
     position behind the last one, number of the type, place of the row. Positions of different rows
     differ.
@@ -44,7 +44,7 @@ class Spans(NamedTuple):
 
 # --- who is compared with whom
 # --------------------------------------------------------------------------------------------------
-def overlapping(gold: Spans, predicted: Spans) -> tuple[np.ndarray, np.ndarray]:
+def overlapping(gold: EntitySpans, predicted: EntitySpans) -> tuple[np.ndarray, np.ndarray]:
     """Returns the first and the last gold entity that each predicted one overlaps enough; the last
     is less than the first where there is none.
     """
@@ -64,7 +64,7 @@ def overlapping(gold: Spans, predicted: Spans) -> tuple[np.ndarray, np.ndarray]:
     return first, last
 
 
-def partners(gold: Spans, predicted: Spans, by_type: bool) -> np.ndarray:
+def partners(gold: EntitySpans, predicted: EntitySpans, by_type: bool) -> np.ndarray:
     """Returns the gold entity with which each predicted one is compared, -1 where there is none.
 
     In the order of the text, each takes the first that no other has; `by_type`, the closest one of
@@ -93,7 +93,7 @@ def partners(gold: Spans, predicted: Spans, by_type: bool) -> np.ndarray:
 
 
 def _closest(
-    gold: Spans, predicted: Spans, some: np.ndarray, first: np.ndarray, last: np.ndarray
+    gold: EntitySpans, predicted: EntitySpans, some: np.ndarray, first: np.ndarray, last: np.ndarray
 ) -> np.ndarray:
     """Returns the gold entity of the same type with the closest boundaries, else the first; -1
     where `last` is less than `first`.
@@ -113,7 +113,7 @@ def _closest(
 
 # --- statistics of a row
 # --------------------------------------------------------------------------------------------------
-def outcomes(gold: Spans, predicted: Spans) -> list[tuple[np.ndarray, ...]]:
+def outcomes(gold: EntitySpans, predicted: EntitySpans) -> list[tuple[np.ndarray, ...]]:
     """Returns (row, type, outcome) of the entities that count, of each schema in turn."""
     out = []
     for schema in SCHEMAS:
@@ -128,7 +128,7 @@ def outcomes(gold: Spans, predicted: Spans) -> list[tuple[np.ndarray, ...]]:
     return out
 
 
-def errors(gold: Spans, predicted: Spans) -> tuple[np.ndarray, ...]:
+def errors(gold: EntitySpans, predicted: EntitySpans) -> tuple[np.ndarray, ...]:
     """Returns (row, type, number in ERRORS) of the entities of the schema `type`; a right one has
     the number -1.
     """
@@ -140,7 +140,9 @@ def errors(gold: Spans, predicted: Spans) -> tuple[np.ndarray, ...]:
     return _items(gold, predicted, missed, error, ERRORS.index("missed"))
 
 
-def _agreement(gold: Spans, predicted: Spans, partner: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _agreement(
+    gold: EntitySpans, predicted: EntitySpans, partner: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns whether boundaries and whether types agree; neither where there is no partner."""
     if not len(gold.start):
         return (np.zeros(len(partner), bool),) * 2
@@ -149,7 +151,7 @@ def _agreement(gold: Spans, predicted: Spans, partner: np.ndarray) -> tuple[np.n
     return there & same, there & (gold.type[partner] == predicted.type)
 
 
-def _left(gold: Spans, partner: np.ndarray) -> np.ndarray:
+def _left(gold: EntitySpans, partner: np.ndarray) -> np.ndarray:
     """Returns the gold entities that are no one's partner."""
     left = np.ones(len(gold.start) + 1, bool)
     left[partner] = False  # -1 is the one behind the last
@@ -157,7 +159,11 @@ def _left(gold: Spans, partner: np.ndarray) -> np.ndarray:
 
 
 def _items(
-    gold: Spans, predicted: Spans, missed: np.ndarray, number: np.ndarray, of_missed: int
+    gold: EntitySpans,
+    predicted: EntitySpans,
+    missed: np.ndarray,
+    number: np.ndarray,
+    of_missed: int,
 ) -> tuple[np.ndarray, ...]:
     return (
         np.append(predicted.row, gold.row[missed]),
@@ -166,14 +172,16 @@ def _items(
     )
 
 
-def _apart(spans: Spans, width: int) -> Spans:
+def _apart(spans: EntitySpans, width: int) -> EntitySpans:
     """Moves the entities of each type to positions of their own."""
     order = np.lexsort((spans.start, spans.type))
-    moved = Spans(spans.start + spans.type * width, spans.end + spans.type * width, *spans[2:])
-    return Spans(*(x[order] for x in moved))
+    moved = EntitySpans(
+        spans.start + spans.type * width, spans.end + spans.type * width, *spans[2:]
+    )
+    return EntitySpans(*(x[order] for x in moved))
 
 
-def observe(gold: Spans, predicted: Spans, number: int) -> dict[str, Cells]:
+def observe(gold: EntitySpans, predicted: EntitySpans, number: int) -> dict[str, Cells]:
     """Returns the outcomes of entities of `number` types: `all`, `[schema, outcome]`, matched among
     all types; `each`, `[type, schema, outcome]`, matched among those of one type.
     """
@@ -192,16 +200,16 @@ def observe(gold: Spans, predicted: Spans, number: int) -> dict[str, Cells]:
     return out
 
 
-def of_words(outputs: Outputs) -> tuple[Spans, Spans]:
+def of_words(outputs: Outputs) -> tuple[EntitySpans, EntitySpans]:
     """Returns the gold and the predicted entities of tags, as conlleval reads them."""
     row, out = outputs["word.row"], []
     for name in ("word.tag", "word.predicted"):
         found = chunks.lenient(outputs[name], row, outputs.labels)
-        out.append(Spans(*found, row[found.start]))
+        out.append(EntitySpans(*found, row[found.start]))
     return out[0], out[1]
 
 
-def of_characters(outputs: Outputs) -> tuple[Spans, Spans]:
+def of_characters(outputs: Outputs) -> tuple[EntitySpans, EntitySpans]:
     """Returns the gold and the predicted entities of arrays `[entities, 4]`: row, first character,
     character behind the last one, type.
 
@@ -220,7 +228,7 @@ def of_characters(outputs: Outputs) -> tuple[Spans, Spans]:
                 f"row {outputs.rows[row[bad[0]]]}: the {name} entity of the characters"
                 f" {start[bad[0]]} to {end[bad[0]]} {what}; entities are compared one by one"
             )
-        out.append(Spans(start + row * width, end + row * width, type_, row))
+        out.append(EntitySpans(start + row * width, end + row * width, type_, row))
     return out[0], out[1]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxsft.config import metric_names
-from jaxsft.metrics import registry
+from jaxsft.metrics import by_name
 from jaxsft.reports import facts, scores
 from jaxsft.reports.report_tables import (
     NOWHERE,
@@ -53,7 +53,7 @@ def slices_section(run_dir: Path) -> ReportSection | None:
 def lower_is_better(name: str) -> bool:
     """Returns whether less of a number is better."""
     return name == "loss" or any(
-        name in metric.lower_is_better for metric in registry.METRICS.values()
+        name in metric.lower_is_better for metric in by_name.METRICS.values()
     )
 
 

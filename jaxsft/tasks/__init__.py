@@ -10,7 +10,7 @@ from jaxsft.errors import ConfigError
 from jaxsft.tasks.specs import SPECS
 
 if TYPE_CHECKING:
-    from jaxsft.tasks.base import Task
+    from jaxsft.tasks.task import Task
 
 NAMES = tuple(SPECS.own)
 

@@ -17,8 +17,8 @@ from jaxsft.models.heads import VocabHead
 from jaxsft.models.step_sums import TokenSums
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import rows
-from jaxsft.tasks.base import Output, Task, Terms
 from jaxsft.tasks.rows import trained_bytes
+from jaxsft.tasks.task import Output, Task, Terms
 
 
 class CausalTask(Task):

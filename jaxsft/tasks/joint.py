@@ -26,8 +26,8 @@ from jaxsft.models.heads import TextHead
 from jaxsft.models.step_sums import Hits
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import rows, specs
-from jaxsft.tasks.base import Output, Terms
 from jaxsft.tasks.tag import TagWords
+from jaxsft.tasks.task import Output, Terms
 from jaxsft.tasks.whole_text import TextTask
 
 

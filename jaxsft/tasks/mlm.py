@@ -26,8 +26,8 @@ from jaxsft.models.heads_mlm import MaskedHead
 from jaxsft.models.step_sums import TokenSums
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import specs
-from jaxsft.tasks.base import Output
 from jaxsft.tasks.causal import CausalTask
+from jaxsft.tasks.task import Output
 
 
 class MaskedLM(CausalTask):

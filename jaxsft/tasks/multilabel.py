@@ -23,7 +23,7 @@ from jaxsft.metrics.base import Outputs
 from jaxsft.models.step_sums import LabelSums
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import rows, specs
-from jaxsft.tasks.base import Output, Terms
+from jaxsft.tasks.task import Output, Terms
 from jaxsft.tasks.whole_text import TextTask, about
 
 HALF = 0.5

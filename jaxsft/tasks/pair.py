@@ -32,7 +32,7 @@ from jaxsft.models.model_base import Params
 from jaxsft.models.step_sums import Hits, SquaredErrorSums
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import rows, specs
-from jaxsft.tasks.base import Output, Terms
+from jaxsft.tasks.task import Output, Terms
 from jaxsft.tasks.whole_text import TextTask, about
 
 # what a loss reads; others: score

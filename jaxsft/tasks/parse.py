@@ -28,8 +28,8 @@ from jaxsft.models.step_sums import Hits
 from jaxsft.models.transformer import Transformer
 from jaxsft.models.word_states import first_piece
 from jaxsft.tasks import rows, specs
-from jaxsft.tasks.base import Output, Task, Terms
 from jaxsft.tasks.tag import with_dropped, words_of_row
+from jaxsft.tasks.task import Output, Task, Terms
 
 PUNCTUATION = "PUNCT"  # of Universal Dependencies' parts of speech
 OF_UPOS = ("uas_nopunct", "las_nopunct", "upos_accuracy")  # numbers that need the column upos

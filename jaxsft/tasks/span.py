@@ -30,7 +30,7 @@ from jaxsft.metrics.base import Outputs
 from jaxsft.models.heads import SpanHead, layers_of, members
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import rows, specs
-from jaxsft.tasks.base import Output, Task, Terms
+from jaxsft.tasks.task import Output, Task, Terms
 
 NONE = -1e30
 

@@ -19,7 +19,7 @@ from jaxsft.config.option import declarations
 from jaxsft.data import records
 from jaxsft.data.records import Kind
 from jaxsft.errors import ConfigError
-from jaxsft.metrics import registry
+from jaxsft.metrics import by_name
 
 TRUNCATED = ("error", "drop", "truncate_left", "truncate_right")
 ANY = (*TRUNCATED, "window", "head_tail", "sentence")
@@ -70,7 +70,7 @@ class TaskSpec:
       name: as in `task=NAME`.
       options: the class of `task.*`, whose docstring is the sentence of `--help`.
       records: the kind of its records: how a row is read, and the columns that decide about it.
-      implementation: `module:Class` of its `jaxsft.tasks.base.Task`.
+      implementation: `module:Class` of its `jaxsft.tasks.task.Task`.
       about: what something is said of: `text`, each whole text; `words`, each word; `tokens`, over
         the vocabulary.
       output: what an answer is: label | labels | numbers | comparison | tags | tree | stretch |
@@ -150,9 +150,9 @@ class TaskSpec:
     def metric_names(self, config: Any) -> tuple[str, ...]:
         """Returns the names of the numbers of an evaluation under this config."""
         for name in config.evaluation.metrics:
-            registry.check_fits(name, GIVEN.get(self.output, ()), self.name)
+            by_name.check_fits(name, GIVEN.get(self.output, ()), self.name)
         measures = [*self.measures_of(self, config), *self.answer_measures]
-        names = registry.numbers_of([*measures, *config.evaluation.metrics])
+        names = by_name.numbers_of([*measures, *config.evaluation.metrics])
         return tuple(dict.fromkeys(["loss", *names, *self.numbers_of(config)]))
 
     def task(self) -> Any:
@@ -178,7 +178,7 @@ def of_target(number: str, target: str) -> str:
 
 
 def _of_targets(config: Any) -> tuple[str, ...]:
-    targets, numbers = config.data.columns.targets, registry.METRICS["number_scores"].names
+    targets, numbers = config.data.columns.targets, by_name.METRICS["number_scores"].names
     each = tuple(of_target(number, target) for target in targets for number in numbers)
     return each if len(targets) > 1 else ()
 

@@ -23,15 +23,15 @@ from jaxsft.data.records.fields import declared_labels, first_of
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.metrics.base import Outputs
-from jaxsft.metrics.registry import METRICS
+from jaxsft.metrics.by_name import METRICS
 from jaxsft.models.crf import Chains, ChainScores, TagHead, negative_log_likelihood, viterbi
 from jaxsft.models.heads import layers_of
 from jaxsft.models.step_sums import Hits
 from jaxsft.models.transformer import Transformer
 from jaxsft.models.word_states import first_piece, mean_of_pieces, word_of
 from jaxsft.tasks import rows, specs
-from jaxsft.tasks.base import Output, Task, Terms
 from jaxsft.tasks.label_order import in_order
+from jaxsft.tasks.task import Output, Task, Terms
 
 FORBIDDEN = -1e9  # the score of what a scheme does not allow
 UNTAGGED = -1  # the id of a word without a tag; the weight of its loss is 0

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from jaxsft.config.schema import Config
-from jaxsft.metrics import registry
+from jaxsft.metrics import by_name
 from jaxsft.tasks.specs import TaskSpec, of_target
 
 
@@ -34,7 +34,7 @@ class TaskMeasures:
         """Returns -1 for a number of which less is better, otherwise 1."""
         spec = self.spec
         names = [*spec.measures, *spec.answer_measures, *self.config.evaluation.metrics]
-        low = {"loss", *registry.lower_is_better(names)}
+        low = {"loss", *by_name.lower_is_better(names)}
         low |= {of_target(name, label) for name in low for label in self.spelled}
         return -1 if metric in low else 1
 

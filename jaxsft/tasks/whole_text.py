@@ -24,8 +24,8 @@ from jaxsft.models.feature_tokens import Features, Soft, place
 from jaxsft.models.heads import TextHead, layers_of, pool
 from jaxsft.models.model_base import Params
 from jaxsft.models.transformer import Transformer
-from jaxsft.tasks.base import Task
 from jaxsft.tasks.label_order import in_order
+from jaxsft.tasks.task import Task
 
 
 class TextTask(Task):

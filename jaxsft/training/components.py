@@ -29,7 +29,7 @@ from jaxsft.models.transformer import Transformer
 from jaxsft.optim.optimizers import match_params
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import weights
-from jaxsft.tasks.base import Task
+from jaxsft.tasks.task import Task
 from jaxsft.training import partition
 from jaxsft.training.step import Program, State
 

@@ -24,7 +24,7 @@ from jaxsft.data.folds import FoldUnits
 from jaxsft.errors import ConfigError
 from jaxsft.evaluation import crossval, gaps, learning_curve, measured
 from jaxsft.evaluation.crossval import BoundOptions, FoldScores
-from jaxsft.metrics import registry
+from jaxsft.metrics import by_name
 from jaxsft.sharding import hosts, platforms
 from jaxsft.training import device, manifest, recorder, setup
 from jaxsft.training.callbacks import StopSignal
@@ -76,8 +76,8 @@ def _refuse_answers(config: Config) -> None:
         raise ConfigError(
             f"evaluation.metrics=[{further[0]}]: crossval generates no answers; leave it out"
         )
-    own = {name for metric in spec.measures for name in registry.take(metric).names}
-    answers = {name for metric in spec.answer_measures for name in registry.take(metric).names}
+    own = {name for metric in spec.measures for name in by_name.take(metric).names}
+    answers = {name for metric in spec.answer_measures for name in by_name.take(metric).names}
     if number in answers - own:
         raise ConfigError(
             f"evaluation.metric=validation/{number}: crossval generates no answers; choose by"

@@ -24,8 +24,8 @@ from jaxsft.data import cache
 from jaxsft.errors import ConfigError
 from jaxsft.sharding import hosts
 from jaxsft.sharding.weights import flatten
-from jaxsft.tasks.base import Task
 from jaxsft.tasks.causal import CausalTask
+from jaxsft.tasks.task import Task
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 # Dense bfloat16 FLOP/s of one device, from the makers' data sheets; the first name that the
@@ -244,7 +244,7 @@ class Meter:
 
 # --- traces
 # --------------------------------------------------------------------------------------------------
-class Trace:
+class ProfileTrace:
     """`profile=steps:10-15`: what the device did in these steps, for TensorBoard or Perfetto, in
     `profile/` of the run directory.
     """

@@ -29,7 +29,7 @@ from jaxsft.hf.families import decoders
 from jaxsft.hf.families.family import Family, Head
 from jaxsft.models import adapters, surgery
 from jaxsft.sharding.weights import Flat, WeightSpec, flatten
-from jaxsft.tasks.base import Task
+from jaxsft.tasks.task import Task
 from jaxsft.training import headless_export, partition, runs
 from jaxsft.training import pretrained as hf
 from jaxsft.training.components import Components

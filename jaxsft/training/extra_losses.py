@@ -18,7 +18,7 @@ from jaxsft.losses.terms import expert_balance, penalties
 from jaxsft.models.dropout import Dropout
 from jaxsft.models.model_base import Params
 from jaxsft.models.transformer import Transformer
-from jaxsft.tasks.base import Output, Task
+from jaxsft.tasks.task import Output, Task
 from jaxsft.training.hyper import Hyper
 
 EXPERTS = "experts"  # the name of the state of what routers did

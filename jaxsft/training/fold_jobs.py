@@ -19,7 +19,7 @@ from jaxsft.data.pipeline import Split
 from jaxsft.errors import DataError
 from jaxsft.evaluation import measured
 from jaxsft.evaluation.crossval import FoldScores, outputs_of_rows
-from jaxsft.tasks.base import Task
+from jaxsft.tasks.task import Task
 from jaxsft.training.fold_session import FoldModel, FoldSession
 
 

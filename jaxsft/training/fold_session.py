@@ -27,7 +27,7 @@ from jaxsft.data.pipeline import Batches
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.evaluation.crossval import outputs_of_rows
 from jaxsft.sharding import mesh as meshes
-from jaxsft.tasks.base import Task
+from jaxsft.tasks.task import Task
 from jaxsft.training import components, partition, runs
 from jaxsft.training.hyper import Hyper, make_hyper
 from jaxsft.training.step import Program, State, objective_value

@@ -19,7 +19,7 @@ import numpy as np
 from jaxsft import rundir
 from jaxsft.hf import write
 from jaxsft.sharding.weights import Flat, WeightSpec
-from jaxsft.tasks.base import Task
+from jaxsft.tasks.task import Task
 from jaxsft.tasks.whole_text import TextTask
 
 HEAD, WEIGHTS = "head.json", "head.safetensors"

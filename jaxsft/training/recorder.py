@@ -113,7 +113,7 @@ class Recorder:
         self.checkpoints: Checkpoints | None = None
         self.metrics: Metrics | None = None
         self.progress: Progress | None = None
-        self.trace: device.Trace | None = None
+        self.trace: device.ProfileTrace | None = None
         self.intervals: dict[str, Any] = {}  # the bounds of the results so far
 
     def quarantine(self, records: Mapping[str, file_records.Records]) -> None:
@@ -145,7 +145,9 @@ class Recorder:
           ConfigError: data, tokenizer or template changed since the run was started.
         """
         self.session, self.trial = session, trial
-        self.trace = device.Trace(self.config.profile, self.run_dir / "profile", session.total)
+        self.trace = device.ProfileTrace(
+            self.config.profile, self.run_dir / "profile", session.total
+        )
         self._facts = manifest.manifest(self.components, session.digests)
         manifest.check_unchanged(self.run_dir, self.mirror.place, self._facts)
         healed = hosts.from_first_process(lambda: "\n".join(seal.heal(self.run_dir)))

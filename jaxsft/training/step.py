@@ -21,7 +21,7 @@ from jaxsft.models.dropout import Dropout
 from jaxsft.models.model_base import Params
 from jaxsft.models.transformer import Transformer
 from jaxsft.optim import optimizers, schedules
-from jaxsft.tasks.base import Output, Task
+from jaxsft.tasks.task import Output, Task
 from jaxsft.training import extra_losses, partition
 from jaxsft.training.extra_losses import nonzero
 from jaxsft.training.hyper import Hyper

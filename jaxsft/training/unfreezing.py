@@ -18,7 +18,7 @@ from jaxsft import patterns
 from jaxsft.config.schema import Config
 from jaxsft.errors import ConfigError
 from jaxsft.sharding.weights import LAYERS, WeightSpec
-from jaxsft.tasks.base import Task
+from jaxsft.tasks.task import Task
 from jaxsft.training import vocab_rows
 from jaxsft.training.hyper import Hyper
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxsft.metrics.registry import METRICS
+from jaxsft.metrics.by_name import METRICS
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 QUOTED = re.compile(r"`([^`]+)`")

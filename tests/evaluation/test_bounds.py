@@ -12,7 +12,7 @@ from jaxsft.evaluation import bounds, replicates, unit_counts
 from jaxsft.evaluation.replicates import of_rows, replicated, state_of, tables
 from jaxsft.evaluation.unit_counts import counts, uniform, units
 from jaxsft.metrics.base import Cells, Metric, Outputs, namespace, ratio
-from jaxsft.metrics.registry import METRICS
+from jaxsft.metrics.by_name import METRICS
 from tests.evaluation import two_runs
 from tools import coverage_simulation
 

@@ -16,7 +16,7 @@ from jaxsft.data.pipeline import Batch
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import attributions, explain, faithfulness, influence, probing
 from jaxsft.evaluation.attributions import Effort, attribute
-from jaxsft.evaluation.text_scores import Texts, TextScores
+from jaxsft.evaluation.text_scores import ScoredTexts, TextScores
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.explained_transformer import ExplainedTransformer
 from jaxsft.models.layer_stack import layers_of
@@ -52,7 +52,7 @@ def linear(count=3, size=6):
     batch = Batch(tokens, None, None, real.astype(np.int32), np.where(real, np.arange(size), 0)
                   .astype(np.int32), np.arange(count)[:, None], {})  # fmt: skip
     explained = real & (np.arange(size) > 0)
-    texts = Texts(batch, explained, np.arange(count))
+    texts = ScoredTexts(batch, explained, np.arange(count))
     return LinearScores(None, None, params, "zero"), texts, params
 
 

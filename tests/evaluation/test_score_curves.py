@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxsft.evaluation import score_curves
-from jaxsft.metrics import registry
+from jaxsft.metrics import by_name
 from jaxsft.metrics.base import Outputs, measure
 from jaxsft.metrics.probabilities import log_probabilities
 
@@ -21,13 +21,13 @@ def one_label(rows, labels, seed=0):
 def test_two_labels_have_the_areas_and_errors_of_the_metrics():
     outputs = one_label(900, 2)
     found = score_curves.score_curves(outputs)
-    areas = measure(registry.take("binary_areas"), outputs)
+    areas = measure(by_name.take("binary_areas"), outputs)
     assert [c["label"] for c in found["roc"]] == ["l1"]
     assert found["roc"][0]["area"] == pytest.approx(areas["auroc_binary"], abs=1e-12)
     assert found["precision_recall"][0]["area"] == pytest.approx(
         areas["average_precision_binary"], abs=1e-12
     )
-    errors = measure(registry.take("calibration_equal_width"), outputs)
+    errors = measure(by_name.take("calibration_equal_width"), outputs)
     assert found["reliability"]["ece"] == pytest.approx(errors["ece_15_equal_width"], abs=1e-12)
     assert found["reliability"]["mce"] == pytest.approx(errors["mce_15_equal_width"], abs=1e-12)
     assert sum(found["reliability"]["rows"]) == 900

@@ -10,7 +10,7 @@ from jaxsft.errors import DataError
 from jaxsft.evaluation import measured, statistics_file
 from jaxsft.evaluation.statistics_file import RowStatistics
 from jaxsft.metrics.base import Cells, Outputs
-from jaxsft.metrics.registry import METRICS
+from jaxsft.metrics.by_name import METRICS
 from tests.evaluation import two_runs
 
 

@@ -10,7 +10,7 @@ from jaxsft.evaluation import statistics_file
 from jaxsft.evaluation.compared_runs import RunRows
 from jaxsft.evaluation.statistics_file import RowStatistics
 from jaxsft.metrics.base import Outputs
-from jaxsft.metrics.registry import METRICS
+from jaxsft.metrics.by_name import METRICS
 from tests.tiny import write_lines
 
 LABELS = ("a", "b", "c")

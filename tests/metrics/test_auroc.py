@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jaxsft.errors import ConfigError
 from jaxsft.metrics.base import measure
-from jaxsft.metrics.registry import METRICS
+from jaxsft.metrics.by_name import METRICS
 from tests.metrics.test_probabilities import many, outputs_of
 
 sklearn = pytest.importorskip("sklearn.metrics")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from jaxsft.errors import DataError
 from jaxsft.metrics import calibration
 from jaxsft.metrics.base import measure
-from jaxsft.metrics.registry import METRICS
+from jaxsft.metrics.by_name import METRICS
 from tests.metrics.test_probabilities import many, outputs_of, rows
 
 special = pytest.importorskip("scipy.special")

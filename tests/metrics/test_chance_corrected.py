@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from jaxsft.metrics.base import measure
-from jaxsft.metrics.registry import METRICS
+from jaxsft.metrics.by_name import METRICS
 from tests.metrics.test_one_vs_rest import many, outputs_of, rows
 
 sklearn = pytest.importorskip("sklearn.metrics")

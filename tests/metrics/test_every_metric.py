@@ -12,7 +12,7 @@ import pytest
 from jaxsft.compat import enable_x64
 from jaxsft.errors import ConfigError
 from jaxsft.metrics.base import Cells, measure
-from jaxsft.metrics.registry import METRICS
+from jaxsft.metrics.by_name import METRICS
 from tests.metrics.sample_outputs import TAGS, chosen, of_rows
 
 OF_TWO = ("binary_areas", "binary_scores")  # labels

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jaxsft.metrics import number_errors
 from jaxsft.metrics.base import Outputs, measure
-from jaxsft.metrics.registry import METRICS
+from jaxsft.metrics.by_name import METRICS
 
 sklearn = pytest.importorskip("sklearn.metrics")
 

@@ -9,7 +9,7 @@ import pytest
 
 from jaxsft.compat import enable_x64
 from jaxsft.metrics.base import Outputs
-from jaxsft.metrics.registry import METRICS
+from jaxsft.metrics.by_name import METRICS
 from tests.metrics.sample_outputs import of_rows
 
 OF_LOGITS = (

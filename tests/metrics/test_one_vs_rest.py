@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from jaxsft.errors import ConfigError
 from jaxsft.metrics.base import Outputs, measure
-from jaxsft.metrics.registry import METRICS
+from jaxsft.metrics.by_name import METRICS
 
 sklearn = pytest.importorskip("sklearn.metrics")
 AVERAGES = ("macro", "micro", "weighted")

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as arrays
 
 from jaxsft.metrics import probabilities
 from jaxsft.metrics.base import Outputs, measure
-from jaxsft.metrics.registry import METRICS
+from jaxsft.metrics.by_name import METRICS
 
 sklearn = pytest.importorskip("sklearn.metrics")
 special = pytest.importorskip("scipy.special")

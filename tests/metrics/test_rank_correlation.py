@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from jaxsft.metrics import rank_correlation
 from jaxsft.metrics.base import measure
-from jaxsft.metrics.registry import METRICS
+from jaxsft.metrics.by_name import METRICS
 from tests.metrics.test_number_errors import many, outputs_of, rows
 
 stats = pytest.importorskip("scipy.stats")

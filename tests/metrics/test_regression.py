@@ -7,7 +7,7 @@ import pytest
 
 from jaxsft.metrics import retrieval
 from jaxsft.metrics.base import Outputs, measure
-from jaxsft.metrics.registry import METRICS
+from jaxsft.metrics.by_name import METRICS
 from jaxsft.metrics.regression import NUMBERS, ranks
 
 sklearn = pytest.importorskip("sklearn.metrics")

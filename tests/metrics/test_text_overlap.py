@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from jaxsft.config import overrides
 from jaxsft.errors import ConfigError
-from jaxsft.metrics import registry, text_overlap
+from jaxsft.metrics import by_name, text_overlap
 from jaxsft.metrics.base import measure
 from jaxsft.training import setup
 from tests.metrics.answered import answered, corpus, odd, pairs, score
@@ -16,7 +16,7 @@ from tests.metrics.properties import check
 
 METRICS = text_overlap.METRICS
 BLEU, CHRF, TER = (METRICS[name] for name in ("bleu", "chrf", "ter"))
-ALL = [registry.METRICS[name] for name in text_overlap.SCORES]
+ALL = [by_name.METRICS[name] for name in text_overlap.SCORES]
 
 
 def test_by_hand():
@@ -104,7 +104,7 @@ def test_weights_and_compiled_programs(name):
 
 def test_without_rows_nothing_is_known():
     pytest.importorskip("sacrebleu")
-    for metric in [*METRICS.values(), registry.METRICS["rouge_score"]]:
+    for metric in [*METRICS.values(), by_name.METRICS["rouge_score"]]:
         assert all(np.isnan(list(measure(metric, answered([], [])).values())))
 
 

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from jaxsft.metrics import tokens
+from jaxsft.metrics import token_scores
 from jaxsft.metrics.base import Outputs, measure
 from tests.metrics.properties import check
 
-METRICS = tokens.METRICS
+METRICS = token_scores.METRICS
 
 
 def outputs(nll, correct, count, size):

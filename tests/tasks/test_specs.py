@@ -13,9 +13,9 @@ import pytest
 
 from jaxsft import tasks
 from jaxsft.config import schema
-from jaxsft.metrics import registry
-from jaxsft.tasks.base import Task
+from jaxsft.metrics import by_name
 from jaxsft.tasks.specs import ANY, SPECS
+from jaxsft.tasks.task import Task
 
 ROOT = Path(__file__).parents[2] / "jaxsft"
 # Other things than tasks that have one of their words: heads in the layouts of Hugging Face, and
@@ -96,7 +96,7 @@ def test_the_class_is_that_of_its_spec(name):
     spec, kind = SPECS[name], tasks.get(name)
     assert issubclass(kind, Task) and kind.spec is spec and kind.name == name == spec.name
     assert schema.GROUPS["task"][name] is spec.options and spec.options().spec is spec
-    assert spec.metric is None or spec.metric in ("loss", *registry.numbers_of(spec.measures))
+    assert spec.metric is None or spec.metric in ("loss", *by_name.numbers_of(spec.measures))
     assert {*spec.too_long} <= {*ANY} and spec.about in ("text", "words", "tokens")
     assert not spec.generates or spec.can_generate
     assert {*spec.records.reads} <= {*schema.Columns.__dataclass_fields__}

@@ -23,7 +23,7 @@ import numpy as np
 
 from jaxsft.evaluation import bounds
 from jaxsft.metrics.base import Metric, Outputs, ratio
-from jaxsft.metrics.registry import METRICS
+from jaxsft.metrics.by_name import METRICS
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from jaxsft.data.records import LabelledText
 from jaxsft.data.splits import read_splits
 from jaxsft.errors import JaxsftError
 from jaxsft.metrics.base import Outputs, measure
-from jaxsft.metrics.registry import METRICS
+from jaxsft.metrics.by_name import METRICS
 from jaxsft.models import trees
 from jaxsft.training import setup
 

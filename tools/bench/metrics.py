@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 
 from jaxsft.metrics.base import Outputs, measure
-from jaxsft.metrics.registry import METRICS
+from jaxsft.metrics.by_name import METRICS
 
 Numbers = Mapping[str, float]
 Case = tuple[str, Callable[[], Numbers], Callable[[], Numbers], float]

@@ -13,7 +13,7 @@ import yaml
 from jaxsft import tasks
 from jaxsft.config import compose
 from jaxsft.errors import ConfigError
-from jaxsft.metrics.registry import numbers_of
+from jaxsft.metrics.by_name import numbers_of
 from jaxsft.sharding import mesh as meshes
 from jaxsft.tasks.specs import SPECS
 from jaxsft.training import setup

@@ -15,7 +15,7 @@ def _own() -> dict[str, Metric]:
     """Returns the metrics of the files beside this one, by name."""
     out: dict[str, Metric] = {}
     for file in pkgutil.iter_modules(metrics.__path__):
-        if file.name in ("base", "registry"):
+        if file.name in ("base", "by_name"):
             continue
         for name, metric in getattr(
             importlib.import_module(f"{metrics.__name__}.{file.name}"), "METRICS", {}
