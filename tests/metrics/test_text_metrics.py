@@ -14,7 +14,7 @@ from jaxsft.metrics import (
     repetition,
     rouge,
     text_overlap,
-    tokens,
+    token_scores,
     tool_calls,
     words,
 )
@@ -31,7 +31,7 @@ OF_TEXTS = {
 }
 DESCRIBED = [
     (name, metric)
-    for file in (*FILES, chunks, entities, tokens, words)
+    for file in (*FILES, chunks, entities, token_scores, words)
     for name, metric in file.METRICS.items()
 ]
 
