@@ -185,7 +185,7 @@ def test_losses_of_routers_by_hand():  # guards A5, B12
         np.square(np.log(np.exp(found).sum(1))).mean(),
     )
     (_, _, states), _ = b.evaluate(*b.apart, batch, b.hyper)
-    numbers = states["experts"].compute()
+    numbers = states["experts"].brief()
     np.testing.assert_allclose(
         [numbers["balance_loss"], numbers["router_z_loss"]], [balance, z], rtol=1e-10
     )
