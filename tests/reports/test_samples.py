@@ -10,6 +10,7 @@ from jaxsft import tasks
 from jaxsft.config import metric_names
 from jaxsft.data.records import Question
 from jaxsft.evaluation import evaluate as evaluation
+from jaxsft.metrics import by_name
 from jaxsft.reports import markdown_report, samples, scores
 from jaxsft.reports.samples import Word, sample
 from tests.conftest import TASKS, bench
@@ -109,7 +110,8 @@ def test_behind_a_cell_of_tags_are_words_in_their_text():
 def test_the_metric_that_chose_the_checkpoint_comes_first(name):
     metric = tasks.get(name).metric or "f1_micro"  # of tags, which the data decide
     assert metric in metric_names.ORDER
-    names = tasks.get(name).metrics
+    spec = tasks.get(name).spec
+    names = ("loss", *by_name.numbers_of([*spec.measures, *spec.answer_measures]))
     assert metric_names.ordered(names, metric)[0] == metric and sorted(
         metric_names.ordered(names, metric)
     ) == sorted(names)
