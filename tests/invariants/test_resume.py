@@ -17,7 +17,6 @@ from jaxsft import rundir
 from jaxsft.config import schema
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
-from jaxsft.evaluation.evaluate import Evaluation
 from jaxsft.training import components, loop, recorder, runs, setup
 from jaxsft.training.checkpoint import flatten
 from jaxsft.training.components import build_components
@@ -544,7 +543,7 @@ def test_no_best_without_a_finite_number(files, tmp_path, monkeypatch, capsys): 
 
     def not_a_number(self, *args, **kwargs):
         result = found(self, *args, **kwargs)
-        return Evaluation(result.numbers | {"loss": float("nan")}, result.columns, result.answers)
+        return dataclasses.replace(result, numbers=result.numbers | {"loss": float("nan")})
 
     monkeypatch.setattr(Session, "evaluate", not_a_number)
     result = loop.train(tiny.config(files, tmp_path / "run"))
