@@ -129,7 +129,7 @@ def test_a_column_that_the_task_never_reads_is_an_error(tmp_path):
         with pytest.raises(
             ConfigError,
             match=(
-                r"data\.columns\.spans: task=classify never reads it; it reads categories,"
+                r"data\.columns\.spans: task=classify never reads it; it reads categories, cluster,"
                 r" features, label, "
             ),
         ):
