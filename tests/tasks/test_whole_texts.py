@@ -12,6 +12,7 @@ import scipy.stats
 import sklearn.metrics
 
 from jaxsft.metrics import label_sets
+from jaxsft.metrics.base import Outputs, measure
 from jaxsft.rundir import read_json, read_jsonl
 from tests import tiny
 
@@ -106,7 +107,9 @@ def test_thresholds_are_tuned_on_validation_and_kept(files, multilabel):  # guar
         p[name] = np.array([[line["probability"][label] for label in names] for line in part])
     best = label_sets.best_thresholds(gold["validation"], p["validation"])
     np.testing.assert_allclose(state["thresholds"], best, atol=2e-6)
-    scores = label_sets.scores(gold["test"], p["test"] >= np.array(state["thresholds"]))
+    given = p["test"] >= np.array(state["thresholds"])
+    outputs = Outputs(np.arange(len(given)), {"labels": gold["test"], "given": given}, names)
+    scores = measure(label_sets.METRICS["label_set_scores"], outputs)
     assert {k: result[f"test/{k}"] for k in scores} == pytest.approx(scores)
     told = json.loads(run("eval", f"run={multilabel}", f"data.path={files / 'test.jsonl'}"))
     assert {k: told[f"test/{k}"] for k in scores} == pytest.approx(scores) and told[
