@@ -4,6 +4,7 @@ rule that a config breaks. What one declaration says (`option.py`) is not repeat
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,7 +14,6 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.config.schema import Columns, Config, DataFiles, GenerateConfig
 from jaxsft.config.tasks import SCORES, FeaturesTask
 
-GENERATED = (*SCORES, "stopped")  # metrics of answers
 COUNTS = ("rows", "tokens", "words", "generated_rows")  # metrics that do not depend on the weights
 Broken = Iterator[str]
 
@@ -381,13 +381,18 @@ def evaluation(config: Config) -> Broken:
         asked = getattr(config.task, "scores", None)
         if name in SCORES and asked is not None and name not in asked:
             yield f"{at}: is not among task.scores={list(asked)}"
-        if name in GENERATED and spec.generates and e.generate != "always":
+        if name in spec.answer_numbers(config) and e.generate != "always":
             yield (
                 f"{at}: answers must be generated at every evaluation; set"
                 " evaluation.generate=always"
             )
         if name in COUNTS:
             yield f"{at}: a count is the same at every evaluation, and chooses nothing"
+    if e.replicates and e.replicates < (least := math.ceil(2 / (1 - e.level))):
+        yield (
+            f"evaluation.replicates={e.replicates}: evaluation.level={e.level} needs {least} of"
+            " them at least"
+        )
     if e.patience is not None and not _validated(config):
         yield (
             f"evaluation.patience={e.patience}: there is no validation data to lose patience with;"

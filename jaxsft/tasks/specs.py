@@ -148,12 +148,32 @@ class TaskSpec:
         return loss.accepts.choices if loss else ()
 
     def metric_names(self, config: Any) -> tuple[str, ...]:
-        """Returns the names of the numbers of an evaluation under this config."""
+        """Returns the names of the numbers of an evaluation under this config.
+
+        Raises ConfigError for a metric of `evaluation.metrics` that the task cannot feed, that
+        needs answers where none are generated, or that gives a number of another metric.
+        """
+        own = [*self.measures_of(self, config), *self.answer_measures]
+        seen = {number: name for name in own for number in by_name.METRICS[name].names}
         for name in config.evaluation.metrics:
             by_name.check_fits(name, GIVEN.get(self.output, ()), self.name)
-        measures = [*self.measures_of(self, config), *self.answer_measures]
-        names = by_name.numbers_of([*measures, *config.evaluation.metrics])
-        return tuple(dict.fromkeys(["loss", *names, *self.numbers_of(config)]))
+            if by_name.METRICS[name].of_answers and config.evaluation.generate == "never":
+                raise ConfigError(
+                    f"evaluation.metrics=[{name}]: is of generated answers; set"
+                    " evaluation.generate=end|always, or leave it out"
+                )
+            for number in by_name.METRICS[name].names:
+                if seen.setdefault(number, name) != name:
+                    raise ConfigError(
+                        f"evaluation.metrics=[{name}]: gives {number}, which {seen[number]} gives"
+                        " too; ask for one of them, or give the number another name"
+                    )
+        return tuple(dict.fromkeys(["loss", *seen, *self.numbers_of(config)]))
+
+    def answer_numbers(self, config: Any) -> tuple[str, ...]:
+        """Returns the names of the numbers that need generated answers."""
+        further = [n for n in config.evaluation.metrics if by_name.METRICS[n].of_answers]
+        return by_name.numbers_of([*self.answer_measures, *further])
 
     def task(self) -> Any:
         """Returns the class of the task, which imports JAX. Raises ConfigError."""
