@@ -21,7 +21,7 @@ BINS = 10  # of numbers
 
 @dataclass(frozen=True)
 class FoldUnits:
-    """What is never parted.
+    """The groups of rows that no fold parts.
 
     Attributes:
       of_row: `[rows]` int64, the unit of each row.

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxsft.config.schema import Config
 from jaxsft.data import prepared
-from jaxsft.data.file_records import Records, read_split
+from jaxsft.data.file_records import Records, beside, read_split
 from jaxsft.data.ledger import Aside
 from jaxsft.errors import DataError
 
@@ -18,6 +18,7 @@ def read_mixture(config: Config, task: Any) -> Records:
     records: list[Any] = []
     aside: list[Aside] = []
     source: dict[str, int] = {}
+    more: dict[str, dict[str, Any]] = {}
     for number, one in enumerate(config.data.mixture.sources):
         prepared.check_raw(one.path)
         parsed = read_split(config, one.path, task, aside, "train")
@@ -29,4 +30,5 @@ def read_mixture(config: Config, task: Any) -> Records:
             )
         source |= {row.where: number for row in parsed.rows}
         records += parsed.records
-    return Records(records, list(source), aside, source=source)
+        more |= beside(config, parsed.rows) if config.evaluation.on_train else {}
+    return Records(records, list(source), aside, source=source, beside=more)

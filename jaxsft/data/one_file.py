@@ -64,5 +64,6 @@ def split_file(
         if moved
         else ()
     )
-    out["train"] = Records(records, [row.where for row in rows], aside, notes=notes)
+    where = [row.where for row in rows]
+    out["train"] = out["train"]._replace(records=records, where=where, aside=aside, notes=notes)
     return out, moved

@@ -31,7 +31,7 @@ SENTENCES = (
 
 @dataclasses.dataclass(frozen=True)
 class Tables:
-    """What perturbations take words from.
+    """The words that perturbations substitute or insert.
 
     Attributes:
       lexicon: synonyms of a word. dictionary: its translations.

@@ -49,7 +49,8 @@ def _of_files(config: Config, task: Any) -> dict[str, Records]:
         aside: list[Aside] = []
         parsed = read_split(config, file, task, aside, name)
         check_some(parsed.records, aside, file)
-        more = beside(config, parsed.rows) if name != "train" else {}
+        scored = name != "train" or config.evaluation.on_train
+        more = beside(config, parsed.rows) if scored else {}
         out[name] = Records(parsed.records, [row.where for row in parsed.rows], aside, beside=more)
     return out
 

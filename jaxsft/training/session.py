@@ -18,7 +18,7 @@ from jaxsft.data import pipeline, split_notes
 from jaxsft.data.file_records import Records
 from jaxsft.data.split_ledger import ledger_entry
 from jaxsft.errors import ConfigError
-from jaxsft.evaluation import answered
+from jaxsft.evaluation import answered, slices
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.evaluation.generated import answer_limit
 from jaxsft.models.model_base import Params
@@ -55,6 +55,9 @@ class Session:
         self.digests = {name: split_notes.data_digest(split) for name, split in records.items()}
         on_records(records)
         self.batches, self.ledger = _encode(self.components, records)
+        for name, batches in self.batches.items():  # what is wrong with slices is told now
+            if name != "train" or self.config.evaluation.on_train:
+                slices.groups(batches.split, self.config)
         self.clock = _clock(self.config, self.batches["train"])
         self.program.movable.check(make_hyper(self.config, self.clock), self.total)
         self.every = {

@@ -22,6 +22,7 @@ def rows():
         word = other if i % 5 == 0 else label
         text = f"{word} {' '.join(rng.choice(list('abc'), rng.integers(1, 6)))}"
         out.append({"text": text, "label": label, "doc": f"d{i // 4}", "lang": "de" * (i % 2)})
+        out[-1]["id"] = f"x{i}"
     return out
 
 
@@ -109,6 +110,9 @@ def test_several_sets_are_scored_by_one_command(run, rows, tmp_path):
         ("data.columns.cluster=topic", "no column 'topic', which data.columns.cluster names"),
         ("evaluation.metrics=[rouge_1]", "reads answer, references, which task=classify"),
         ("evaluation.level=1", "evaluation.level=1"),
+        ("evaluation.level=0.999", "evaluation.level=0.999 needs 2000 of them"),
+        ("evaluation.slices=[id]", "the column has 60 values, more than 50"),
+        ("evaluation.metrics=[row_count]", "gives rows, which label_scores gives too"),
     ],
 )
 def test_what_cannot_be_is_refused(option, told, rows, tmp_path):
@@ -117,6 +121,45 @@ def test_what_cannot_be_is_refused(option, told, rows, tmp_path):
         "train", "task=classify", *tiny.FAST, f"data.train={data}", f"data.test={data}", option
     )
     assert code == 1 and told in err
+
+
+def test_training_rows_that_are_scored_have_clusters_and_slices_too(rows, tmp_path):
+    data = tiny.write_lines(tmp_path / "rows.jsonl", rows)
+    code, _, err = tiny.jaxsft(
+        "train",
+        "task=classify",
+        *tiny.FAST,
+        f"data.path={data}",
+        "evaluation.on_train=true",
+        "evaluation.slices=[lang]",
+        "data.columns.cluster=doc",
+        f"run_dir={tmp_path / 'run'}",
+    )
+    assert code == 0, err
+    found = read_json(tmp_path / "run" / "intervals.json")["train/accuracy"]
+    assert 2 < found["clusters"] <= 15 and found["low"] <= found["value"] <= found["high"]
+    assert (tmp_path / "run" / "figures" / "slices_train.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("evaluation.generate=never", "is of generated answers; set evaluation.generate=end"),
+        ("evaluation.metric=validation/rouge_1", "answers must be generated at every evaluation"),
+    ],
+)
+def test_metrics_of_answers_need_answers(option, told, tmp_path):
+    data = tiny.data(tmp_path)
+    code, _, err = tiny.jaxsft(
+        "train",
+        "task=chat",
+        *(one for one in tiny.FAST if not one.startswith("evaluation.")),
+        f"data.train={data / 'chat.jsonl'}",
+        f"data.validation={data / 'chat_held.jsonl'}",
+        "evaluation.metrics=[rouge_1]",
+        option,
+    )
+    assert code == 1 and told in err, err
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from jaxsft.errors import DataError
 
 @dataclasses.dataclass
 class Drafting:
-    """What writes the texts of conversations by one template.
+    """The writer of the texts of conversations by one template.
 
     Attributes:
       name: of the template, for errors.
