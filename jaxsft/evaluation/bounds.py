@@ -66,9 +66,10 @@ def intervals(
         drawn = of_table(metric, statistics, replicates, seed)
     else:
         drawn = replicated(metric, statistics, of, replicates, seed)
+    shares = _proportions(metric, statistics, of.rows, values)
     proportions, plain, out = {}, {}, {}
     if of.clusters is None:
-        proportions = _proportions(metric, statistics, of.rows, values)
+        proportions = shares
     elif of.rows:
         plain = replicated(metric, statistics, units(rows), replicates, seed)
     independent = of.rows if of.clusters is None else of.clusters
@@ -83,10 +84,12 @@ def intervals(
         else:
             bound = percentile(drawn[name], level, independent)
             entry |= {"method": "percentile", "level": level, **bound}
-            if bound["se"] == 0 and value in (0, 1):
+            if bound["se"] == 0 and name in shares:
                 # all alike says little where they are few: as if each unit were one hit or miss
                 low, high = wilson(value * independent, independent, level)
                 entry |= {"low": low, "high": high, "method": "wilson"}
+            elif bound["se"] == 0:
+                entry |= {"low": None, "high": None, "reason": "all replicates are alike"}
             if not math.isfinite(value):
                 entry |= {"low": None, "high": None, "reason": "the number itself is not finite"}
         if name in plain and name not in metric.counts:
