@@ -152,6 +152,12 @@ class MultiLabelTask(TextTask):
             )
         return np.array(self.state["thresholds"])
 
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Returns the metrics of the task. Raises as `thresholds`, without which there are none."""
+        assert len(self.thresholds) == self.width
+        return super().measures
+
     def tune(self, outputs: Outputs) -> dict[str, Any]:
         if self.config.task.threshold != "tuned":
             return {}
