@@ -97,14 +97,9 @@ def intervals(run_dir: Path) -> dict[tuple[str, str], Mapping[str, Any]]:
         raise DataError(f"{path.name}: expected an object (found {type(found).__name__})")
     for key, entry in found.items():
         split, _, metric = key.partition("/")
-        # a cross-validation has its numbers one level deeper
-        flat = {metric: entry} if metric else entry
-        if not isinstance(flat, Mapping):
+        if not metric or not isinstance(entry, Mapping) or "value" not in entry:
             raise DataError(f"{path.name}: {key}: expected a number with its bounds")
-        for name, one in flat.items():
-            if not isinstance(one, Mapping) or "value" not in one:
-                raise DataError(f"{path.name}: {key}: expected a number with its bounds")
-            out[split, name] = one
+        out[split, metric] = entry
     return out
 
 

@@ -345,7 +345,11 @@ class Written:
             content["learning_curve"] = curve
         rundir.write_json(run_dir / "figures" / "crossval.json", content)
         rundir.write_json(run_dir / "figures" / "gaps.json", table)
-        rundir.write_json(run_dir / "intervals.json", {"held_out": pooled, "mean": means})
+        intervals = {f"held_out/{name}": entry for name, entry in pooled.items()}
+        for name, entry in means.items():
+            about = {"method": "t of folds", "level": self.options.level, "n": len(self.plan.rows)}
+            intervals[f"mean/{name}"] = entry | about
+        rundir.write_json(run_dir / "intervals.json", intervals)
         self._write_predictions(run_dir)
         numbers = {f"held_out/{name}": entry["value"] for name, entry in pooled.items()}
         # a row counts in each repeat

@@ -162,9 +162,10 @@ def test_damaged_files_cost_their_sections_only(tmp_path):
     assert "| `accuracy` | 0.9625 | 0.97 |" in report.replace(" (chose the checkpoint)", "")
 
 
-def test_numbers_of_a_cross_validation_are_one_level_deeper(tmp_path):
+def test_an_entry_that_is_no_number_of_a_split_is_told(tmp_path):
     write_json(tmp_path / "intervals.json", {"held_out": {"accuracy": {"value": 0.5}}})
-    assert intervals(tmp_path) == {("held_out", "accuracy"): {"value": 0.5}}
+    with pytest.raises(DataError, match="held_out: expected a number with its bounds"):
+        intervals(tmp_path)
 
 
 def test_scales_hold_what_is_drawn():

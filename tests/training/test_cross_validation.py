@@ -96,7 +96,7 @@ def test_each_row_is_predicted_once_and_groups_are_whole(whole, rows):
     numbers = read_json(whole[0] / "result.json")
     assert numbers["held_out/accuracy"] == pytest.approx(np.mean([x["correct"] for x in lines]))
     assert numbers["held_out/rows"] == ROWS
-    found = read_json(whole[0] / "intervals.json")["held_out"]["accuracy"]
+    found = read_json(whole[0] / "intervals.json")["held_out/accuracy"]
     assert found["clusters"] == 12 and found["level"] == 0.9
     assert found["low"] <= found["value"] <= found["high"]
 
