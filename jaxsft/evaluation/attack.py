@@ -33,7 +33,7 @@ NEVER = -1e30
 
 @dataclasses.dataclass(frozen=True)
 class AttackOptions:
-    """How far an attack goes."""
+    """The options `attack.*`: how far an attack goes."""
 
     queries: int = option(100, "passes of the model that each row may cost", at_least=2)
     edits: int = option(3, "tokens that are substituted at most", at_least=1)
@@ -49,7 +49,7 @@ class AttackOptions:
 
 
 class Vocabulary(NamedTuple):
-    """What may be substituted.
+    """The tokens that may be substituted.
 
     Attributes:
       words: `[V]` bool, tokens that are a word of letters.

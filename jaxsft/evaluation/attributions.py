@@ -28,7 +28,7 @@ POINTS = 16  # of one part of a path: one program for any number of them
 
 @dataclasses.dataclass(frozen=True)
 class Effort:
-    """How much work an estimate takes.
+    """The work that an estimate takes.
 
     Attributes:
       steps: points on the path of integrated gradients, doubled until its sum is right.

@@ -43,7 +43,7 @@ class Arm:
 
 @dataclass(frozen=True)
 class Settings:
-    """How arms are compared.
+    """The options of a comparison.
 
     Attributes:
       level: of the bounds; a difference counts where its p is below 1 - level.

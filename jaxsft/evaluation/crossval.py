@@ -17,14 +17,14 @@ import numpy as np
 
 from jaxsft.evaluation import bounds
 from jaxsft.evaluation.measured import Measured
-from jaxsft.metrics.base import Cells, Outputs, Statistics
+from jaxsft.metrics.base import Cells, Outputs, Statistics, select
 
 PARTS = ("train", "held_out")
 
 
 @dataclasses.dataclass(frozen=True)
 class BoundOptions:
-    """How bounds are made: see `bounds.intervals`."""
+    """The arguments of `bounds.intervals`."""
 
     level: float = 0.95
     replicates: int = 1000
@@ -80,26 +80,13 @@ def pooled(folds: Sequence[FoldScores]) -> dict[str, Pooled]:
     for name, first in folds[0].measured.items():
         kept = [np.isin(f.measured[name].rows, f.rows["held_out"]) for f in folds]
         parts = [
-            of_rows(f.measured[name].statistics, keep) for f, keep in zip(folds, kept, strict=True)
+            select(f.measured[name].statistics, np.flatnonzero(keep))
+            for f, keep in zip(folds, kept, strict=True)
         ]
         rows = [f.measured[name].rows[keep] for f, keep in zip(folds, kept, strict=True)]
         sizes = [len(one) for one in rows]
         out[name] = Pooled(first.metric, joined(parts, sizes), np.concatenate(rows))
     return out
-
-
-def of_rows(statistics: Statistics, keep: np.ndarray) -> Statistics:
-    """Returns the statistics of the rows that are kept, `[rows]` bool, in their order."""
-    if isinstance(statistics, Mapping):
-        return {name: of_rows(one, keep) for name, one in statistics.items()}
-    if not isinstance(statistics, Cells):
-        return statistics[keep]
-    row = np.arange(len(statistics.index)) if statistics.row is None else statistics.row
-    there, place = keep[row], np.cumsum(keep) - 1
-    index = np.asarray(statistics.index)[there]
-    return Cells(
-        index, statistics.shape, None if statistics.row is None else place[np.asarray(row)[there]]
-    )
 
 
 def joined(parts: Sequence[Statistics], sizes: Sequence[int]) -> Statistics:

@@ -28,7 +28,6 @@ class Evaluation:
       measured: the metrics with the statistics of the rows, by name.
       answers: generated texts by row; None: none were asked for.
       tuned: what was learnt from this split, or given: entries of the state of the task.
-      beside: numbers that tables of labels show too.
       outputs: what the metrics were made of; None: it was not kept.
     """
 
@@ -37,7 +36,6 @@ class Evaluation:
     measured: dict[str, Measured]
     answers: dict[int, str] | None = None
     tuned: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    beside: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
     outputs: Outputs | None = None
 
 
@@ -110,4 +108,4 @@ def evaluate(
         numbers |= one.numbers(task.spelled)
     if "experts" in merged:
         numbers |= merged["experts"].brief()
-    return Evaluation(numbers, columns, found, tuned=tuned, beside=outputs.beside, outputs=outputs)
+    return Evaluation(numbers, columns, found, tuned=tuned, outputs=outputs)

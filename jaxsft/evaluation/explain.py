@@ -23,7 +23,7 @@ from jaxsft.tasks.task import Task
 
 @dataclass(frozen=True)
 class Explained:
-    """ScoredTexts with the scores of their tokens.
+    """Texts with the scores of their tokens.
 
     Attributes:
       target: `[N]` int, whose score was divided; of `scores.names`.

@@ -1,4 +1,6 @@
-"""What an evaluation writes: predictions row by row, tables, and a confusion matrix."""
+"""What an evaluation writes: predictions and statistics row by row, tables, figures and slices; and
+the bounds of its numbers.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,8 @@ def write_results(
     task, config = task.with_tuned(result.tuned), task.config
     write_predictions(run_dir / "predictions" / f"{split.name}.jsonl", task, split, result)
     figures, name = run_dir / "figures", split.name
-    for table, (heads, lines) in measured.tables(result.measured, result.beside).items():
+    beside = {} if result.outputs is None else result.outputs.beside
+    for table, (heads, lines) in measured.tables(result.measured, beside).items():
         rundir.write_json(figures / f"table_{table}_{name}.json", {"columns": heads, "rows": lines})
     if (matrix := measured.confusion(result.measured)) is not None:
         content = {"labels": task.labels, "matrix": matrix.tolist()}

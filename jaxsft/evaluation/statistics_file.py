@@ -23,7 +23,7 @@ import numpy as np
 from jaxsft import documents, rundir
 from jaxsft.errors import DataError, first_line
 from jaxsft.evaluation.measured import Measured
-from jaxsft.metrics.base import Cells, Statistics
+from jaxsft.metrics.base import Cells, Statistics, select
 
 VERSION = 1
 MOST = 1 << 32  # bytes of a file that are read
@@ -84,7 +84,7 @@ def of_measured(
     metrics, places = {}, {}
     for (name, one), own in zip(measured.items(), every, strict=True):
         order = np.argsort(own)
-        metrics[name] = ordered(one.statistics, order)
+        metrics[name] = select(one.statistics, order)
         if len(own) < len(rows):
             places[name] = np.searchsorted(rows, own[order])
     of_rows = None if clusters is None else np.asarray([clusters[row] for row in rows])
@@ -93,17 +93,6 @@ def of_measured(
     }
     found = digests(records[row] for row in rows)
     return RowStatistics(metrics, rows, found, of_rows, places, labels, chosen)
-
-
-def ordered(statistics: Statistics, order: np.ndarray) -> Statistics:
-    """Returns the statistics of rows in another order."""
-    if isinstance(statistics, Mapping):
-        return {name: ordered(one, order) for name, one in statistics.items()}
-    if not isinstance(statistics, Cells):
-        return np.asarray(statistics)[order]
-    if statistics.row is None:
-        return Cells(statistics.index[order], statistics.shape)
-    return Cells(statistics.index, statistics.shape, np.argsort(order)[statistics.row])
 
 
 def digests(records: Iterable[Any]) -> np.ndarray:

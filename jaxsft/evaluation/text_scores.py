@@ -35,7 +35,7 @@ STEP = 16  # lengths are rounded up to multiples of it, so that few programs are
 
 
 class ScoredTexts(NamedTuple):
-    """ScoredTexts that are explained, one a row.
+    """Texts that are explained, one a row.
 
     Attributes:
       batch: `[N, S]`, one text a row.

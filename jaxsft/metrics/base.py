@@ -128,7 +128,7 @@ def select(statistics: Statistics, places: np.ndarray) -> Statistics:
     if isinstance(statistics, Mapping):
         return {name: select(one, places) for name, one in statistics.items()}
     if not isinstance(statistics, Cells):
-        return statistics[places]
+        return np.asarray(statistics)[places]
     if statistics.row is None:
         return Cells(statistics.index[places], statistics.shape)
     new = np.full(int(max(statistics.row.max(initial=-1), places.max(initial=-1))) + 1, -1)

@@ -10,7 +10,7 @@ import pytest
 from jaxsft.evaluation import bounds, crossval, gaps, learning_curve
 from jaxsft.evaluation.crossval import BoundOptions, FoldScores
 from jaxsft.evaluation.measured import Measured, measure
-from jaxsft.metrics.base import Cells, Outputs
+from jaxsft.metrics.base import Cells, Outputs, select
 from tests.evaluation.two_runs import labels
 
 FAST = BoundOptions(replicates=200)
@@ -61,7 +61,7 @@ def test_rows_of_a_unit_and_the_same_row_of_two_repeats_are_drawn_together():
 
 def test_statistics_of_words_follow_their_rows():
     cells = Cells(np.array([0, 1, 1, 0, 2]), (3,), np.array([0, 0, 1, 2, 2]))
-    part = crossval.of_rows({"x": cells, "y": np.arange(3.0)}, np.array([True, False, True]))
+    part = select({"x": cells, "y": np.arange(3.0)}, np.array([0, 2]))
     assert part["x"].row.tolist() == [0, 0, 1, 1] and part["x"].index.tolist() == [0, 1, 0, 2]
     both = crossval.joined([part["x"], cells], [2, 3])
     assert both.row.tolist() == [0, 0, 1, 1, 2, 2, 3, 4, 4]
