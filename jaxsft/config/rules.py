@@ -365,6 +365,11 @@ def backbone(config: Config) -> Broken:
         )
 
 
+def least_replicates(level: float) -> int:
+    """Returns how many replicates a bootstrap needs to have one beyond each bound of a level."""
+    return math.ceil(round(2 / (1 - level), 6))
+
+
 # --- evaluation and generation
 # --------------------------------------------------------------------------------------------------
 def evaluation(config: Config) -> Broken:
@@ -388,7 +393,7 @@ def evaluation(config: Config) -> Broken:
             )
         if name in COUNTS:
             yield f"{at}: a count is the same at every evaluation, and chooses nothing"
-    if e.replicates and e.replicates < (least := math.ceil(2 / (1 - e.level))):
+    if e.replicates and e.replicates < (least := least_replicates(e.level)):
         yield (
             f"evaluation.replicates={e.replicates}: evaluation.level={e.level} needs {least} of"
             " them at least"

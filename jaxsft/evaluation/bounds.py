@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import sparse, special
 
+from jaxsft.config.rules import least_replicates
 from jaxsft.errors import ConfigError
 from jaxsft.evaluation.replicates import (
     CHUNK,
@@ -82,27 +83,34 @@ def intervals(
             entry |= {"low": low, "high": high, "method": "wilson", "level": level}
             entry["se"] = float(np.std(drawn[name], ddof=1))
         else:
-            bound = percentile(drawn[name], level, independent)
-            entry |= {"method": "percentile", "level": level, **bound}
-            if bound["se"] == 0 and name in shares:
-                # all alike says little where they are few: as if each unit were one hit or miss
-                low, high = wilson(value * independent, independent, level)
-                entry |= {"low": low, "high": high, "method": "wilson"}
-            elif bound["se"] == 0:
-                entry |= {"low": None, "high": None, "reason": "all replicates are alike"}
-            if not math.isfinite(value):
-                entry |= {"low": None, "high": None, "reason": "the number itself is not finite"}
+            entry |= _of_replicates(value, drawn[name], independent, level, name in shares)
         if name in plain and name not in metric.counts:
             entry["naive_se"] = percentile(plain[name], level, of.rows)["se"]
         out[name] = entry
     return out
 
 
+def _of_replicates(
+    value: float, drawn: np.ndarray, independent: int, level: float, share: bool
+) -> Interval:
+    """Returns the bounds of a number from its replicates; `share`: it is a mean of 0 or 1."""
+    out = {"method": "percentile", "level": level, **percentile(drawn, level, independent)}
+    if not math.isfinite(value):
+        return out | {"low": None, "high": None, "reason": "the number itself is not finite"}
+    if out["se"] != 0:
+        return out
+    if not share:
+        return out | {"low": None, "high": None, "reason": "all replicates are alike"}
+    # all alike says little where they are few: as if each unit were one hit or miss
+    low, high = wilson(value * independent, independent, level)
+    return out | {"low": low, "high": high, "method": "wilson"}
+
+
 def check(level: float, replicates: int) -> None:
     """Raises ConfigError for a level or a number of replicates that give no bounds."""
     if not 0 < level < 1:
         raise ConfigError(f"level={level}: give a share between 0 and 1, such as 0.95")
-    least = math.ceil(2 / (1 - level))
+    least = least_replicates(level)
     if replicates < least:
         raise ConfigError(f"replicates={replicates}: level={level} needs {least} of them at least")
 

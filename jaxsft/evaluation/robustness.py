@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxsft.config.rules import least_replicates
 from jaxsft.errors import DataError
 from jaxsft.evaluation import bounds, compare, statistics_file
 from jaxsft.evaluation.compare import Arm, Settings
@@ -234,7 +235,7 @@ def _worst_slice(
     """
     rows, found = run.content.rows_of(name), []
     family = dataclasses.replace(settings, level=1 - (1 - settings.level) / max(len(masks), 1))
-    replicates = max(settings.replicates, math.ceil(2 / (1 - family.level)))
+    replicates = max(settings.replicates, least_replicates(family.level))
     family = dataclasses.replace(family, replicates=replicates)
     for label, mask in masks.items():
         keep = mask[rows]

@@ -5,7 +5,6 @@ with its numbers and their bounds; and the worst of them, corrected for having l
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from jaxsft import documents
+from jaxsft.config.rules import least_replicates
 from jaxsft.config.schema import Config
 from jaxsft.data.encoded_split import Split
 from jaxsft.data.file_records import RULES
@@ -142,7 +142,7 @@ def report(
     e, out = config.evaluation, []
     family = 1 - (1 - e.level) / max(len(masks), 1)
     # quantiles that far out need more replicates
-    enough = max(e.replicates, math.ceil(2 / (1 - family)))
+    enough = max(e.replicates, least_replicates(family))
     for name, mask in masks.items():
         numbers, corrected = {}, {}
         for one in measured.values():
