@@ -22,7 +22,7 @@ from jaxsft.config.schema import Config
 from jaxsft.data import fold_rows, folds, split_notes
 from jaxsft.data.folds import FoldUnits
 from jaxsft.errors import ConfigError
-from jaxsft.evaluation import crossval, gaps, learning_curve, measured
+from jaxsft.evaluation import bounds, crossval, gaps, learning_curve, measured
 from jaxsft.evaluation.crossval import BoundOptions, FoldScores
 from jaxsft.metrics import by_name
 from jaxsft.sharding import hosts, platforms
@@ -62,6 +62,15 @@ def _refuse(config: Config) -> None:
         raise ConfigError(
             "train.backbone=cached: crossval trains each fold from the texts; leave it out"
         )
+    bounds.check(config.crossval.level, config.crossval.replicates)
+    unread = {
+        "evaluation.slices": config.evaluation.slices,
+        "evaluation.dynamics": config.evaluation.dynamics,
+        "data.columns.cluster": config.data.columns.cluster,
+    }
+    if given := next((name for name, value in unread.items() if value), None):
+        instead = "; crossval.groups keeps rows together" if given.endswith("cluster") else ""
+        raise ConfigError(f"{given}: crossval does not read it; leave it out{instead}")
     if config.evaluation.patience is not None:
         raise ConfigError(
             f"evaluation.patience={config.evaluation.patience}: a fold has no validation split, and"

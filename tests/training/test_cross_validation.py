@@ -226,6 +226,9 @@ def test_nothing_of_the_rows_that_are_held_out_is_learnt(rows):
         (["crossval.choose=[model.layers=2]"], "crossval.choose: model.layers=2: model.layers"),
         (["crossval.nested=2"], "crossval.nested=2: is read"),
         (["crossval.folds=37"], "take fewer folds"),
+        (["crossval.level=0.999"], "level=0.999 needs 2000 of them"),
+        (["evaluation.slices=[author]"], "evaluation.slices: crossval does not read it"),
+        (["data.columns.cluster=author"], "crossval.groups keeps rows together"),
     ],
 )
 def test_what_it_cannot_do_is_an_error(rows, tmp_path, words, message):
