@@ -81,3 +81,9 @@ def to_vocab(x: Array, matrix: Any, precision: str) -> Array:
         return matrix.logits(x, functools.partial(contract, precision=precision))
     lead = "bs"[: x.ndim - 1]
     return contract(f"{lead}d,dv->{lead}v", x, matrix, precision)
+
+
+def finish_logits(logits: Array, bias: Array | None, cap: float | None) -> Array:
+    """Adds the bias and applies the soft cap of logits [..., V], where a model has them."""
+    logits = logits if bias is None else logits + bias
+    return logits if cap is None else cap * jnp.tanh(logits / cap)

@@ -305,9 +305,9 @@ class Computation:
     )
     attention: str = option(
         "auto",
-        "blocked never holds all scores at once, as flash attention does: auto | reference |"
-        " blocked",
-        choices=("auto", "reference", "blocked"),
+        "blocked never holds all scores at once, as flash attention does; splash is a kernel of"
+        " TPUs: auto | reference | blocked | splash",
+        choices=("auto", "reference", "blocked", "splash"),
         read_if="model.kind=transformer",
     )
     remat: bool = option(

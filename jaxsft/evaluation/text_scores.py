@@ -21,7 +21,6 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxsft.data.encoded_split import Split
 from jaxsft.data.pipeline import Batch
 from jaxsft.errors import ConfigError
-from jaxsft.losses.terms import tokens as token_losses
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.explained_transformer import ExplainedTransformer
 from jaxsft.models.model_base import Params
@@ -149,13 +148,8 @@ class TextScores:
         model = ExplainedTransformer.of(self.model, vectors, keep)
         if self.kind != "answer":
             return self.task.read(model, params, batch, None)[:, 0]
-        stats = token_losses.token_stats(
-            self.task.hidden(model, params, batch, None),
-            model.output_matrix(params),
-            batch.targets,
-            precision=model.precision,
-            finish=functools.partial(model.finish_logits, params),
-        )
+        hidden = self.task.hidden(model, params, batch, None)
+        stats = model.token_stats(params, hidden, batch.targets)
         return -jnp.where(batch.loss_weight > 0, stats.nll, 0).sum(-1, keepdims=True)
 
     def score(self, outputs: Array, target: Int[Array, " texts"]) -> Float[Array, " texts"]:

@@ -18,17 +18,19 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.models import adapters
-from jaxsft.models.attention import PATHS, Attention, TokenInfo, choose
+from jaxsft.models.attention import Attention, TokenInfo, backends
+from jaxsft.models.attention.asked import Asked
+from jaxsft.models.attention.score_options import ScoreOptions
 from jaxsft.models.dropout import Dropout, apply_dropout
 from jaxsft.models.kv_slots import Cache
 from jaxsft.models.layer_stack import Layer, depth_of, scan_layers
 from jaxsft.models.layers import MLP, Linear
 from jaxsft.models.model_base import NONE, Params
-from jaxsft.models.score_options import ScoreOptions
 from jaxsft.models.transformer import Block, Transformer
 from jaxsft.sharding import weights
 
@@ -71,6 +73,7 @@ class CrossAttention(nn.Module):
 
     config: ModelConfig
     precision: str
+    mesh: Mesh | None = None
 
     @nn.compact
     def __call__(
@@ -92,7 +95,8 @@ class CrossAttention(nn.Module):
         how = ScoreOptions.of(c, causal=False)
         with jax.named_scope("attend"):
             # [B, S, H, N]
-            y = PATHS[choose(c.attention, q.shape[1], k.shape[1])](
+            asked = Asked.of(q, k, how, precision, False, None, False)
+            y = backends.attend(c.attention, asked, self.mesh)(
                 q, k, v, tokens, keys, how, precision
             )
         shape, axes, scale = (
@@ -138,7 +142,7 @@ class DecoderBlock(Block):
             memory = Memory(tokens, x)
         own = None if cache is None else Cache(*cache[:4])
         with jax.named_scope("attention"):
-            y, own = Attention(c, self.precision, name="attention")(
+            y, own = Attention(c, self.precision, self.mesh, name="attention")(
                 self._before("attention_norm", x, layer),
                 tokens,
                 layer.positions(positions),
@@ -148,7 +152,7 @@ class DecoderBlock(Block):
             x = self._after("attention_norm", x, apply_dropout(y, dropout, 0))  # [B, S, D]
         with jax.named_scope("cross"):
             memory = memory if cache is None else cache.memory
-            y = CrossAttention(c, self.precision, name="cross")(
+            y = CrossAttention(c, self.precision, self.mesh, name="cross")(
                 self._before("cross_norm", x, None), tokens, memory
             )
             x = self._after("cross_norm", x, apply_dropout(y, dropout, 2))
@@ -165,7 +169,7 @@ class Decoder(Transformer):
     """The decoder: its states are those of the target, given the memory of the source."""
 
     def block(self) -> DecoderBlock:
-        return DecoderBlock(self.config, self.precision)
+        return DecoderBlock(self.config, self.precision, self.mesh)
 
     def states(
         self,
@@ -187,7 +191,7 @@ class Decoder(Transformer):
                 self.block().apply(weights, x, where, positions, layer, at, None, memory)[0]
             ), None
 
-        x, _ = scan_layers(self.config, block, x, self._segments(params))
+        x, _ = scan_layers(self.config, self.platform, block, x, self._segments(params))
         return self._norm(params, x)
 
     def sources(self, params: Params, memory: Memory, dtype: Any) -> Sources:

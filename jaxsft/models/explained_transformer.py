@@ -13,10 +13,10 @@ from jaxtyping import Array, Float, Int
 
 from jaxsft.errors import ConfigError
 from jaxsft.models.attention import TokenInfo, segment_mask
+from jaxsft.models.attention.score_options import ScoreOptions
 from jaxsft.models.layer_stack import Layer, depth_of, layers_of
 from jaxsft.models.model_base import Params
 from jaxsft.models.rope import rotate
-from jaxsft.models.score_options import ScoreOptions
 from jaxsft.models.transformer import Transformer
 
 CAPTURED = ("q", "k", "q_norm", "k_norm")

@@ -52,6 +52,7 @@ def layers_of(config: ModelConfig, start: int, depth: int) -> Layer:
 
 def scan_layers(
     config: ModelConfig,
+    platform: str,
     block: Callable[[Array, Any], tuple[Array, Any]],
     x: Array,
     segments: Iterable[tuple[int, Any, Any]],
@@ -62,6 +63,7 @@ def scan_layers(
     `model.remat` is set, and unrolled as `model.unroll` says.
 
     Args:
+      platform: that is compiled for.
       block: makes `(x, what else it gives)` of `x` and `(weights, adapters, Layer)` of one layer.
       segments: (first layer, stack, its adapters) of each.
 
@@ -73,7 +75,7 @@ def scan_layers(
     for start, stack, beside in segments:
         depth = depth_of(stack)
         scanned = (stack, beside, layers_of(config, start, depth))
-        x, more = lax.scan(block, x, scanned, unroll=_unroll(config, depth))
+        x, more = lax.scan(block, x, scanned, unroll=_unroll(config, platform, depth))
         given.append(more)
     return x, given
 
@@ -83,8 +85,8 @@ def depth_of(stack: Any) -> int:
     return jax.tree.leaves(stack)[0].shape[0]
 
 
-def _unroll(config: ModelConfig, depth: int) -> int:
+def _unroll(config: ModelConfig, platform: str, depth: int) -> int:
     # Measured on CPU: a full unroll is 25 % faster than the loop and compiles no slower at
     # these depths.
-    on_cpu = config.unroll == "auto" and jax.default_backend() == "cpu"
+    on_cpu = config.unroll == "auto" and platform == "cpu"
     return depth if config.unroll == "full" or on_cpu else 1

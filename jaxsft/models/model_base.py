@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
@@ -12,10 +11,12 @@ from jaxtyping import Array, Float
 from jaxsft import halves
 from jaxsft.config.adapters import AdapterConfig, NoAdapter
 from jaxsft.config.model import ModelConfig
+from jaxsft.losses.terms import tokens
+from jaxsft.losses.terms.tokens import TokenStats
 from jaxsft.models import adapters
 from jaxsft.models.adapters import targets
 from jaxsft.models.dropout import Dropout
-from jaxsft.products import ROUNDED, to_vocab
+from jaxsft.products import ROUNDED, finish_logits, to_vocab
 from jaxsft.sharding import mesh as meshes
 
 Params = dict[str, Any]
@@ -32,9 +33,9 @@ class ModelBase:
     shifted: bool = True
 
     @property
-    def row_shards(self) -> int:
-        """Returns how many devices share the rows of a batch."""
-        return 1 if self.mesh is None else meshes.row_shards(self.mesh)
+    def platform(self) -> str:
+        """Returns the platform that the model is compiled for."""
+        return meshes.platform_of(self.mesh)
 
     def _rows(self, x: Float[Array, "batch seq embed"]) -> Float[Array, "batch seq embed"]:
         # Left alone, the compiler may spread `embed` instead, as the weights are: every device then
@@ -73,10 +74,20 @@ class ModelBase:
         self, params: Params, logits: Float[Array, "... vocab"]
     ) -> Float[Array, "... vocab"]:
         """Adds the bias and applies the soft cap of the logits, where the model has them."""
-        if self.config.head_bias:
-            logits = logits + params["head"]["b"]
-        cap = self.config.logit_softcap
-        return logits if cap is None else cap * jnp.tanh(logits / cap)
+        return finish_logits(logits, **self.finish(params))
+
+    def finish(self, params: Params) -> dict[str, Any]:
+        """Returns bias and soft cap of the logits, as `products.finish_logits` takes them."""
+        bias = params["head"]["b"] if self.config.head_bias else None
+        return {"bias": bias, "cap": self.config.logit_softcap}
+
+    def token_stats(
+        self, params: Params, hidden: Array, targets: Array, chunk: Any = "auto"
+    ) -> TokenStats:
+        """Computes what losses and metrics need of each target, from hidden states `[B, S, D]`."""
+        how = {"precision": self.precision, "chunk": chunk, "mesh": self.mesh}
+        matrix = self.output_matrix(params)
+        return tokens.token_stats(hidden, matrix, targets, **how, **self.finish(params))
 
     @property
     def position_offset(self) -> int:

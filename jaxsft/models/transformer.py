@@ -43,6 +43,7 @@ class Block(nn.Module):
 
     config: ModelConfig
     precision: str
+    mesh: Mesh | None = None
 
     @nn.compact
     def __call__(
@@ -55,7 +56,7 @@ class Block(nn.Module):
         cache: Cache | None = None,
     ) -> tuple[Array, Cache | None]:
         c, scale = self.config, (2 * self.config.layers) ** -0.5
-        attention = Attention(c, self.precision, name="attention")
+        attention = Attention(c, self.precision, self.mesh, name="attention")
         if c.experts:
             mlp = experts.Experts(c, self.precision, scale, name="mlp")
         else:
@@ -104,7 +105,7 @@ class Transformer(CachedForward, ModelBase):
     supports_packing = True  # the mask keeps the texts of a row apart
 
     def block(self) -> Block:
-        return Block(self.config, self.precision)
+        return Block(self.config, self.precision, self.mesh)
 
     def init(self, key: Array) -> Params:
         """Returns the boxed parameters (`sharding.weights.Weight`), with one key per layer.
@@ -159,7 +160,7 @@ class Transformer(CachedForward, ModelBase):
             )
             return self._rows(x), experts.routing(found, where.segment_ids > 0)
 
-        x, routed = scan_layers(self.config, block, x, self._segments(params))
+        x, routed = scan_layers(self.config, self.platform, block, x, self._segments(params))
         if self.routed is not None:
             self.routed.append(jax.tree.map(lambda *parts: jnp.concatenate(parts), *routed))
         return self._norm(params, x)

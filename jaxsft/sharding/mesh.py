@@ -71,6 +71,11 @@ def make_mesh(config: MeshConfig) -> Mesh:
     return jax.make_mesh(shape, AXES, axis_types=auto_axes(3), devices=chosen)
 
 
+def platform_of(mesh: Mesh | None) -> str:
+    """Returns the platform that a program is compiled for: that of the mesh, or of this machine."""
+    return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+
+
 def partition_spec(spec: WeightSpec, mesh: Mesh, path: str = "") -> PartitionSpec:
     """Returns the mesh axis of each dimension of a weight.
 

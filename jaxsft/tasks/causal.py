@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -52,13 +51,7 @@ class CausalTask(Task):
         columns: bool,
     ) -> Output:
         hidden = self.hidden(model, params, batch, noise)  # [B, S, D]
-        how = {
-            "precision": model.precision,
-            "chunk": self.config.loss.chunk,
-            "shards": model.row_shards,
-            "finish": functools.partial(model.finish_logits, params),
-        }
-        stats = token_losses.token_stats(hidden, model.output_matrix(params), batch.targets, **how)
+        stats = model.token_stats(params, hidden, batch.targets, self.config.loss.chunk)
         weighted = lambda v: (batch.loss_weight * v).sum()
         terms = {"cross_entropy": weighted(self.head_loss.of_tokens(stats, hyper))}
         if self._z_loss:

@@ -117,13 +117,7 @@ class MaskedLM(CausalTask):
             jnp.take_along_axis(hidden, at[..., None], axis=1),
             method="transform",
         )
-        how = {
-            "precision": model.precision,
-            "chunk": self.config.loss.chunk,
-            "shards": model.row_shards,
-            "finish": functools.partial(model.finish_logits, params),
-        }
-        stats = token_losses.token_stats(x, model.output_matrix(params), targets, **how)
+        stats = model.token_stats(params, x, targets, self.config.loss.chunk)
         terms = {"cross_entropy": (weight * self.head_loss.of_tokens(stats, hyper)).sum()}
         if self._z_loss:
             terms["z_loss"] = (weight * token_losses.z_loss(stats)).sum()

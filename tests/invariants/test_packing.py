@@ -16,8 +16,7 @@ from jaxsft.data.encoded_split import Split
 from jaxsft.data.pipeline import Batches
 from jaxsft.data.records import Chat, Message, Text
 from jaxsft.data.split_ledger import packing_facts
-from jaxsft.models import blocked
-from jaxsft.models.attention import TokenInfo
+from jaxsft.models.attention import TokenInfo, blocked
 from tests.conftest import assert_close, assert_same, bench
 
 VARIANTS = {

@@ -12,8 +12,7 @@ import pytest
 
 from jaxsft.config import optim, schema
 from jaxsft.errors import ConfigError
-from jaxsft.models import blocked
-from jaxsft.models.attention import TokenInfo
+from jaxsft.models.attention import TokenInfo, blocked
 from jaxsft.models.layer_stack import layers_of
 from jaxsft.models.model_base import segments
 from jaxsft.training import partition

@@ -1,13 +1,20 @@
 """Attention against a softmax in numpy, and the blocked path against the reference."""
 
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxsft.models import attention, blocked
-from jaxsft.models.attention import TokenInfo
-from jaxsft.models.score_options import ScoreOptions
+from jaxsft.config.schema import MeshConfig
+from jaxsft.errors import ConfigError
+from jaxsft.models.attention import TokenInfo, backends, blocked, reference, splash
+from jaxsft.models.attention.asked import Asked
+from jaxsft.models.attention.score_options import ScoreOptions
+from jaxsft.sharding import mesh as meshes
 
 x64 = pytest.mark.usefixtures("x64")
 
@@ -69,7 +76,7 @@ def test_softmax_by_hand(path, heads, kv_heads, causal, monkeypatch):  # guards 
     monkeypatch.setattr(blocked, "BLOCK", 4)
     where = rows([[5, 3, 2], [11], []], 11)
     q, k, v = qkv(3, 11, 11, heads, kv_heads)
-    found = attention.PATHS[path](q, k, v, where, where, how(causal), "fp32")
+    found = backends.BACKENDS[path].run(q, k, v, where, where, how(causal), "fp32")
     np.testing.assert_allclose(
         found, by_hand(q, k, v, where, where, causal), rtol=1e-12, atol=1e-13
     )
@@ -101,8 +108,8 @@ def test_blocks_change_neither_output_nor_gradient(
         return jax.jit(lambda x: (out(*x), jax.grad(value, (0, 1, 2))(*x)))(arrays)
 
     (out, grads), (expected, expected_grads) = (
-        run(attention.PATHS["blocked"]),
-        run(attention.reference),
+        run(blocked.run),
+        run(reference.run),
     )
     np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-13)
     for found, wanted in zip(grads, expected_grads, strict=True):
@@ -130,8 +137,8 @@ def test_windows_and_soft_caps_by_hand(window, softcap, causal, monkeypatch):
         )
 
     (out, grads), (expected, expected_grads) = (
-        run(attention.PATHS["blocked"]),
-        run(attention.reference),
+        run(blocked.run),
+        run(reference.run),
     )
     np.testing.assert_allclose(
         expected, by_hand(*arrays, where, where, causal, window, softcap), rtol=1e-12, atol=1e-13
@@ -146,7 +153,7 @@ def test_large_scores_do_not_overflow(monkeypatch):
     monkeypatch.setattr(blocked, "BLOCK", 4)
     where = rows([[9]], 9)
     q, k, v = qkv(1, 9, 9, 1, 1)
-    for path in attention.PATHS.values():
+    for path in (reference.run, blocked.run):
         found = path(q * 1e3, k * 1e3, v, where, where, how(True), "fp32")
         np.testing.assert_allclose(
             found, by_hand(q * 1e3, k * 1e3, v, where, where, True), rtol=1e-9
@@ -160,7 +167,7 @@ def test_fewer_queries_than_keys(path, monkeypatch):
     monkeypatch.setattr(blocked, "BLOCK", 4)
     where = rows([[10], [7]], 10)
     q, k, v = qkv(2, 10, 10, 4, 2)
-    run = attention.PATHS[path]
+    run = backends.BACKENDS[path].run
     last = TokenInfo(*(x[:, 5:7] for x in where[:2]))
     np.testing.assert_allclose(
         run(q[:, 5:7], k, v, last, where, how(True), "fp32"),
@@ -172,11 +179,11 @@ def test_fewer_queries_than_keys(path, monkeypatch):
 def test_bf16_is_near():
     where = rows([[40, 24]], 64)
     arrays = [x.astype(np.float32) for x in qkv(1, 64, 64, 2, 2)]
-    for path in attention.PATHS.values():
+    for path in (reference.run, blocked.run):
         found = path(*arrays, where, where, how(True), "bf16")
         assert found.dtype == np.float32
         np.testing.assert_allclose(
-            found, attention.reference(*arrays, where, where, how(True), "fp32"), atol=0.03
+            found, reference.run(*arrays, where, where, how(True), "fp32"), atol=0.03
         )
 
 
@@ -193,15 +200,101 @@ def temporaries(path, length):
 
 
 def test_memory_of_blocks_is_linear():
-    small, large = (temporaries(attention.PATHS["blocked"], n) for n in (512, 1024))
+    small, large = (temporaries(blocked.run, n) for n in (512, 1024))
     assert large < 3 * small
-    square = [temporaries(attention.reference, n) for n in (512, 1024)]
+    square = [temporaries(reference.run, n) for n in (512, 1024)]
     assert square[1] > 3.5 * square[0] and large < square[1] / 4
 
 
+def asked(**changes):
+    """What a causal model with grouped queries asks for in training."""
+    own = {"queries": 1024, "keys": 1024, "heads": 4, "kv_heads": 2, "head_dim": 8, "own": True}
+    how_much = {"how": how(True), "precision": "bf16", "static_window": None, "has_window": False}
+    return Asked(**own | how_much | changes)
+
+
 def test_auto_is_blocked_where_scores_would_be_many():
-    assert (
-        attention.choose("auto", 512, 512) == "blocked"
-        and attention.choose("auto", 512, 511) == attention.choose("auto", 1, 2048) == "reference"
+    few = [{"queries": 512, "keys": 511}, {"queries": 1, "keys": 2048}]
+    for platform in ("cpu", "gpu", "tpu"):
+        for sizes in few:
+            assert backends.choose("auto", asked(**sizes), platform) == "reference"
+    assert backends.choose("auto", asked(queries=512, keys=512), "cpu") == "blocked"
+    assert backends.choose("auto", asked(), "gpu") == "blocked"
+    assert backends.choose("reference", asked(queries=4096, keys=4096), "tpu") == "reference"
+
+
+def test_auto_on_tpu_is_splash_unless_it_refuses():
+    refused = [
+        {"own": False},
+        {"queries": 1000, "keys": 1000},
+        {"has_window": True},
+        {"precision": "fp32"},
+    ]
+    assert backends.choose("auto", asked(), "tpu") == "splash"
+    assert backends.choose("auto", asked(has_window=True, static_window=9), "tpu") == "splash"
+    for changes in refused:
+        assert backends.choose("auto", asked(**changes), "tpu") == "blocked"
+        with pytest.raises(ConfigError, match=r"model\.attention=splash: "):
+            backends.choose("splash", asked(**changes), "tpu")
+    with pytest.raises(ConfigError, match="the platform cpu"):
+        backends.choose("splash", asked(), "cpu")
+
+
+@pytest.mark.parametrize("window, softcap", [(None, None), (40, None), (None, 2.0)])
+@pytest.mark.parametrize("causal", [True, False])
+def test_splash_equals_the_reference_on_packed_rows(causal, window, softcap):
+    where = rows([[70, 120, 50], [256]], 256)
+    q, k, v = (jnp.asarray(x, jnp.float32) for x in qkv(2, 256, 256, 4, 2, n=16))
+    g = jnp.asarray(np.random.default_rng(1).normal(size=q.shape), jnp.float32)
+
+    def run(path):
+        f = lambda q, k, v: path(q, k, v, where, where, how(causal, softcap, 16), "fp32", window)
+        return jax.value_and_grad(lambda *x: (f(*x) * g).sum(), (0, 1, 2))(q, k, v)
+
+    # the kernel multiplies in bfloat16 passes on a TPU, in float32 when it is interpreted
+    (value, gradient) = run(functools.partial(splash.run, interpret=True))
+    (wanted, wanted_gradient) = run(reference.run)
+    np.testing.assert_allclose(value, wanted, rtol=1e-5)
+    for found, right in zip(gradient, wanted_gradient, strict=True):
+        np.testing.assert_allclose(found, right, atol=2e-5)
+
+
+def in_layers(path, length, depth=2):
+    """Bytes that a gradient through a scan over layers holds beside its arguments and results."""
+    where = rows([[length // 2, length // 2]], length)
+    shape = jax.ShapeDtypeStruct((1, length, 2, 4), np.float32)
+
+    def loss(x):
+        layer = lambda x, _: (x + path(x, x, x, where, where, how(True), "fp32"), None)
+        return jax.lax.scan(layer, x, None, length=depth)[0].sum()
+
+    return jax.jit(jax.grad(loss)).lower(shape).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_memory_of_blocks_is_linear_in_a_scan_over_layers():
+    # The gradient of a scan computes what depends on no layer before it: the masks of all blocks.
+    sizes = [in_layers(blocked.run, n) for n in (512, 1024, 2048)]
+    assert sizes[1] < 2.5 * sizes[0] and sizes[2] < 2.5 * sizes[1], sizes
+
+
+def test_each_device_computes_its_own_rows_and_heads():
+    where = rows([[700, 300], [1000], [500, 400], [600]], 1024)
+    where = TokenInfo(*(jnp.asarray(x) for x in where[:2]))
+    q, k, v = (jnp.asarray(x, jnp.float32) for x in qkv(4, 1024, 1024, 4, 2, n=8))
+    mesh = meshes.make_mesh(MeshConfig(data=2, fsdp=2, tensor=2))
+    wish = asked(precision="fp32", how=how(True, n=8))
+    path = backends.attend("blocked", wish, mesh)
+
+    def gradient(path):
+        f = lambda q, k, v: (path(q, k, v, where, where, how(True, n=8), "fp32") ** 2).sum()
+        return jax.grad(f, (0, 1, 2))
+
+    place = NamedSharding(mesh, PartitionSpec(("data", "fsdp"), None, "tensor"))
+    program = jax.jit(gradient(path), out_shardings=place).lower(
+        *(jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place) for x in (q, k, v))
     )
-    assert attention.choose("reference", 4096, 4096) == "reference"
+    program = program.compile()
+    assert not re.search(r"all-gather|all-reduce|all-to-all", program.as_text())
+    found = program(*(jax.device_put(x, place) for x in (q, k, v)))
+    for one, right in zip(found, jax.jit(gradient(reference.run))(q, k, v), strict=True):
+        np.testing.assert_allclose(one, right, atol=1e-4)

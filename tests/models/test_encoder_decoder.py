@@ -16,8 +16,8 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.config.schema import GenerateConfig
 from jaxsft.generation.decoding import generate
 from jaxsft.generation.kv_cache import caches_at, empty_kv
-from jaxsft.models import blocked, relative
-from jaxsft.models.attention import TokenInfo
+from jaxsft.models import relative
+from jaxsft.models.attention import TokenInfo, blocked
 from jaxsft.models.dropout import Dropout
 from jaxsft.models.encoder_decoder import EncoderDecoder, Memory
 from jaxsft.models.layer_stack import layers_of

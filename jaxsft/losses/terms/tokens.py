@@ -4,18 +4,21 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from jaxsft.products import at_least_fp32, to_vocab
+from jaxsft.products import at_least_fp32, finish_logits, to_vocab
+from jaxsft.sharding import mesh as meshes
 
 PLAIN_LOGITS = 2**25  # logits that are held at once without a second thought: 128 MiB in float32
 CHUNK_LOGITS = 2**23
+DEVICE_LOGITS = 2**28  # of an accelerator: 1 GiB, a sixteenth of the smallest
 
 
 class TokenStats(NamedTuple):
@@ -27,18 +30,46 @@ class TokenStats(NamedTuple):
     correct: Array  # bool: the target has the largest logit
 
 
-def from_logits(logits: Float[Array, "... vocab"], targets: Int[Array, ...]) -> TokenStats:
+def from_logits(
+    logits: Float[Array, "... vocab"], targets: Int[Array, ...], axis: str | None = None
+) -> TokenStats:
+    """Computes the statistics in at least float32.
+
+    Args:
+      axis: the mesh axis that the vocabulary is spread over, inside `shard_map`; None: all of it is
+        here.
+    """
     logits = logits.astype(at_least_fp32(logits.dtype))
+    if axis is not None:
+        return _from_parts(logits, targets, axis)
     log_z = jax.nn.logsumexp(logits, axis=-1)
     gold = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
     return TokenStats(log_z - gold, log_z, log_z - logits.mean(-1), logits.argmax(-1) == targets)
 
 
-def chunk_rows(chunk: Any, tokens: int, vocab: int) -> int | None:
+def _from_parts(logits: Array, targets: Array, axis: str) -> TokenStats:
+    """Computes the same from the words that this device has; the sums are those of all devices."""
+    size = logits.shape[-1]
+    first, words = lax.axis_index(axis) * size, size * lax.axis_size(axis)
+    own_high = lax.stop_gradient(logits).max(-1)
+    high = lax.pmax(own_high, axis)
+    log_z = high + jnp.log(lax.psum(jnp.exp(logits - high[..., None]).sum(-1), axis))
+    at = targets - first
+    here = (at >= 0) & (at < size)
+    own = jnp.take_along_axis(logits, jnp.clip(at, 0, size - 1)[..., None], axis=-1)[..., 0]
+    gold = lax.psum(jnp.where(here, own, 0), axis)
+    mean = lax.psum(logits.sum(-1), axis) / words
+    # the first of the largest, as argmax has it
+    best = jnp.where(own_high == high, first + lax.stop_gradient(logits).argmax(-1), words)
+    return TokenStats(log_z - gold, log_z, log_z - mean, lax.pmin(best, axis) == targets)
+
+
+def chunk_rows(chunk: Any, tokens: int, vocab: int, platform: str = "cpu") -> int | None:
     """Returns how many tokens' logits are held at once; None for all of them."""
-    if chunk == "none" or (chunk == "auto" and tokens * vocab <= PLAIN_LOGITS):
+    plain, most = (PLAIN_LOGITS, CHUNK_LOGITS) if platform == "cpu" else (DEVICE_LOGITS,) * 2
+    if chunk == "none" or (chunk == "auto" and tokens * vocab <= plain):
         return None
-    rows = max(CHUNK_LOGITS // vocab, 128) if chunk == "auto" else int(chunk)
+    rows = max(most // vocab, 128) if chunk == "auto" else int(chunk)
     return rows if rows < tokens else None
 
 
@@ -49,32 +80,70 @@ def token_stats(
     *,
     precision: str,
     chunk: Any = "auto",
-    shards: int = 1,
-    finish: Callable[[Array], Array] = lambda logits: logits,
+    bias: Float[Array, " vocab"] | None = None,
+    cap: float | None = None,
+    mesh: Mesh | None = None,
 ) -> TokenStats:
-    """Computes `from_logits(finish(hidden @ w), targets)`, in chunks where the logits are many.
+    """Computes `from_logits(finish_logits(hidden @ w, bias, cap), targets)`, in chunks where the
+    logits are many.
 
-    A chunk is recomputed in the backward pass.
+    A chunk is recomputed in the backward pass. On a mesh each device does that for its rows and its
+    part of the vocabulary: the matrix is gathered once and its gradient reduced once, not once a
+    chunk.
 
     Args:
+      w: or an output matrix with a method `logits` (`products.to_vocab`).
       chunk: tokens of a device whose logits are held at once, rounded to whole columns of its rows:
         auto | none | a number.
-      shards: how many devices share the rows.
-      finish: what a model does to its logits, each by itself (a bias, a soft cap).
 
     Returns: arrays `[batch, seq]`.
     """
+    how = _How(precision, chunk, cap)
+    if mesh is None or mesh.size == 1:
+        return _in_chunks(how, hidden, w, targets, bias)
+    shards, axis = meshes.row_shards(mesh), meshes.RULES["vocab"]
+    own = how._replace(platform=meshes.platform_of(mesh))
+    if hasattr(w, "logits") or hidden.shape[0] % shards:
+        return _in_chunks(own._replace(shards=shards), hidden, w, targets, bias)
+    vocab = axis if w.shape[1] % mesh.shape[axis] == 0 and mesh.shape[axis] > 1 else None
+    own, rows = own._replace(axis=vocab), PartitionSpec(meshes.ACTIVATIONS["rows"])
+    return jax.shard_map(
+        functools.partial(_in_chunks, own),
+        mesh=mesh,
+        in_specs=(rows, PartitionSpec(None, vocab), rows, PartitionSpec(vocab)),
+        out_specs=rows,
+        check_vma=False,  # gradients of our own say nothing of it
+    )(hidden, w, targets, bias)
+
+
+class _How(NamedTuple):
+    """The options of `token_stats`, for the arrays that one program sees.
+
+    Attributes:
+      axis: that the vocabulary is spread over. shards: of the rows of these arrays.
+    """
+
+    precision: str
+    chunk: Any
+    cap: float | None
+    axis: str | None = None
+    shards: int = 1
+    platform: str = "cpu"
+
+
+def _in_chunks(how: _How, hidden: Array, w: Array, targets: Array, bias: Array | None):
     b, s, _ = hidden.shape
 
     def one(h, t):
         with jax.named_scope("logits"):
-            return from_logits(finish(to_vocab(h, w, precision)), t)
+            logits = finish_logits(to_vocab(h, w, how.precision), bias, how.cap)
+            return from_logits(logits, t, how.axis)
 
-    tokens = chunk_rows(chunk, -(-b // shards) * s, w.shape[1])
+    tokens = chunk_rows(how.chunk, -(-b // how.shards) * s, w.shape[1], how.platform)
     if tokens is None:
         return one(hidden, targets)
     # columns, not rows: every device has a part of each chunk
-    columns = min(max(tokens * shards // b, 1), s)
+    columns = min(max(tokens * how.shards // b, 1), s)
     count = -(-s // columns)
 
     def cut(x):  # [B, S, ...] -> [count, B, columns, ...]

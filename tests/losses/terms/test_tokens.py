@@ -1,12 +1,17 @@
 """Cross-entropy over a vocabulary: by hand, and in chunks."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxsft import losses
+from jaxsft.config.schema import MeshConfig
 from jaxsft.losses.terms import smoothing, tokens
 from jaxsft.losses.terms.tokens import CHUNK_LOGITS, PLAIN_LOGITS
+from jaxsft.sharding import mesh as meshes
 
 RNG = np.random.default_rng(0)
 H, W, T = RNG.normal(size=(2, 7, 4)), RNG.normal(size=(4, 9)), RNG.integers(0, 9, (2, 7))
@@ -67,7 +72,8 @@ def test_chunks_change_nothing(chunk):  # guards A12, G5
                 T,
                 precision="fp32",
                 chunk=chunk,
-                finish=lambda y: 2 * jax.numpy.tanh((y + bias) / 2),
+                bias=bias,
+                cap=2.0,
             )
             return (
                 weights[0] * stats.nll
@@ -84,6 +90,47 @@ def test_chunks_change_nothing(chunk):  # guards A12, G5
         (expected_grads, expected[:3]),
     )
     np.testing.assert_array_equal(stats.correct, expected.correct)
+
+
+@x64
+@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 8, 1), (1, 1, 8), (2, 1, 1)])
+@pytest.mark.parametrize("chunk", ["none", 3])
+def test_a_mesh_changes_nothing(shape, chunk):
+    """Rows over two axes, the vocabulary over the third, or whole where it does not divide it."""
+    rng = np.random.default_rng(1)
+    vocab = 16 if shape[2] != 2 else 18
+    h, w, bias = (rng.normal(size=s) for s in ((8, 7, 4), (4, vocab), (vocab,)))
+    t, weights = rng.integers(0, vocab, (8, 7)), rng.normal(size=(3, 8, 7))
+
+    def run(mesh):
+        def value(h, w, bias):
+            how = {"precision": "fp32", "chunk": chunk, "cap": 3.0, "mesh": mesh}
+            stats = tokens.token_stats(h, w, t, bias=bias, **how)
+            of = (stats.nll, tokens.z_loss(stats), stats.uniform)
+            return sum((a * b).sum() for a, b in zip(weights, of, strict=True)), stats
+
+        return jax.jit(jax.grad(value, (0, 1, 2), has_aux=True))(h, w, bias)
+
+    mesh = meshes.make_mesh(MeshConfig(**dict(zip(meshes.AXES, shape, strict=True))))
+    for found, right in zip(jax.tree.leaves(run(mesh)), jax.tree.leaves(run(None)), strict=True):
+        np.testing.assert_allclose(found, right, rtol=1e-12, atol=1e-13)
+
+
+def test_a_mesh_reduces_the_gradient_of_the_matrix_once():
+    """Not once a chunk: in no loop is an array of the matrix's size reduced or gathered."""
+    mesh = meshes.make_mesh(MeshConfig(data=1, fsdp=8, tensor=1))
+    place = lambda *axes: NamedSharding(mesh, PartitionSpec(*axes))
+    shapes = [((8, 64, 16), np.float32), ((16, 96), np.float32), ((8, 64), np.int32)]
+    places = [place("fsdp"), place("fsdp", None), place("fsdp")]
+    args = [jax.ShapeDtypeStruct(*s, sharding=p) for s, p in zip(shapes, places, strict=True)]
+    how = {"precision": "fp32", "chunk": 8, "mesh": mesh}
+    value = lambda h, w, t: tokens.token_stats(h, w, t, **how).nll.sum()
+    text = jax.jit(jax.grad(value, (0, 1)), out_shardings=(*places[:2],)).lower(*args)
+    text = text.compile().as_text()
+    parts = text.split("\n\n")
+    assert " while(" in text
+    with_collectives = [one for one in parts if re.search(r" all-(gather|reduce)\(", one)]
+    assert [one.startswith("ENTRY") for one in with_collectives] == [True]
 
 
 def test_chunks_hold_fewer_logits():  # guards E6

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from jaxsft.models.score_options import ScoreOptions
+from jaxsft.models.attention.masks import TokenInfo, segment_mask
+from jaxsft.models.attention.score_options import ScoreOptions
 from jaxsft.products import contract
 
 BLOCK = 128
@@ -54,30 +55,29 @@ class Rules(NamedTuple):
     precision: str
 
 
-def over_tokens(
-    segment_mask: Callable[..., Array],
+def run(
     q: Array,
     k: Array,
     v: Array,
-    query: Any,
-    key: Any,
+    query: TokenInfo,
+    key: TokenInfo,
     how: ScoreOptions,
     precision: str,
     window: Int[Array, ""] | None = None,
 ) -> Float[Array, "batch queries heads head_dim"]:
-    """Computes the same as `attention.reference` block by block, without the score matrix.
+    """Computes the same as `reference.run` block by block, without the score matrix.
 
     Blocks in which no query may attend to any key are skipped; memory is linear in the length.
-
-    Args:
-      segment_mask: `attention.segment_mask`; query, key: `attention.TokenInfo`.
     """
 
     def mask(q_where, k_where):
         q_where, reach = (q_where[:2], q_where[2][0]) if len(q_where) == 3 else (q_where, None)
-        one = lambda where: type(query)(*(x[None] for x in where))
+        one = lambda where: TokenInfo(*(x[None] for x in where))
         return segment_mask(one(q_where), one(k_where), how.causal, reach)[0]
 
+    # What depends on no layer is computed before the scan over layers, for its gradient: the masks
+    # of all pairs of blocks, quadratic in the length. Behind the barrier they depend on this layer.
+    q, query, key = lax.optimization_barrier((q, query, key))
     # A traced window is an argument, one copy a query: what a custom gradient closes over has no
     # trace.
     reach = () if window is None else (jnp.broadcast_to(window, query.positions.shape),)

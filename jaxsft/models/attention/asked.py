@@ -1,0 +1,36 @@
+"""What a backend of attention has to be able to do."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from jaxtyping import Array
+
+from jaxsft.models.attention.score_options import ScoreOptions
+
+
+class Asked(NamedTuple):
+    """What attention has to do, as far as it is known before it runs.
+
+    Attributes:
+      queries, keys: tokens of a row. heads, kv_heads, head_dim: of queries, of keys, of both.
+      own: each row attends to itself, texts one after another, positions rising in each.
+      static_window: of all layers alike. has_window: this layer may have one.
+    """
+
+    queries: int
+    keys: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    how: ScoreOptions
+    precision: str
+    own: bool
+    static_window: int | None
+    has_window: bool
+
+    @classmethod
+    def of(cls, q: Array, k: Array, how: ScoreOptions, precision: str, own: bool, *window) -> Asked:
+        """Returns what is asked for queries `[B, S, H, N]` and keys `[B, T, K, N]`."""
+        sizes = (q.shape[1], k.shape[1], q.shape[2], k.shape[2], q.shape[3])
+        return cls(*sizes, how, precision, own, *window)
