@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Int
 from jaxsft.config.model import ModelConfig
 from jaxsft.models import adapters
 from jaxsft.models.attention import Attention, TokenInfo, backends
-from jaxsft.models.attention.asked import Asked
+from jaxsft.models.attention.needs import AttentionNeeds
 from jaxsft.models.attention.score_options import ScoreOptions
 from jaxsft.models.dropout import Dropout, apply_dropout
 from jaxsft.models.kv_slots import Cache
@@ -95,8 +95,8 @@ class CrossAttention(nn.Module):
         how = ScoreOptions.of(c, causal=False)
         with jax.named_scope("attend"):
             # [B, S, H, N]
-            asked = Asked.of(q, k, how, precision, False, None, False)
-            y = backends.attend(c.attention, asked, self.mesh)(
+            needs = AttentionNeeds.of(q, k, how, precision, False, None, False)
+            y = backends.attend(c.attention, needs, self.mesh)(
                 q, k, v, tokens, keys, how, precision
             )
         shape, axes, scale = (

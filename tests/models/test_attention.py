@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxsft.config.schema import MeshConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models.attention import TokenInfo, backends, blocked, reference, splash
-from jaxsft.models.attention.asked import Asked
+from jaxsft.models.attention.needs import AttentionNeeds
 from jaxsft.models.attention.score_options import ScoreOptions
 from jaxsft.sharding import mesh as meshes
 
@@ -210,7 +210,7 @@ def asked(**changes):
     """What a causal model with grouped queries asks for in training."""
     own = {"queries": 1024, "keys": 1024, "heads": 4, "kv_heads": 2, "head_dim": 8, "own": True}
     how_much = {"how": how(True), "precision": "bf16", "static_window": None, "has_window": False}
-    return Asked(**own | how_much | changes)
+    return AttentionNeeds(**own | how_much | changes)
 
 
 def test_auto_is_blocked_where_scores_would_be_many():
@@ -234,6 +234,9 @@ def test_auto_on_tpu_is_splash_unless_it_refuses():
     assert backends.choose("auto", asked(has_window=True, static_window=9), "tpu") == "splash"
     for changes in refused:
         assert backends.choose("auto", asked(**changes), "tpu") == "blocked"
+        if changes == {"own": False}:  # decoding after a training with it
+            assert backends.choose("splash", asked(**changes), "tpu") == "blocked"
+            continue
         with pytest.raises(ConfigError, match=r"model\.attention=splash: "):
             backends.choose("splash", asked(**changes), "tpu")
     with pytest.raises(ConfigError, match="the platform cpu"):

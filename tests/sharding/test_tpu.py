@@ -57,7 +57,7 @@ def chips() -> np.ndarray:
 
 
 @functools.cache
-def compiled(data: int, fsdp: int, tensor: int):
+def compiled(data: int, fsdp: int, tensor: int, length: int = 512, **changes):
     """The training step of a chat model with AdamW, its state spread as the training loop spreads
     it.
     """
@@ -70,10 +70,10 @@ def compiled(data: int, fsdp: int, tensor: int):
         "chat",
         precision="bf16",
         optim=AdamW(learning_rate=3e-4),
-        model=MODEL,
+        model=MODEL | {"context": length} | changes,
         train={"batch_size": ROWS},
     )
-    records = conftest.make_records("chat", 64, longest=480)
+    records = conftest.make_records("chat", 64, longest=length - 32)
     tokenizer = Tokenizer.train((m.content for r in records[0] for m in r.messages), VOCAB, False)
     parts = build_components(
         config, tokenizer, tasks.get("chat").fit(config, tokenizer, *records), mesh
@@ -151,3 +151,10 @@ def test_a_chip_holds_less_the_more_there_are():
     for many in others:
         assert many.argument_size_in_bytes < one.argument_size_in_bytes / 16 * 1.25
         assert many.temp_size_in_bytes < one.temp_size_in_bytes / 8
+
+
+def test_long_rows_stay_on_their_chips():
+    """No array of attention has the rows of the whole batch; the kernel is that of TPUs."""
+    text = compiled(1, 16, 1, length=2048).as_text()
+    assert "splash" in text
+    assert not re.findall(rf"\w+\[{ROWS},(?:2048|16),[\d,]+\]", text)

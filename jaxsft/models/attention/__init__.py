@@ -15,8 +15,8 @@ from jaxtyping import Array, Int
 from jaxsft.config.model import ModelConfig
 from jaxsft.models import position_inputs
 from jaxsft.models.attention import backends, reference
-from jaxsft.models.attention.asked import Asked
 from jaxsft.models.attention.masks import TokenInfo, segment_mask
+from jaxsft.models.attention.needs import AttentionNeeds
 from jaxsft.models.attention.score_options import ScoreOptions
 from jaxsft.models.kv_slots import Cache
 from jaxsft.models.layers import Linear, Norm
@@ -69,8 +69,10 @@ class Attention(nn.Module):
             attend = functools.partial(reference.run, bias=bias)
         else:
             own = keys is tokens  # neither a cache nor a prefix
-            asked = Asked.of(q, k, how, precision, own, _window_of_all(c), window is not None)
-            attend = backends.attend(c.attention, asked, self.mesh)
+            needs = AttentionNeeds.of(
+                q, k, how, precision, own, _window_of_all(c), window is not None
+            )
+            attend = backends.attend(c.attention, needs, self.mesh)
         with jax.named_scope("attend"):
             y = attend(q, k, v, tokens, keys, how, precision, window)  # [B, S, H, N]
         out = Linear(

@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from jaxsft.errors import ConfigError
 from jaxsft.models.attention import blocked, reference, splash
-from jaxsft.models.attention.asked import Asked
+from jaxsft.models.attention.needs import AttentionNeeds
 from jaxsft.sharding import mesh as meshes
 
 LARGE = 512 * 512  # scores of a head and row
@@ -35,12 +35,12 @@ class Backend:
     """
 
     run: Callable[..., Array]
-    refuses: Callable[[Asked, str], str | None]
+    refuses: Callable[[AttentionNeeds, str], str | None]
     by_shard: bool = True
     static_window: bool = False
 
 
-def _never(asked: Asked, platform: str) -> None:
+def _never(needs: AttentionNeeds, platform: str) -> None:
     """Returns None: nothing is refused."""
 
 
@@ -51,37 +51,38 @@ BACKENDS = {
 }
 
 
-def choose(name: str, asked: Asked, platform: str) -> str:
+def choose(name: str, needs: AttentionNeeds, platform: str) -> str:
     """Returns the backend of `model.attention`.
 
     `auto` is the reference where scores are few, else the first of splash and blocked that does not
-    refuse.
+    refuse. So is what a named one cannot do in decoding, which has a cache.
 
     Raises:
-      ConfigError: the named backend refuses.
+      ConfigError: the named backend refuses rows that attend to themselves, those of training.
     """
-    if name != "auto":
-        if why := BACKENDS[name].refuses(asked, platform):
-            raise ConfigError(f"model.attention={name}: {why}; leave the option at auto")
+    why = None if name == "auto" else BACKENDS[name].refuses(needs, platform)
+    if why and needs.own and needs.queries > 1:
+        raise ConfigError(f"model.attention={name}: {why}; leave the option at auto")
+    if name != "auto" and not why:
         return name
-    if asked.queries * asked.keys < LARGE:
+    if needs.queries * needs.keys < LARGE:
         return "reference"
     large = ("splash", "blocked")
-    return next(one for one in large if BACKENDS[one].refuses(asked, platform) is None)
+    return next(one for one in large if BACKENDS[one].refuses(needs, platform) is None)
 
 
-def attend(name: str, asked: Asked, mesh: Mesh | None) -> Callable[..., Array]:
+def attend(name: str, needs: AttentionNeeds, mesh: Mesh | None) -> Callable[..., Array]:
     """Returns the function that computes attention, with the arguments of `reference.run`.
 
     Raises ConfigError where the backend that was named refuses.
     """
-    backend = BACKENDS[choose(name, asked, meshes.platform_of(mesh))]
+    backend = BACKENDS[choose(name, needs, meshes.platform_of(mesh))]
     run = backend.run
     if backend.static_window:
-        run = lambda *arrays_and_how: backend.run(*arrays_and_how[:7], asked.static_window)
+        run = lambda *arrays_and_how: backend.run(*arrays_and_how[:7], needs.static_window)
     if mesh is None or mesh.size == 1 or not backend.by_shard:
         return run
-    return _by_shard(run, mesh, asked.kv_heads)
+    return _by_shard(run, mesh, needs.kv_heads)
 
 
 def _by_shard(run: Callable[..., Array], mesh: Mesh, kv_heads: int) -> Callable[..., Array]:

@@ -11,24 +11,24 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxsft.models.attention.asked import Asked
 from jaxsft.models.attention.masks import TokenInfo
+from jaxsft.models.attention.needs import AttentionNeeds
 from jaxsft.models.attention.score_options import ScoreOptions
 
 BLOCKS = (1024, 512, 256, 128)  # tokens of a tile; the largest that divides a row
 
 
-def refuses(asked: Asked, platform: str) -> str | None:
+def refuses(needs: AttentionNeeds, platform: str) -> str | None:
     """Returns why the kernel cannot do what is asked; None: it can."""
     if platform != "tpu":
         return f"the kernel is one of TPUs, and the devices are of the platform {platform}"
-    if not asked.own:
+    if not needs.own:
         return "it has no place for a cache, a prefix or the keys of another text"
-    if asked.queries % BLOCKS[-1]:
-        return f"rows of {asked.queries} tokens are no multiple of {BLOCKS[-1]}"
-    if asked.has_window and asked.static_window is None:
+    if needs.queries % BLOCKS[-1]:
+        return f"rows of {needs.queries} tokens are no multiple of {BLOCKS[-1]}"
+    if needs.has_window and needs.static_window is None:
         return "layers differ in their window, which the kernel must know when it is compiled"
-    if asked.precision == "fp32":
+    if needs.precision == "fp32":
         return "its products are those of bfloat16; precision=fp32 asks for more"
     return None
 

@@ -9,7 +9,7 @@ from jaxtyping import Array
 from jaxsft.models.attention.score_options import ScoreOptions
 
 
-class Asked(NamedTuple):
+class AttentionNeeds(NamedTuple):
     """What attention has to do, as far as it is known before it runs.
 
     Attributes:
@@ -30,7 +30,9 @@ class Asked(NamedTuple):
     has_window: bool
 
     @classmethod
-    def of(cls, q: Array, k: Array, how: ScoreOptions, precision: str, own: bool, *window) -> Asked:
+    def of(
+        cls, q: Array, k: Array, how: ScoreOptions, precision: str, own: bool, *window
+    ) -> AttentionNeeds:
         """Returns what is asked for queries `[B, S, H, N]` and keys `[B, T, K, N]`."""
         sizes = (q.shape[1], k.shape[1], q.shape[2], k.shape[2], q.shape[3])
         return cls(*sizes, how, precision, own, *window)
