@@ -26,6 +26,13 @@ COMMANDS = {
             " tasks)"
         ),
     ),
+    "plan": (
+        "plan",
+        (
+            "compile the steps of a run, for this machine or for TPUs elsewhere, and say what fits:"
+            " jaxsft plan model.pretrained=DIR topology=v5p:4x4x4"
+        ),
+    ),
     "crossval": (
         "cross_validate",
         (
@@ -110,4 +117,4 @@ COMMANDS = {
     ),
 }
 # whose config has `plugins`; of the others it is no option of a run
-WITH_PLUGINS = ("train", "crossval", "check", "prepare")
+WITH_PLUGINS = ("train", "plan", "crossval", "check", "prepare")

@@ -53,6 +53,7 @@ PARTS_OF_RUN = {
 ROOTS = {
     "train": "config",
     "crossval": "config",
+    "plan": "config",
     "check": "config",
     "demo": "config",
     "prepare": "prepare",

@@ -316,6 +316,13 @@ class Computation:
         " less memory and a third more time",
         common="Model",
     )
+    remat_saves: Optional[list[str]] = option(
+        None,
+        "outputs that remat keeps, of each layer, instead of computing them again: q | k | v |"
+        " context (what attention gives) | gate | up; null: none",
+        choices=("q", "k", "v", "context", "gate", "up"),
+        read_if="model.kind=transformer and model.remat",
+    )
     unroll: str = option(
         "auto",
         "auto | none | full: of the scan over layers",

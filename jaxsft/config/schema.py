@@ -26,6 +26,7 @@ from jaxsft.config.data_options import (  # noqa: F401
 from jaxsft.config.model import ModelConfig
 from jaxsft.config.optim import OPTIMIZERS, OptimConfig
 from jaxsft.config.option import Trace, option
+from jaxsft.config.plan_options import PlanConfig
 from jaxsft.config.prepare_options import (  # noqa: F401
     OutputConfig,
     PrepareConfig,
@@ -466,6 +467,7 @@ class Config:
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     check: CheckConfig = field(default_factory=CheckConfig)
     crossval: CrossvalConfig = field(default_factory=CrossvalConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     hosts: HostsConfig = field(default_factory=HostsConfig)
     trackers: TrackersConfig = field(default_factory=TrackersConfig)

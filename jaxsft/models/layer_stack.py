@@ -70,7 +70,8 @@ def scan_layers(
     Returns: x, and what else the layers of each segment gave.
     """
     if config.remat:
-        block = jax.checkpoint(block)
+        kept = jax.checkpoint_policies.save_only_these_names(*(config.remat_saves or ()))
+        block = jax.checkpoint(block, policy=kept if config.remat_saves else None)
     given = []
     for start, stack, beside in segments:
         depth = depth_of(stack)

@@ -11,6 +11,7 @@ import functools
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from jaxsft import halves
@@ -117,6 +118,6 @@ class MLP(nn.Module):
         d, act = x.shape[-1], ACTIVATIONS[self.activation]
         to_hidden = ("bsd,df->bsf", (d, self.hidden), ("embed", "mlp"), self.precision)
         to_embed = ("bsf,fd->bsd", (self.hidden, d), ("mlp", "embed"), self.precision)
-        into = lambda name: Linear(*to_hidden, bias=self.bias, name=name)(x)
+        into = lambda name: checkpoint_name(Linear(*to_hidden, bias=self.bias, name=name)(x), name)
         h = act(into("gate")) * into("up") if self.gated else act(into("up"))  # [B, S, F]
         return Linear(*to_embed, scale=self.scale, bias=self.bias, name="down")(h)

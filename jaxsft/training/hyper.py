@@ -27,6 +27,7 @@ OF_NO_PROGRAM = (
     "trackers.",
     "check.",
     "crossval.",
+    "plan.",
     "checkpoint.",
     "compilation_cache",
     "profile",

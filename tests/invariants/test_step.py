@@ -233,7 +233,7 @@ def test_devices_do_not_matter(mesh, accumulate):  # guards A3
 @pytest.mark.parametrize(
     "options",
     [
-        {"remat": True, "unroll": "none"},
+        {"remat": True, "unroll": "none", "remat_saves": ("q", "context"), "attention": "blocked"},
         {"remat": True, "chunk": 48},
         {"unroll": "none", "chunk": 7, "attention": "blocked", "accumulate": 2},
     ],

@@ -207,6 +207,7 @@ def test_remat_and_unroll_change_nothing():
     plain = jax.jit(m.hidden)(params_of(m), IDS, WHERE)
     for options in (
         {"remat": True},
+        {"remat": True, "remat_saves": ("v", "gate")},
         {"unroll": "none"},
         {"unroll": "full"},
         {"remat": True, "unroll": "full"},
@@ -214,6 +215,24 @@ def test_remat_and_unroll_change_nothing():
         np.testing.assert_allclose(
             jax.jit(model(**options).hidden)(params_of(m), IDS, WHERE), plain, rtol=1e-5, atol=1e-6
         )
+
+
+def test_remat_computes_again_what_it_does_not_keep():
+    """Products in the gradient: fewest without remat, most where nothing is kept."""
+
+    def products(**options):
+        m = model(unroll="none", **options)
+        value = lambda params: m.hidden(params, IDS, WHERE).sum()
+        return str(jax.make_jaxpr(jax.grad(value))(params_of(m))).count("dot_general")
+
+    everything = ("q", "k", "v", "context", "gate", "up")
+    counts = [
+        products(),
+        products(remat=True, remat_saves=everything),
+        products(remat=True, remat_saves=("q", "k", "v", "context")),
+        products(remat=True),
+    ]
+    assert counts == sorted(set(counts)), counts
 
 
 @pytest.mark.parametrize("causal", [True, False])

@@ -39,6 +39,7 @@ TITLES |= {
     "generate": "Generated answers",
     "check": "Check",
     "crossval": "Cross-validation",
+    "plan": "Planning",
     "mesh": "Devices",
     "hosts": "Processes",
     "trackers": "Trackers",

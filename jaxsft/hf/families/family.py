@@ -282,6 +282,7 @@ UNWRITTEN = (
     "dropout",
     "attention",
     "remat",
+    "remat_saves",
     "unroll",
     "pretrained",
     "init",

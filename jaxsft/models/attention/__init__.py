@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 from flax import linen as nn
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 from jaxtyping import Array, Int
 
@@ -16,7 +17,7 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.models import position_inputs
 from jaxsft.models.attention import backends, reference
 from jaxsft.models.attention.masks import TokenInfo, segment_mask
-from jaxsft.models.attention.needs import AttentionNeeds
+from jaxsft.models.attention.needs import CONTEXT, AttentionNeeds
 from jaxsft.models.attention.score_options import ScoreOptions
 from jaxsft.models.kv_slots import Cache
 from jaxsft.models.layers import Linear, Norm
@@ -57,6 +58,7 @@ class Attention(nn.Module):
             q, k = self._norm("q_norm", "heads")(q), self._norm("k_norm", "kv_heads")(k)
         if c.positions == "rope":
             q, k = rotate(q, positions), rotate(k, positions)
+        q, k, v = (checkpoint_name(x, name) for x, name in ((q, "q"), (k, "k"), (v, "v")))
         how, keys, precision = ScoreOptions.of(c, c.causal), tokens, self.precision
         if cache is not None:
             cache, keys = cache.written(k, v), cache.tokens
@@ -75,6 +77,7 @@ class Attention(nn.Module):
             attend = backends.attend(c.attention, needs, self.mesh)
         with jax.named_scope("attend"):
             y = attend(q, k, v, tokens, keys, how, precision, window)  # [B, S, H, N]
+            y = checkpoint_name(y, CONTEXT)
         out = Linear(
             "bshn,hnd->bsd",
             (c.heads, c.head_dim, d),

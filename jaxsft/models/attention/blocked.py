@@ -15,9 +15,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from jaxsft.models.attention.masks import TokenInfo, segment_mask
+from jaxsft.models.attention.needs import CONTEXT
 from jaxsft.models.attention.score_options import ScoreOptions
 from jaxsft.products import contract
 
@@ -131,6 +133,8 @@ def _attend(rules, q, k, v, q_where, k_where):
 
 def _forward(rules, q, k, v, q_where, k_where):
     out, lse = lax.map(lambda row: _row_forward(rules, _Row(*row)), (q, k, v, q_where, k_where))
+    # what the backward pass needs: where it is kept, this pass is not run again
+    out, lse = (checkpoint_name(x, CONTEXT) for x in (out, lse))
     return out, (q, k, v, q_where, k_where, out, lse)
 
 

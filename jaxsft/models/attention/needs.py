@@ -8,6 +8,8 @@ from jaxtyping import Array
 
 from jaxsft.models.attention.score_options import ScoreOptions
 
+CONTEXT = "context"  # the name by which `model.remat_saves` keeps what attention gives
+
 
 class AttentionNeeds(NamedTuple):
     """What attention has to do, as far as it is known before it runs.

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxsft.models.attention.masks import TokenInfo
-from jaxsft.models.attention.needs import AttentionNeeds
+from jaxsft.models.attention.needs import CONTEXT, AttentionNeeds
 from jaxsft.models.attention.score_options import ScoreOptions
 
 BLOCKS = (1024, 512, 256, 128)  # tokens of a tile; the largest that divides a row
@@ -64,6 +64,7 @@ def run(
         head_shards=1,
         q_seq_shards=1,
         attn_logits_soft_cap=how.softcap,
+        residual_checkpoint_name=CONTEXT,
         interpret=interpret,
     )
     one = lambda q, k, v, segments: kernel(q, k, v, kernels.SegmentIds(segments, segments))

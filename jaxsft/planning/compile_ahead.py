@@ -1,0 +1,261 @@
+"""Compiles a step of a run for devices that need not be there, in a process of its own:
+
+    python -m jaxsft.planning.compile_ahead FOLDER step|evaluate
+
+reads `FOLDER/request.json` and writes there `facts.json` before it compiles, and `program.txt` with
+`memory.json` after it. For TPU the optimised program and its memory lie in `FOLDER/dump` minutes
+before the machine code does: who waits for them may end this process then.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsft import rundir, tasks
+from jaxsft.compat import auto_axes
+from jaxsft.config import compose
+from jaxsft.config import resolve as resolving
+from jaxsft.config.durations import Clock
+from jaxsft.config.environment import Device, Facts
+from jaxsft.config.schema import BytesTokenizer, Config
+from jaxsft.config.tasks import LMTask
+from jaxsft.data import splits
+from jaxsft.data.chosen_tokenizer import make_tokenizer
+from jaxsft.data.pipeline import Batch
+from jaxsft.data.tokenizers.tokenizer import Tokenizer
+from jaxsft.errors import ConfigError, JaxsftError
+from jaxsft.hf import read as folders
+from jaxsft.models.attention import backends
+from jaxsft.models.attention.needs import AttentionNeeds
+from jaxsft.models.attention.score_options import ScoreOptions
+from jaxsft.planning.chips import Topology
+from jaxsft.sharding import mesh as meshes
+from jaxsft.sharding import platforms
+from jaxsft.sharding.weights import flatten
+from jaxsft.training import components, device, partition, pretrained, setup
+from jaxsft.training.components import Components
+from jaxsft.training.hyper import make_hyper
+
+TEXTS = 16  # of a row, where no data says how many
+
+
+def main(folder: Path, what: str) -> None:
+    """Compiles, and writes what came of it; an error of the user into `error.json`."""
+    try:
+        _compile(folder, what)
+    except JaxsftError as error:
+        rundir.write_json(folder / "error.json", {"error": str(error)})
+
+
+def _compile(folder: Path, what: str) -> None:
+    request = rundir.read_json(folder / "request.json")
+    asked = compose.read(folder / "config.yaml")
+    topology = Topology.of(request["topology"]) if request["topology"] else None
+    devices = _tpu_devices(topology) if topology else np.array(platforms.devices())
+    kind = "tpu" if topology else platforms.facts().kind
+    own = platforms.facts() if topology is None else Device("tpu", devices.size)
+    config = resolved(asked, own)
+    shape = [getattr(config.mesh, axis) for axis in meshes.AXES]
+    mesh = _mesh(devices[: math.prod(shape)], shape)
+    parts, batch = _of_data(config, mesh) if _has_data(asked) else _of_shapes(config, mesh)
+    rundir.write_json(folder / "facts.json", _facts(parts, batch, kind))
+    lowered = _lowered(parts, batch, what)
+    options = {}
+    if kind == "tpu":
+        options = {"xla_dump_to": str(folder / "dump"), "xla_dump_hlo_as_text": True}
+    jax.config.update("jax_enable_compilation_cache", False)
+    compiled = lowered.compile(compiler_options=options)
+    memory = compiled.memory_analysis()
+    names = ("argument", "output", "alias", "temp")
+    sizes = {name: int(getattr(memory, f"{name}_size_in_bytes")) for name in names}
+    rundir.write_text(folder / "program.txt", compiled.as_text())
+    rundir.write_json(folder / "memory.json", sizes)
+
+
+# --- devices and config
+# --------------------------------------------------------------------------------------------------
+def _tpu_devices(topology: Topology) -> np.ndarray:
+    """Returns the chips of a topology as descriptions. Raises ConfigError without libtpu."""
+    try:
+        from jax.experimental import topologies
+
+        extra = {
+            "chip_config_name": "default",
+            "chips_per_host_bounds": tuple(min(2, n) for n in (*topology.dims, 1)),
+            "num_slices": 1,
+        }
+        found = topologies.get_topology_desc(
+            platform="tpu",
+            topology_name=topology.name,
+            **({} if topology.kind == "v5p" else extra),
+        )
+    except Exception as error:  # of the plug-in, of whatever kind
+        why = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"plan.topology={topology.name}: the TPU compiler does not know it, or is not here"
+            f" (jaxsft[aot] brings it): {why}"
+        ) from error
+    return np.array(found.devices)
+
+
+def _mesh(devices: np.ndarray, shape: list[int]) -> jax.sharding.Mesh:
+    """Returns the mesh, in the order that suits the wires where JAX knows it."""
+    try:
+        chosen = list(devices.flat)
+        return jax.make_mesh(shape, meshes.AXES, axis_types=auto_axes(3), devices=chosen)
+    except (ValueError, NotImplementedError):
+        return jax.sharding.Mesh(devices.reshape(shape), meshes.AXES, axis_types=auto_axes(3))
+
+
+def _has_data(config: Config) -> bool:
+    return bool(config.data.path or config.data.train or config.data.mixture.sources)
+
+
+def resolved(config: Config, own: Device) -> Config:
+    """Returns the config that runs on these devices.
+
+    Without data, `model.pretrained` may be a folder with a config.json and nothing else; the task
+    is then `lm`, whose step is that of a chat.
+    """
+    if _has_data(config):
+        return setup.resolve(config, own)
+    if config.task.name not in ("lm", "chat"):
+        raise ConfigError(
+            f"task={config.task.name}: what its batches look like hangs on the data; give"
+            " data.train=FILE"
+        )
+    model = config.model
+    if model.pretrained:
+        source = folders.open_source(Path(model.pretrained), model.part)
+        kept = pretrained.own_options(config) | {"pretrained": None}
+        found = dataclasses.replace(source.model(None), **kept)
+        model = pretrained.longer(model, found)
+    if config.data.max_length != "auto":
+        model = dataclasses.replace(model, context=max(model.context, config.data.max_length))
+    data = dataclasses.replace(config.data, train="none.jsonl")
+    config = dataclasses.replace(
+        config, task=LMTask(), data=data, model=model, tokenizer=BytesTokenizer(), unasked=()
+    )
+    return resolving.resolve(config, Facts(own))
+
+
+# --- shapes
+# --------------------------------------------------------------------------------------------------
+def _of_data(config: Config, mesh: jax.sharding.Mesh) -> tuple[Components, Any]:
+    """Returns the parts of the run, and a batch of its data as shapes."""
+    kind = tasks.get(config.task.name)
+    records = splits.read_splits(config, kind)
+    tokenizer = make_tokenizer(config, kind, records["train"].records)
+    state = components.fitted(config, kind, tokenizer, records)
+    parts = components.build_components(config, tokenizer, state, mesh)
+    first = parts.batches(parts.split("train", records["train"]), training=True)[0]
+    rows, place = config.train.batch_size, meshes.rows(mesh)
+    shaped = lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype, sharding=place)
+    return parts, jax.tree.map(shaped, first)
+
+
+def _of_shapes(config: Config, mesh: jax.sharding.Mesh) -> tuple[Components, Any]:
+    """Returns the parts of a run on raw text, and a batch of full rows as shapes."""
+    tokenizer = Tokenizer.bytes()
+    parts = components.build_components(config, tokenizer, {}, mesh)
+    longest, context = config.data.max_length, config.model.context
+    rows, length = config.train.batch_size, context if longest == "auto" else longest
+    place = meshes.rows(mesh)
+    array = lambda dtype, width: jax.ShapeDtypeStruct((rows, width), dtype, sharding=place)
+    whole, weights = array(jnp.int32, length), array(jnp.float32, length)
+    texts = array(jnp.int32, TEXTS)
+    return parts, Batch(whole, whole, weights, whole, whole, texts, {})
+
+
+def _shaped(tree: Any, places: Any) -> Any:
+    return jax.tree.map(
+        lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, places
+    )
+
+
+def _weights(parts: Components) -> tuple[Any, Any, Any, Any]:
+    """Returns (trainable, frozen, state, its shardings), all as shapes."""
+    config = parts.config
+    whole = _shaped(parts.specs, meshes.shardings(parts.specs, parts.mesh))
+    trainable, frozen = partition.partition(whole, parts.specs, config.train.freeze, config.adapter)
+    state = jax.eval_shape(parts.program.init_state, trainable)
+    places = parts.state_shardings(state)
+    return trainable, frozen, _shaped(state, places), places
+
+
+def _lowered(parts: Components, batch: Any, what: str) -> Any:
+    """Lowers the training step, or that of an evaluation."""
+    trainable, frozen, state, places = _weights(parts)
+    hyper, everywhere = make_hyper(parts.config, Clock(10, 10, 10)), meshes.replicated(parts.mesh)
+    if what == "step":
+        step = jax.jit(parts.program.step, donate_argnums=0, out_shardings=(places, everywhere))
+        return step.lower(state, frozen, batch, hyper)
+    evaluate = jax.jit(parts.program.evaluate, out_shardings=everywhere)
+    return evaluate.lower(trainable, frozen, batch, hyper)
+
+
+def _facts(parts: Components, batch: Any, platform: str) -> dict[str, Any]:
+    """Returns what is known of the step before it is compiled, for one device of the mesh."""
+    config, model = parts.config, parts.config.model
+    trainable, frozen, state, _ = _weights(parts)
+    size = lambda tree: int(
+        sum(
+            math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+            for x in jax.tree.leaves(tree)
+        )
+    )
+    rows, length = batch.tokens.shape
+    specs = (parts.specs, parts.program.specs)
+    lengths = np.full(rows, length)
+    flops = device.model_flops(config, parts.task, *specs, lengths)
+    how = ScoreOptions.of(model, model.causal) if model.kind == "transformer" else None
+    chosen, pairs = "none", 0.0
+    if how is not None:
+        window = model.window if model.window_layers is None else None
+        needs = AttentionNeeds(
+            length,
+            length,
+            model.heads,
+            model.kv_heads,
+            model.head_dim,
+            how,
+            config.precision,
+            True,
+            window,
+            model.window is not None,
+        )
+        chosen = backends.choose(model.attention, needs, platform)
+        pairs = length * (min(window or length, length) if window else length)
+        pairs = pairs / 2 if model.causal and not window else pairs
+    n = parts.mesh.size
+    return {
+        "platform": platform,
+        "devices": n,
+        "mesh": {axis: int(parts.mesh.shape[axis]) for axis in meshes.AXES},
+        "rows": rows,
+        "tokens": rows * length,
+        "length": length,
+        "parameters": int(sum(math.prod(s.shape) for s in flatten(parts.specs).values())),
+        "precision": config.precision,
+        "attention": chosen,
+        "model_flops": flops / n,
+        "attended_flops": 2 * pairs * model.heads * model.head_dim * rows / n,
+        "state_bytes": {
+            "trained weights": size(trainable),
+            "frozen weights": size(frozen),
+            "optimizer and counters": size(state) - size(state.trainable),
+            "batch": size(batch),
+        },
+    }
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
