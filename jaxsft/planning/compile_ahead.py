@@ -107,7 +107,13 @@ def _tpu_devices(topology: Topology) -> np.ndarray:
 
 
 def _mesh(devices: np.ndarray, shape: list[int]) -> jax.sharding.Mesh:
-    """Returns the mesh, in the order that suits the wires where JAX knows it."""
+    """Returns the mesh, in the order that suits the wires where JAX knows it.
+
+    Raises ConfigError where it needs more devices than there are.
+    """
+    if math.prod(shape) != devices.size:
+        wanted = " ".join(f"mesh.{axis}={n}" for axis, n in zip(meshes.AXES, shape, strict=True))
+        raise ConfigError(f"{wanted} needs {math.prod(shape)} devices, found {devices.size}")
     try:
         chosen = list(devices.flat)
         return jax.make_mesh(shape, meshes.AXES, axis_types=auto_axes(3), devices=chosen)

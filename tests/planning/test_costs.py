@@ -1,0 +1,97 @@
+"""Costs of compiled programs against counts by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxsft.config.schema import MeshConfig
+from jaxsft.errors import ConfigError
+from jaxsft.planning.chips import CHIPS, Topology, roofline
+from jaxsft.planning.compiled_text import parse, shapes
+from jaxsft.planning.costs import Collective, Costs, as_json, costs_of
+from jaxsft.sharding import mesh as meshes
+
+# a TPU program in short: a product as a convolution, a loop, text over several lines
+TEXT = """HloModule jit_step
+
+%body (p: (s32[], bf16[64,32])) -> (s32[], bf16[64,32]) {
+  %p = (s32[], bf16[64,32]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%p), index=0
+  %x = bf16[64,32]{1,0:T(8,128)(2,1)} get-tuple-element(%p), index=1
+  %kernel = f32[8] custom-call(%x), custom_call_target="tpu_custom_call", metadata="{
+}, more"
+  %splash_mha_fwd_residuals.3 = f32[8] custom-call(%x), custom_call_target="tpu_custom_call"
+  %w = bf16[32,32]{1,0} constant({...})
+  %y = bf16[64,32]{1,0} convolution(%x, %w), dim_labels=bf_io->bf, metadata={op_name="a/mlp/up"}
+  %g = bf16[64,32]{1,0:S(1)} all-gather(%y), replica_groups=[4,16]<=[64], dimensions={0}
+  ROOT %t = (s32[], bf16[64,32]) tuple(%i, %g)
+}
+
+%condition (p: (s32[], bf16[64,32])) -> pred[] {
+  %p.1 = (s32[], bf16[64,32]) parameter(0)
+  %j = s32[] get-tuple-element(%p.1), index=0
+  %n = s32[] constant(7)
+  ROOT %less = pred[] compare(%j, %n), direction=LT
+}
+
+ENTRY %main (a: (s32[], bf16[64,32])) -> (s32[], bf16[64,32]) {
+  %a = (s32[], bf16[64,32]) parameter(0)
+  ROOT %loop = (s32[], bf16[64,32]) while(%a), condition=%condition, body=%body
+}
+"""
+
+
+def test_a_loop_weighs_what_it_holds():
+    program = parse(TEXT)
+    assert dict(program.runs) == {"main": 1, "body": 7} and program.unknown == 0
+    costs = costs_of(program, attended=1000.0)
+    assert costs.by_part == {"MLP": 7 * 2 * 64 * 32 * 32, "attention scores": 7 * 2 * 1000.0}
+    (gathered,) = costs.collectives
+    assert (gathered.kind, gathered.devices, gathered.runs) == ("all-gather", 16, 7)
+    assert gathered.bytes == 7 * 64 * 32 * 2 and gathered.wire_bytes == gathered.bytes * 15 / 16
+    # x, kernel, splash, the product's three arrays; what is gathered lies on the chip
+    each = 4096 + 32 + 4096 + 32 + 4096 + 2048 + 4096 + 4096 + 0
+    assert costs.hbm_bytes == 7 * each
+
+
+def test_sizes_of_arrays():
+    one, two, three = shapes("(bf16[2,3]{1,0:T(8,128)S(1)}, s4[8], pred[])")
+    assert (one.bytes, one.hbm_bytes, two.bytes, three.bytes) == (12, 0, 4, 1)
+    with pytest.raises(ValueError, match="no entry"):
+        parse("HloModule nothing\n")
+
+
+def test_products_in_a_scan_are_counted_as_often_as_they_run():
+    """Of this machine's compiler: nine layers of a product, and their gradient."""
+    w, x = jnp.ones((9, 24, 24)), jnp.ones((5, 24))
+    layer = lambda x, w: (jnp.tanh(x @ w), None)
+    value = lambda w, x: jax.lax.scan(layer, x, w)[0].sum()
+    text = jax.jit(jax.grad(value)).lower(w, x).compile().as_text()
+    # forward, of the inputs and of the weights; the first layer's input needs none, but is computed
+    assert costs_of(parse(text)).flops == pytest.approx(3 * 9 * 2 * 5 * 24 * 24)
+
+
+def test_collectives_of_a_mesh():
+    mesh = meshes.make_mesh(MeshConfig(data=8))
+    place = lambda *axes: NamedSharding(mesh, PartitionSpec(*axes))
+    x = jax.ShapeDtypeStruct((16, 6), np.float32, sharding=place("data"))
+    text = jax.jit(lambda x: x.sum(0), out_shardings=place()).lower(x).compile().as_text()
+    (summed,) = costs_of(parse(text)).collectives
+    assert (summed.kind, summed.devices, summed.bytes) == ("all-reduce", 8, 24)
+    assert summed.wire_bytes == 24 * 2 * 7 / 8
+
+
+def test_the_roofline_by_hand():
+    topology = Topology.of("v5e:4x4")
+    ring = (Collective("all-reduce", 16, "bf16", 1, 1, 90e9 * 8 / 15),)
+    costs = Costs(197e12, {"MLP": 197e12}, 819e9 / 2, ring, 0)
+    found = roofline(costs, topology, 197e12 / 2)
+    assert found["seconds"] == pytest.approx({"compute": 1.0, "hbm": 0.5, "wires": 1.0})
+    assert found["mfu_bound"] == pytest.approx(0.5) and found["mfu_serial"] == pytest.approx(0.2)
+    assert as_json(costs)["collectives"][0]["wire_bytes"] == pytest.approx(90e9)
+    assert Topology.of("v5p:4x4x8").size == 128 and set(CHIPS) == {"v5e", "v5p", "v6e"}
+    for wrong in ("v5p:4x4", "v6e:8x8x8", "v5e:0x4"):
+        with pytest.raises(ConfigError, match="expected"):
+            Topology.of(wrong)
