@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.models import adapters
-from jaxsft.models.attention import Attention, TokenInfo, backends
+from jaxsft.models.attention import TokenInfo, backends
 from jaxsft.models.attention.needs import AttentionNeeds
 from jaxsft.models.attention.score_options import ScoreOptions
 from jaxsft.models.dropout import Dropout, apply_dropout
@@ -31,7 +31,7 @@ from jaxsft.models.kv_slots import Cache
 from jaxsft.models.layer_stack import Layer, depth_of, scan_layers
 from jaxsft.models.layers import MLP, Linear
 from jaxsft.models.model_base import NONE, Params
-from jaxsft.models.transformer import Block, Transformer
+from jaxsft.models.transformer import Attention, Block, Transformer
 from jaxsft.sharding import weights
 
 DECODER = 2**20  # its dropout is apart from the encoder's

@@ -18,8 +18,8 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from jaxsft.models.attention.masks import TokenInfo, segment_mask
 from jaxsft.models.attention.needs import CONTEXT
+from jaxsft.models.attention.reference import TokenInfo, segment_mask
 from jaxsft.models.attention.score_options import ScoreOptions
 from jaxsft.products import contract
 

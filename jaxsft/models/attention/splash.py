@@ -2,7 +2,7 @@
 soft caps, without the score matrix.
 
 The kernel's mask goes by the place in the row. Within a text of a packed row positions rise with
-the place, so that together with "in the same segment" it is `masks.segment_mask`.
+the place, so that together with "in the same segment" it is `reference.segment_mask`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxsft.models.attention.masks import TokenInfo
 from jaxsft.models.attention.needs import CONTEXT, AttentionNeeds
+from jaxsft.models.attention.reference import TokenInfo
 from jaxsft.models.attention.score_options import ScoreOptions
 
 BLOCKS = (1024, 512, 256, 128)  # tokens of a tile; the largest that divides a row
