@@ -1,5 +1,5 @@
-"""The Transformer: attention and blocks that declare their weights, and functions that run a stack of
-blocks.
+"""The Transformer: attention, blocks that declare their weights, and functions that run a stack of
+them.
 
     params = {"embed": {"tokens": {"w"}, ...}, "layers": {"0": one stack of blocks}, "norm":
     {"scale"}, "head": ...}
