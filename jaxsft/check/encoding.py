@@ -21,7 +21,7 @@ from jaxsft.data import encode, long_texts
 from jaxsft.data.chosen_tokenizer import make_tokenizer
 from jaxsft.data.encode import Encoded
 from jaxsft.data.file_records import Records
-from jaxsft.data.ledger import length_summary
+from jaxsft.data.ledger import Ledger, length_summary
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.training.components import fitted
@@ -202,36 +202,7 @@ def _fitted(
             )
         return {"limit": limit, "lengths": length_summary(lengths)}
     if over:
-        sources = all(long_texts.longest([encoded[i]]) <= limit for i in over)
-        size = lambda i: (
-            encoded[i].source_positions if sources else long_texts.longest([encoded[i]])
-        )
-        over.sort(key=lambda i: -size(i))
-        longest, where = size(over[0]), [part.where[i] for i in over]
-        cut = sum(
-            max(one.positions - limit, 0) + max(one.source_positions - source_limit, 0)
-            for i in over
-            for one in encoded[i].texts
-        )
-        room, option = (
-            (f"{source_limit:,} tokens of a row of sources", "data.max_source_length")
-            if sources
-            else (f"{limit:,} tokens of a row", "data.max_length")
-        )
-        become = {
-            "error": "which training refuses",
-            "drop": "dropped whole",
-            "window": "which are cut into windows",
-        }.get(d.too_long, f"of which {cut:,} tokens are cut off")
-        message = (
-            f"{rows(len(over), part.name, len(encoded))}: longer than the {room} (up to"
-            f" {longest:,}), {become}."
-        )
-        policies = "|".join([one for one in config.task.spec.too_long if one != "error"][:3])
-        others = f", or data.too_long={policies}" if d.too_long == "error" else ""
-        repair = f"model.context={-(-longest // 32) * 32} and {option}" + others
-        severity = {"error": "error", "window": "info"}.get(d.too_long, "warning")
-        findings.add("too_long", severity, message, where, split=part.name, repair=repair)
+        _too_long(config, part, encoded, limits, over, findings)
     for reason, (severity, what, repair) in DROPPED.items():
         if count := ledger.rows_dropped[reason]:
             places = [part.where[row] for row, why in gone.items() if why == reason]
@@ -244,6 +215,63 @@ def _fitted(
                 count=count,
                 repair=repair,
             )
+    _too_many_dropped(config, part, ledger, findings)
+    if ledger.several_texts:
+        message = (
+            f"{rows(ledger.several_texts, part.name)}: the template writes earlier turns otherwise"
+            " when later ones follow, so that each such row is several examples;"
+            " task.train_turns=last trains the last turn of each alone."
+        )
+        findings.add("several_texts", "info", message, split=part.name, count=ledger.several_texts)
+    ledger.check()
+    return {"limit": limit, "lengths": length_summary(lengths), "ledger": ledger.as_dict()}
+
+
+def _too_long(
+    config: Config,
+    part: CheckedSplit,
+    encoded: Sequence[Encoded | str],
+    limits: long_texts.Limits,
+    over: list[int],
+    findings: Findings,
+) -> None:
+    """Tells which rows, `over`, are longer than the limits, and what becomes of them."""
+    d, limit, source_limit = config.data, limits.row, limits.source
+    sources = all(long_texts.longest([encoded[i]]) <= limit for i in over)
+    size = lambda i: encoded[i].source_positions if sources else long_texts.longest([encoded[i]])
+    over.sort(key=lambda i: -size(i))
+    longest, where = size(over[0]), [part.where[i] for i in over]
+    cut = sum(
+        max(one.positions - limit, 0) + max(one.source_positions - source_limit, 0)
+        for i in over
+        for one in encoded[i].texts
+    )
+    room, option = (
+        (f"{source_limit:,} tokens of a row of sources", "data.max_source_length")
+        if sources
+        else (f"{limit:,} tokens of a row", "data.max_length")
+    )
+    become = {
+        "error": "which training refuses",
+        "drop": "dropped whole",
+        "window": "which are cut into windows",
+    }.get(d.too_long, f"of which {cut:,} tokens are cut off")
+    message = (
+        f"{rows(len(over), part.name, len(encoded))}: longer than the {room} (up to"
+        f" {longest:,}), {become}."
+    )
+    policies = "|".join([one for one in config.task.spec.too_long if one != "error"][:3])
+    others = f", or data.too_long={policies}" if d.too_long == "error" else ""
+    repair = f"model.context={-(-longest // 32) * 32} and {option}" + others
+    severity = {"error": "error", "window": "info"}.get(d.too_long, "warning")
+    findings.add("too_long", severity, message, where, split=part.name, repair=repair)
+
+
+def _too_many_dropped(
+    config: Config, part: CheckedSplit, ledger: Ledger, findings: Findings
+) -> None:
+    """Tells where more rows would be dropped than `data.max_dropped` allows."""
+    d = config.data
     # these end a training, and what cannot be encoded does: they are told above
     refused = {"too_long"} if d.too_long == "error" else set()
     dropped = sum(
@@ -262,15 +290,6 @@ def _fitted(
             count=dropped,
             repair="data.max_dropped, or mend the rows",
         )
-    if ledger.several_texts:
-        message = (
-            f"{rows(ledger.several_texts, part.name)}: the template writes earlier turns otherwise"
-            " when later ones follow, so that each such row is several examples;"
-            " task.train_turns=last trains the last turn of each alone."
-        )
-        findings.add("several_texts", "info", message, split=part.name, count=ledger.several_texts)
-    ledger.check()
-    return {"limit": limit, "lengths": length_summary(lengths), "ledger": ledger.as_dict()}
 
 
 WORDS = 60  # words of a row that are shown with their tags

@@ -340,6 +340,29 @@ def keep_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def check_memory(compiled: Any, devices: Any) -> None:
+    """Raises ConfigError where a compiled step needs more memory than a device has.
+
+    Of a device that tells nothing of its memory, as a CPU, nothing is known.
+    """
+    limit = ((devices.flat[0].memory_stats() or {}) if devices.size else {}).get("bytes_limit")
+    memory = compiled.memory_analysis()
+    if not limit or memory is None:
+        return
+    sizes = {
+        name: int(getattr(memory, f"{name}_size_in_bytes"))
+        for name in ("argument", "output", "alias", "temp")
+    }
+    needed = sizes["argument"] + sizes["output"] - sizes["alias"] + sizes["temp"]
+    if needed > limit:
+        raise ConfigError(
+            f"a training step needs {needed / 1e9:.1f} GB of each device, which has"
+            f" {limit / 1e9:.1f} ({sizes['temp'] / 1e9:.1f} of them for one step's activations);"
+            " set model.remat=true, or less train.batch_size with train.accumulate, or spread the"
+            " weights by mesh.fsdp; jaxsft plan shows what each of them brings"
+        )
+
+
 def describe(devices: Any) -> str:
     """Describes the devices of a mesh, as in `8 x TPU v5e in 2 processes`."""
     return f"{devices.size} x {devices.flat[0].device_kind}" + (

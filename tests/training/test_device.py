@@ -219,3 +219,25 @@ def test_the_last_call_of_a_process_says_where_programs_are_kept(tmp_path, monke
     finally:
         device.compilation_cache.reset_cache()
         jax.config.update("jax_compilation_cache_dir", before)
+
+
+class Limited:
+    """A device that tells how much memory it has; 0: nothing."""
+
+    def __init__(self, limit):
+        self.limit = limit
+
+    def memory_stats(self):
+        return {"bytes_limit": self.limit} if self.limit else None
+
+
+def test_a_step_that_cannot_fit_is_refused_before_it_runs():
+    """Needed are arguments and temporaries; the state's result lies where it lay."""
+    x = jax.ShapeDtypeStruct((256, 256), np.float32)
+    step = jax.jit(lambda x, y: (x + y @ y, y.sum()), donate_argnums=0)
+    compiled = step.lower(x, x).compile()
+    needed = 2 * 256 * 256 * 4
+    for fits in (0, 4 * needed):
+        device.check_memory(compiled, np.array([Limited(fits)]))
+    with pytest.raises(ConfigError, match=r"model\.remat=true.*mesh\.fsdp.*jaxsft plan"):
+        device.check_memory(compiled, np.array([Limited(needed - 1)]))
