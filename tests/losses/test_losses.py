@@ -133,7 +133,8 @@ def test_names():
     fitting = {name for name in LOSSES if LOSSES[name].targets not in ("together", "nothing")}
     assert fitting == set(SPECS["classify"].losses)
     with pytest.raises(
-        ConfigError, match=r"task\.loss=hinge: unknown loss; there are binary_cross_entropy, "
+        ConfigError,
+        match=r"task\.loss=hinge: unknown loss; there are asymmetric, binary_cross_entropy, ",
     ):
         get("hinge")
 
