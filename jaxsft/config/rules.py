@@ -195,6 +195,16 @@ def _decoder(config: Config) -> Broken:
 
 # --- data
 # --------------------------------------------------------------------------------------------------
+def training_data(config: Config) -> Broken:
+    """Yields a message where nothing names the data."""
+    d = config.data
+    if not d.path and not d.train and not d.mixture.sources:
+        yield (
+            "no training data: set data.train=FILE (and data.validation=, data.test=), or"
+            " data.path=FILE to have it split"
+        )
+
+
 def data(config: Config) -> Broken:
     """Yields messages about where the data lies and how it is read."""
     d = config.data
@@ -207,11 +217,6 @@ def data(config: Config) -> Broken:
     yield from _columns(d.columns)
     yield from _mixture(config)
     yield from options_of_splits(d)
-    if not d.path and not d.train and not d.mixture.sources:
-        yield (
-            "no training data: set data.train=FILE (and data.validation=, data.test=), or"
-            " data.path=FILE to have it split"
-        )
     spec = config.task.spec
     if d.too_long not in (allowed := spec.too_long or ("error",)):
         why = _why_not(spec)
