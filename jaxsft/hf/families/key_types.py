@@ -137,7 +137,8 @@ SCHEMA: dict[str, ValueType] = {key: kind for kind, keys in _KEYS for key in key
 _NULLABLE = """
 num_key_value_heads head_dim n_inner sliding_window layer_types rope_parameters rope_scaling
 original_max_position_embeddings pad_token_id
-eos_token_id forced_eos_token_id bos_token_id decoder_start_token_id attn_logit_softcapping final_logit_softcapping
+eos_token_id forced_eos_token_id bos_token_id decoder_start_token_id attn_logit_softcapping
+final_logit_softcapping
 num_decoder_layers mlp_only_layers pos_att_type architectures
 use_bidirectional_attention partial_rotary_factor clip_qkv id2label num_labels problem_type
 """
