@@ -52,10 +52,8 @@ def main(argv: list[str] | None = None, end: Callable[[int], int] = lambda code:
     except OSError as error:
         if error.filename is None and error.errno not in _OUTPUT:
             raise
-        print(
-            f"jaxsft: {error.filename or 'the output'}: cannot be used ({error.strerror})",
-            file=sys.stderr,
-        )
+        place = str(error.filename or "the output")[:300]
+        print(f"jaxsft: {place}: cannot be used ({error.strerror})", file=sys.stderr)
         return end(1)
     except UnicodeEncodeError as error:
         if error.encoding == "utf-8":

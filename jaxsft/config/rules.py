@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxsft.config import durations
@@ -205,6 +205,16 @@ def training_data(config: Config) -> Broken:
         )
 
 
+def fractions(values: Sequence[float]) -> Broken:
+    """Yields a message where the shares of the splits are none."""
+    good = len(values) == 3 and all(0 <= share <= 1 for share in values)
+    if not good or abs(sum(values) - 1) > 1e-6:
+        yield (
+            f"data.fractions={list(values)}: expected three numbers of at least 0 that sum to 1"
+            " (train, validation, test)"
+        )
+
+
 def data(config: Config) -> Broken:
     """Yields messages about where the data lies and how it is read."""
     d = config.data
@@ -214,6 +224,8 @@ def data(config: Config) -> Broken:
             f"data.path excludes data.{', data.'.join(parts)}: give one file to be split, or the"
             " splits"
         )
+    if d.path:
+        yield from fractions(d.fractions)
     yield from _columns(d.columns)
     yield from _mixture(config)
     yield from options_of_splits(d)

@@ -80,6 +80,9 @@ def test_a_part_of_it_and_presets_of_a_folder(capsys, source, tmp_path):
         (["--cfg", "job", "-p", "optim.b1"], "--package optim.b1: expected a part"),
         (["--cfg", "job", "-cd", "nowhere"], "--config-dir nowhere: there is no such folder"),
         (["--cfg", "job", "model.pretrained=nowhere"], "nowhere: not a run directory"),
+        (["--cfg", "job", "~optim"], "optim: found nothing, expected its options"),
+        (["--cfg", "job", "train.duration=1e400epochs"], "train.duration=1e400epochs: expected"),
+        (["--cfg", "job", "data.path=x", "data.fractions=[1,1,-1]"], "data.fractions=[1.0, 1.0,"),
         (["--cfg", "job", "task.pool=first", "model.causal=true"], "task.pool=first: the first"),
     ],
 )
@@ -111,3 +114,13 @@ def test_it_needs_no_jax_and_little_time(source):
     done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == "False\n"
     assert time.perf_counter() - before < 30  # a second, where nothing else runs
+
+
+@pytest.mark.parametrize("command", ["predict", "generate"])
+def test_an_input_is_not_written_over(command, capsys, tmp_path):
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"text": "a"}\n')
+    given = [f"input={file}", f"output={tmp_path}/../{tmp_path.name}/rows.jsonl"]
+    assert cli.main([command, "run=nowhere", *given]) == 1
+    assert "is read and written" in capsys.readouterr().err
+    assert file.read_text() == '{"text": "a"}\n'
