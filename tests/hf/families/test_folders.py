@@ -87,6 +87,7 @@ def test_a_class_that_ties_is_tied_where_the_files_have_no_matrix(tmp_path):  # 
             r"\(the nearest, qwen3\w*, computes otherwise\); there are llama",
         ),
         ({"model_type": ["llama"]}, r"model_type=\['llama'\] is not known here; there are llama"),
+        ({"model_type": "Llama"}, r"'Llama' is not known here \(it is written llama\)"),
         ({}, "has no model_type, so that nothing says how its model computes"),
         (
             {"model_type": "llama", "architectures": "LlamaForCausalLM"},
