@@ -80,6 +80,8 @@ def test_a_part_of_it_and_presets_of_a_folder(capsys, source, tmp_path):
         (["--cfg", "job", "-p", "optim.b1"], "--package optim.b1: expected a part"),
         (["--cfg", "job", "-cd", "nowhere"], "--config-dir nowhere: there is no such folder"),
         (["--cfg", "job", "model.pretrained=nowhere"], "nowhere: not a run directory"),
+        (["--cfg", "job", "model.mlp=3000000000"], "model.mlp=3000000000: expected a number below"),
+        (["--cfg", "job", "adapter=lora", "adapter.rank=99999999999"], "adapter.rank=99999999999:"),
         (["--cfg", "job", "~optim"], "optim: found nothing, expected its options"),
         (["--cfg", "job", "train.duration=1e400epochs"], "train.duration=1e400epochs: expected"),
         (["--cfg", "job", "data.path=x", "data.fractions=[1,1,-1]"], "data.fractions=[1.0, 1.0,"),
