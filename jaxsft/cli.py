@@ -25,7 +25,7 @@ HELP = """usage: jaxsft <command> [key=value ...]
 
 Every option of a run is a key, e.g. optim.learning_rate=1e-3
 train.duration=60steps data.max_length=512 seed=1.
-jaxsft train --cfg job task=chat     shows all of them as they are asked for
+jaxsft train --cfg job task=chat     shows all of them as they would run
 jaxsft train -m seed=0,1,2 ...       runs once for each value
 jaxsft <command> --help              more about one command
 """
@@ -52,10 +52,8 @@ def main(argv: list[str] | None = None, end: Callable[[int], int] = lambda code:
     except OSError as error:
         if error.filename is None and error.errno not in _OUTPUT:
             raise
-        print(
-            f"jaxsft: {error.filename or 'the output'}: cannot be used ({error.strerror})",
-            file=sys.stderr,
-        )
+        place = str(error.filename or "the output")[:300]
+        print(f"jaxsft: {place}: cannot be used ({error.strerror})", file=sys.stderr)
         return end(1)
     except UnicodeEncodeError as error:
         if error.encoding == "utf-8":
@@ -179,8 +177,7 @@ The options that are used first, as key=value; [what runs where no preset says a
 {options_help.text()}
 
 Every option is in docs/config.md;
-jaxsft train --cfg job task=NAME prints them as they are asked for; config.yaml of a run has what
-ran, with the choices of `auto` and of pretrained weights.
+jaxsft train --cfg job task=NAME [model.pretrained=FOLDER] prints them as they would run.
 Options of your own in DIR/experiment/NAME.yaml (first line: # @package _global_):
 jaxsft train --config-dir DIR experiment=NAME"""
 

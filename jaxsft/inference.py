@@ -44,7 +44,7 @@ from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.evaluation.generated import generate_answers
 from jaxsft.generation import decoding as generation
 from jaxsft.generation import stops
-from jaxsft.hf import read as pretrained
+from jaxsft.hf import pretrained_folder as pretrained
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import platforms
 from jaxsft.training import open_folder, runs, setup

@@ -309,7 +309,8 @@ def _import(name: str, what: str) -> ModuleType:
     """Returns a module of the contract of this jaxsft. Raises ConfigError."""
     try:
         module = _of_file(Path(name)) if name.endswith(".py") else _of_name_or_folder(name)
-    except Exception as error:  # whatever a module raises, its user gets one sentence
+    # whatever a module raises, its user gets one sentence
+    except (Exception, SystemExit) as error:
         raise ConfigError(
             f"{what}: cannot be imported ({type(error).__name__}: {error})"
         ) from error

@@ -8,7 +8,7 @@ import pytest
 
 from jaxsft import patterns
 from jaxsft.errors import ConfigError
-from jaxsft.sharding.weights import WeightSpec
+from jaxsft.sharding.weight_spec import WeightSpec
 
 
 def spec(*axes: str, n: int = 3, inputs: int = 0) -> WeightSpec:

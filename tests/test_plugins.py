@@ -199,6 +199,7 @@ def test_names_of_a_run_directory_are_never_imported(site, tmp_path):
         ('JAXSFT_CONTRACT = 1\nPLUGINS = {"models": {}}\n', "PLUGINS['models'] is no kind"),
         ("JAXSFT_CONTRACT = 2\nPLUGINS = {}\n", "is of contract 2"),
         ("1 / 0\n", "cannot be imported (ZeroDivisionError"),
+        ("import sys; sys.exit(3)\n", "cannot be imported (SystemExit"),
     ],
 )
 def test_a_module_that_is_no_plugin(tmp_path, text, told):

@@ -5,6 +5,8 @@ publish, and from those with one key changed.
       tests/hf/families/published.json, shrunk
     python -m tools.config_fuzz keys [only=FAMILY] [numbers=true]      one file of each family, key
       by key
+    python -m tools.config_fuzz nonsense [only=FAMILY]             values of another type, sign or
+      size in every key that its class reads; needs neither transformers nor torch
 
 Of that one file every key is changed, taken out and set to null, and keys are added that its class
 reads, or that those of others do. With numbers=false, what would be another model here is not
@@ -34,6 +36,7 @@ import numpy as np
 
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.hf import families
+from jaxsft.hf.families.key_types import SCHEMA
 from jaxsft.hf.families.keys import names_read, nearest
 from jaxsft.hf.families.reads import ALIASES, READS
 
@@ -338,6 +341,60 @@ def keys(only: str, numbers: bool) -> Result:
     return out
 
 
+# --- values that cannot be meant
+# --------------------------------------------------------------------------------------------------
+NONSENSE = ("x", "", "1", -5, -0.5, 2**40, 1e40, float("nan"), float("inf"))
+NONSENSE += (True, ["x"], [-1], [[]], {"x": 1}, {"0": -5}, [True])
+
+
+def can_be_meant(key: str, value: Any) -> bool:
+    """Returns whether a value of `NONSENSE` is none for this key: a word where words are read, a
+    truth where truths are, an id that torch counts from the end.
+    """
+    kind = SCHEMA.get(key)
+    if key in NEVER_READ or kind is None:
+        return True
+    if isinstance(value, str):
+        return str in kind.types
+    if isinstance(value, bool):
+        return bool in kind.types
+    if isinstance(value, dict):
+        return dict in kind.types and key in ("label2id", "id2label")
+    return kind.fits(value) and (not isinstance(value, list) or (key, value) == NAMES)
+
+
+NAMES = ("architectures", ["x"])  # a class of one's own
+NEVER_READ = ("per_layer_config", "quantization_config")  # another error, or null
+
+
+def nonsense(only: str, numbers: bool = False) -> Result:
+    """Puts values that cannot be meant into every key of one config of each family.
+
+    Counts those that are refused, and lists what is accepted and no value of the key; `numbers` is
+    not read.
+    """
+    out, files = Result(), json.loads(PUBLISHED.read_text(encoding="utf-8"))
+    firsts = {values["model_type"]: (name, values) for name, values in reversed(files.items())}
+    for family, (name, values) in firsts.items():
+        if only not in ("all", family):
+            continue
+        for key in sorted(names_read(family) - {"model_type"}):
+            for value in NONSENSE:
+                changed = copy.deepcopy(values) | {key: value}
+                try:
+                    families.of(changed, name).model(changed, name)
+                except JaxsftError as error:
+                    outcome = "refused" if key in str(error) else "refused without its name"
+                except Exception:
+                    outcome = traceback.format_exc(limit=-2)
+                else:
+                    outcome = "a value" if can_be_meant(key, value) else "accepted"
+                out[outcome if len(outcome) < 40 else "traceback"] += 1
+                if outcome not in ("refused", "a value"):
+                    out.failures.append(f"{family}: {key}={value!r}: {outcome}")
+    return out
+
+
 def published(only: str, numbers: bool) -> Result:
     """Compares every published config; `numbers` is not read."""
     out = Result()
@@ -356,13 +413,14 @@ def published(only: str, numbers: bool) -> Result:
 
 
 def main(arguments: Sequence[str]) -> int:
-    import transformers
-
-    transformers.logging.set_verbosity(100)
-    transformers.logging.disable_progress_bar()
     jax.config.update("jax_platforms", "cpu")
+    if arguments[0] != "nonsense":
+        import transformers
+
+        transformers.logging.set_verbosity(100)
+        transformers.logging.disable_progress_bar()
     given = dict(argument.split("=", 1) for argument in arguments[1:])
-    found = {"published": published, "keys": keys}[arguments[0]](
+    found = {"published": published, "keys": keys, "nonsense": nonsense}[arguments[0]](
         given.get("only", "all"), given.get("numbers", "true") == "true"
     )
     print(f"{dict(found)}; {len(found.failures)} failures")

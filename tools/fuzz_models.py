@@ -27,7 +27,7 @@ from safetensors.numpy import save_file
 
 from jaxsft.config.adapters import LoRA
 from jaxsft.errors import JaxsftError
-from jaxsft.hf import generation_config, peft_config, peft_read, read
+from jaxsft.hf import generation_config, peft_config, peft_read, pretrained_folder
 from jaxsft.hf.peft_write import CONFIG, WEIGHTS
 from tools.config_fuzz import PUBLISHED, shrink
 from tools.fuzz import cut, flip, insert, repeat
@@ -157,11 +157,11 @@ def text(rng: random.Random, values: dict[str, Any]) -> bytes:
 def reader(kind: str, folder: Path) -> Callable[[], Any]:
     """What opens a file of this kind."""
     if kind == "config.json":
-        return lambda: read.open_source(folder).model()
+        return lambda: pretrained_folder.open_source(folder).model()
     if kind == generation_config.NAME:
         return lambda: generation_config.stop_ids(folder)
-    if kind == read.INDEX:
-        return lambda: read.Tensors(folder)
+    if kind == pretrained_folder.INDEX:
+        return lambda: pretrained_folder.Tensors(folder)
     return lambda: peft_config.check(
         folder / CONFIG, peft_read._opened(folder).values, LoRA(rank=4, alpha=8.0)
     )
@@ -207,8 +207,14 @@ def main(arguments: Sequence[str]) -> int:
     index = {"metadata": {"total_size": 4}, "weight_map": {"a": "a.safetensors"}}
     for number in range(cases):
         rng = random.Random(f"{seed}/{number}")
-        kind = rng.choice(("config.json",) * 5 + (generation_config.NAME, read.INDEX, CONFIG))
-        others = {generation_config.NAME: GENERATION, read.INDEX: index, CONFIG: ADAPTER}
+        kind = rng.choice(
+            ("config.json",) * 5 + (generation_config.NAME, pretrained_folder.INDEX, CONFIG)
+        )
+        others = {
+            generation_config.NAME: GENERATION,
+            pretrained_folder.INDEX: index,
+            CONFIG: ADAPTER,
+        }
         values = others[kind] if kind in others else rng.choice(configs)
         for name in (*others, "config.json"):
             (folder / name).unlink(missing_ok=True)

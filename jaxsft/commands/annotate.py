@@ -53,7 +53,7 @@ def _export(given: Sequence[str]) -> int:
 
     mine = _options(given, ("schema", "input", "output", "tool"), ())
     schema = annotation_schema.load(mine["schema"])
-    _apart([mine["schema"], mine["input"]], [mine["output"]])
+    from_run.apart([mine["schema"], mine["input"]], [mine["output"]])
     items = formats.read(mine["input"])
     text = annotation_tools.export_tasks(items, schema, mine["tool"])
     written = [rundir.write_text(mine["output"], text)]
@@ -83,7 +83,7 @@ def _import(given: Sequence[str]) -> int:
         if mine.get("annotators")
         else [Path(path.removesuffix(".gz")).stem for path in paths]
     )
-    _apart(
+    from_run.apart(
         [mine["schema"], *paths, *filter(None, [mine.get("gold")])],
         [mine["output"], *filter(None, [mine.get("report")])],
     )
@@ -114,14 +114,6 @@ def _import(given: Sequence[str]) -> int:
         f" ties{told}: {mine['output']}"
     )
     return 0
-
-
-def _apart(read: Sequence[str], written: Sequence[str]) -> None:
-    """Raises ConfigError where an output is also an input, or is written twice."""
-    places = [Path(path).resolve() for path in (*read, *written)]
-    for path, place in zip(written, places[len(read) :], strict=True):
-        if places.count(place) > 1:
-            raise ConfigError(f"{path} is read and written, or written twice; give another output")
 
 
 def _list(text: str) -> list[str]:

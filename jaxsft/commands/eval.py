@@ -29,10 +29,10 @@ def main(arguments: list[str]) -> int:
     files = sets(mine)
 
     from jaxsft import api
-    from jaxsft.hf import read
+    from jaxsft.hf import pretrained_folder
 
     model = api.load(mine["run"], *overrides)
-    untrained = read.is_source(model.folder)
+    untrained = pretrained_folder.is_source(model.folder)
     home = Path(mine.get("output") or model.folder / "evaluations")
     several, numbers, intervals = "eval.sets" in mine, {}, {}
     for name, file in files.items():

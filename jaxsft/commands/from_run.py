@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
 
 from jaxsft.errors import ConfigError
 
@@ -30,3 +31,14 @@ def arguments(
     if missing := [k for k in needed if not mine.get(k)]:
         raise ConfigError(f"missing {missing[0]}=; give {' '.join(f'{k}=...' for k in needed)}")
     return mine, [a for a in given if a.partition("=")[0] not in own]
+
+
+def apart(read: Sequence[str], written: Sequence[str]) -> None:
+    """Raises ConfigError where an output is also an input, or is written twice."""
+    try:
+        places = [Path(path).resolve() for path in (*read, *written)]
+    except (OSError, ValueError):  # no path of a file at all, which its reader tells
+        return
+    for path, place in zip(written, places[len(read) :], strict=True):
+        if places.count(place) > 1:
+            raise ConfigError(f"{path} is read and written, or written twice; give another output")

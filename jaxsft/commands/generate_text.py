@@ -41,6 +41,8 @@ def main(arguments: list[str]) -> int:
         raise ConfigError(
             f"output={output}: lines of JSON are written; give a name that ends in .jsonl"
         )
+    if "input" in mine and "output" in mine:
+        from_run.apart([mine["input"]], [mine["output"]])
 
     from jaxsft import api
 

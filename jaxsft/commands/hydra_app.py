@@ -19,10 +19,12 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from jaxsft import documents, invocation
+from jaxsft.commands import shown_config
 from jaxsft.commands.outcomes import Outcome, Outcomes, exit_code, summary
 from jaxsft.commands.sweep import Sweep
 from jaxsft.config import compose
 from jaxsft.config.overrides import OVERRIDE, ROOTS, as_config_error, config_folder, quote, typed
+from jaxsft.config.schema import Config
 from jaxsft.errors import ConfigError, JaxsftError
 
 WITH_VALUE = (
@@ -34,11 +36,19 @@ WITH_VALUE = (
     "--config-dir",
     "-i",
     "--info",
-    "-sc",
-    "--shell-completion",
-    "--experimental-rerun",
 )
-FLAGS = ("-m", "--multirun", "--resolve", *WITH_VALUE)  # those of Hydra that make sense here
+# those of Hydra that make sense here
+FLAGS = ("-m", "--multirun", "--resolve", "-sc", "--shell-completion", *WITH_VALUE)
+ALONE = (  # each of them asks for something else
+    ("-m", "--multirun"),
+    ("-c", "--cfg"),
+    ("-i", "--info"),
+    ("-sc", "--shell-completion"),
+)
+KNOWN = {  # the values of flags
+    shown_config.CFG: ("job", "hydra", "all"),
+    ("-i", "--info"): ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+}
 
 
 def _refuse_malformed(arguments: list[str]) -> None:
@@ -54,6 +64,24 @@ def _refuse_malformed(arguments: list[str]) -> None:
                 f" experiment={Path(argument).stem}, where it lies in FOLDER/experiment/"
             )
             raise ConfigError(f"{argument}: expected key=value{how if file else ''}")
+    _refuse_flags([a.partition("=")[0] for a in arguments if a.startswith("-")], arguments)
+
+
+def _refuse_flags(flags: Sequence[str], arguments: Sequence[str]) -> None:
+    """Raises ConfigError for flags that exclude each other, or whose value is missing or wrong."""
+    asked = [names[-1] for names in ALONE if any(name in flags for name in names)]
+    if len(asked) > 1:
+        raise ConfigError(f"{' and '.join(asked)}: expected one of them")
+    if "--resolve" in flags and "--cfg" not in asked:
+        raise ConfigError("--resolve: is read with --cfg job only")
+    for argument, after in zip(arguments, [*arguments[1:], "-"], strict=False):
+        lacks = after.startswith("-") or re.match(OVERRIDE, after) is not None
+        if argument in WITH_VALUE and argument not in ("-i", "--info") and lacks:
+            raise ConfigError(f"{argument}: expected a value behind it")
+    for names, known in KNOWN.items():
+        for value in shown_config.values_of(arguments, names):
+            if value not in known and not re.match(f"{OVERRIDE}|-", value):
+                raise ConfigError(f"{names[-1]} {value}: expected one of {', '.join(known)}")
 
 
 def _check_presets(arguments: Sequence[str]) -> None:
@@ -61,19 +89,7 @@ def _check_presets(arguments: Sequence[str]) -> None:
 
     Hydra has no such bounds. Raises ConfigError.
     """
-    folders = [
-        after for flag, after in itertools.pairwise(arguments) if flag in ("-cd", "--config-dir")
-    ]
-    folders += [
-        argument.partition("=")[2]
-        for argument in arguments
-        if argument.startswith(("-cd=", "--config-dir="))
-    ]
-    for argument in arguments:
-        if argument.lstrip("+").startswith("hydra.searchpath="):
-            listed = argument.partition("=")[2].replace("file://", "")
-            folders += [one for one in re.split(r"[\[\],'\"\s]+", listed) if one]
-    for folder, argument in itertools.product(folders, arguments):
+    for folder, argument in itertools.product(shown_config.folders(arguments), arguments):
         group, _, names = argument.lstrip("+").partition("=")
         if re.fullmatch(r"[\w/]+(?:@[\w.]+)?", group):
             for name in names.split(","):
@@ -206,6 +222,8 @@ def run(
     root = ROOTS[name]
     _refuse_malformed(arguments)
     _check_presets(arguments)
+    if root is Config and shown_config.is_asked(arguments):
+        return shown_config.show(arguments)
     multirun = any(a in ("-m", "--multirun") for a in arguments)
     words = [quote(a, multirun, root) for a in arguments]
     sweep = Sweep(words) if multirun and trains else None

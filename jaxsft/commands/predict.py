@@ -30,6 +30,7 @@ def main(arguments: list[str]) -> int:
     mine, overrides = from_run.arguments(
         arguments, ("run", "input", "output"), ("run", "input", "output")
     )
+    from_run.apart([mine["input"]], [mine["output"]])
 
     from jaxsft import api
 

@@ -100,7 +100,7 @@ def measured(
     from jaxsft import api
     from jaxsft.evaluation import attack, behavioural, perturbed_runs, robustness
     from jaxsft.evaluation.compare import Settings
-    from jaxsft.hf import read
+    from jaxsft.hf import pretrained_folder
 
     asked = groups["robustness"]
     # files of noisy rows, or an attack, are asked for alone unless perturbations are named too
@@ -118,7 +118,7 @@ def measured(
     for i, (name, run) in enumerate(zip(names, runs, strict=True)):
         model = api.load(run, *_with_probabilities(overrides, tests))
         if i == 0:
-            folder = _folder(model, mine, read.is_source(model.folder))
+            folder = _folder(model, mine, pretrained_folder.is_source(model.folder))
             e = model.config.evaluation
             settings = Settings(e.level, e.replicates or 1000, model.config.seed)
             _check_numbers(model, numbers)

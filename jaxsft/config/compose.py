@@ -159,7 +159,14 @@ def typed(node: Any, root: type = schema.Config) -> Any:
     for group, options in GROUPS.items() if root is schema.Config else ():
         # the config of a run from before there was a choice
         absent = "none" if group not in values and "none" in options else None
-        name = (values.get(group) or {}).get("name" if group != "tokenizer" else "kind", absent)
+        part = values.get(group) or {}
+        if not isinstance(part, Mapping):
+            found = "nothing" if part == MISSING else f"{part!r:.60}"
+            raise ConfigError(
+                f"{group}: found {found}, expected its options; choose one of"
+                f" {', '.join(f'{group}={name}' for name in options)}"
+            )
+        name = part.get("name" if group != "tokenizer" else "kind", absent)
         if name not in options:
             raise ConfigError(f"{group}={name}: unknown; there are {', '.join(options)}")
         classes[group] = options[name]

@@ -8,6 +8,7 @@ import re
 
 from jaxsft.errors import ConfigError
 
+LARGEST = 2**53  # from here on a float has no half, and no next number
 _PATTERN = re.compile(r"(\d+(?:\.\d+)?(?:[eE]\d+)?)\s*(steps?|epochs?|examples?|%)")
 
 
@@ -28,7 +29,7 @@ def parse(text: str, option: str) -> tuple[float, str]:
     Raises ConfigError for anything else.
     """
     match = _PATTERN.fullmatch(str(text).strip())
-    if not match:
+    if not match or float(match[1]) >= LARGEST:
         raise ConfigError(
             f"{option}={text}: expected a number with a unit, such as 60steps, 3epochs,"
             " 10000examples or 5%"

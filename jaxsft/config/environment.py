@@ -39,11 +39,12 @@ class Facts:
     """The facts about the place where a run runs, and about what it starts from.
 
     Attributes:
+      device: None: not known, so that what depends on it stays `auto`.
       pretrained: of `model.pretrained`; None: the run starts from nothing, or its defaults are in
         the config already.
       scores: of generated answers, those whose library is installed.
     """
 
-    device: Device = Device()
+    device: Device | None = Device()
     pretrained: StartingModel | None = None
     scores: Sequence[str] = ("exact_match",)

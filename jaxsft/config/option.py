@@ -245,6 +245,9 @@ def _is_list(declaration: Declaration) -> bool:
     return any(typing.get_origin(hint) is list for hint in hints)
 
 
+OF_ARRAYS = ("model.", "adapter.", "train.batch_size", "evaluation.batch_size")
+
+
 def check(key: str, declaration: Declaration, value: Any) -> None:
     """Raises ConfigError where a value is not what the declaration of its option accepts."""
     a = declaration.accepts
@@ -260,6 +263,8 @@ def check(key: str, declaration: Declaration, value: Any) -> None:
         if not _good(declaration, item):
             found = f"[{item}]" if _is_list(declaration) else value
             raise ConfigError(f"{key}={found}: expected {expected(declaration)}")
+        if type(item) is int and key.startswith(OF_ARRAYS) and abs(item) >= 2**31:
+            raise ConfigError(f"{key}={value}: expected a number below 2^31, as axes of arrays are")
         if a.targets and (targets := plugins.table("losses")[item].targets) not in a.targets:
             raise ConfigError(
                 f"{key}={item}: this loss compares outputs with {targets}; expected one for"

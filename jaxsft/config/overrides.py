@@ -51,15 +51,21 @@ SIZES = ("layers", "embed", "heads", "kv_heads", "head_dim", "mlp")
 ROOTS = {"config": Config, "prepare": PrepareConfig, "quality": QualityConfig}
 
 
-def composed(arguments: Sequence[str], name: str = "config") -> Any:
+def composed(arguments: Sequence[str], name: str = "config", folders: Sequence[str] = ()) -> Any:
     """Composes the config of a command from overrides: of `jaxsft train`, or of another by `name`.
 
-    Raises ConfigError as `node`.
+    Args:
+      folders: where further presets lie, beside `conf/`.
+
+    Raises:
+      ConfigError: as `node`.
     """
-    composed = node(arguments, name)
+    places = [one if "://" in one else f"file://{os.path.abspath(one)}" for one in folders]
+    searched = [f"hydra.searchpath={_hydra_text(places)}"] if places else []
+    composed = node([*arguments, *searched], name)
     with as_config_error(ROOTS[name]):
         OmegaConf.resolve(composed)
-    return typed(composed, ROOTS[name], arguments)
+    return typed(composed, ROOTS[name], arguments, [Path(one) for one in folders])
 
 
 def typed(

@@ -29,7 +29,8 @@ def resolve(asked: Config, facts: Facts) -> Config:
 
     Args:
       asked: with the architecture of `model.pretrained`, where there is one.
-      facts: of the devices, and of the source of a pretrained model.
+      facts: of the devices, and of the source of a pretrained model; where the devices are not
+        known, `mesh` and `precision` stay as they were asked for.
     """
     config = asked
     if facts.pretrained is not None and config.model.init != "scratch":
@@ -38,10 +39,15 @@ def resolve(asked: Config, facts: Facts) -> Config:
         config = _changed(config, task={"scores": facts.scores})
     of_run(config)
     rows = config.train.batch_size // config.train.accumulate
-    config = dataclasses.replace(config, mesh=mesh(config.mesh, facts.device, rows))
-    validate(config)
+    if facts.device is None:
+        one = {axis: 1 for axis in AXES if getattr(config.mesh, axis) == "auto"}
+        validate(_changed(config, mesh=one), runs=False)
+    else:
+        config = dataclasses.replace(config, mesh=mesh(config.mesh, facts.device, rows))
+        validate(config)
     config = dataclasses.replace(config, model=of_kind(config.model))
-    config = with_precision(_with_ratio(_with_frozen(config)), facts.device)
+    config = _with_ratio(_with_frozen(config))
+    config = config if facts.device is None else with_precision(config, facts.device)
     metric = config.evaluation.metric
     if metric == "auto" and config.task.spec.metric is not None:
         metric = f"validation/{config.task.spec.metric}"

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jaxsft.config import durations
@@ -195,6 +195,26 @@ def _decoder(config: Config) -> Broken:
 
 # --- data
 # --------------------------------------------------------------------------------------------------
+def training_data(config: Config) -> Broken:
+    """Yields a message where nothing names the data."""
+    d = config.data
+    if not d.path and not d.train and not d.mixture.sources:
+        yield (
+            "no training data: set data.train=FILE (and data.validation=, data.test=), or"
+            " data.path=FILE to have it split"
+        )
+
+
+def fractions(values: Sequence[float]) -> Broken:
+    """Yields a message where the shares of the splits are none."""
+    good = len(values) == 3 and all(0 <= share <= 1 for share in values)
+    if not good or abs(sum(values) - 1) > 1e-6:
+        yield (
+            f"data.fractions={list(values)}: expected three numbers of at least 0 that sum to 1"
+            " (train, validation, test)"
+        )
+
+
 def data(config: Config) -> Broken:
     """Yields messages about where the data lies and how it is read."""
     d = config.data
@@ -204,14 +224,11 @@ def data(config: Config) -> Broken:
             f"data.path excludes data.{', data.'.join(parts)}: give one file to be split, or the"
             " splits"
         )
+    if d.path:
+        yield from fractions(d.fractions)
     yield from _columns(d.columns)
     yield from _mixture(config)
     yield from options_of_splits(d)
-    if not d.path and not d.train and not d.mixture.sources:
-        yield (
-            "no training data: set data.train=FILE (and data.validation=, data.test=), or"
-            " data.path=FILE to have it split"
-        )
     spec = config.task.spec
     if d.too_long not in (allowed := spec.too_long or ("error",)):
         why = _why_not(spec)

@@ -23,11 +23,17 @@ DRAWN = tuple(
 )
 
 
-def validate(config: Config) -> None:
-    """Checks a config of training, each option and all together. Raises ConfigError."""
+def validate(config: Config, runs: bool = True) -> None:
+    """Checks a config of training, each option and all together. Raises ConfigError.
+
+    Args:
+      runs: it must name its data too; false where it is only looked at.
+    """
     each(config)
     values = flat(config)
     _needs(config, values)
+    if runs:
+        _raise_first(rules.training_data(config))
     for rule in rules.RULES:
         _raise_first(rule(config))
     _raise_first(rules.batches(config))
@@ -63,6 +69,7 @@ def of_run(config: Config) -> None:
 
 def data(config: Config) -> None:
     """Checks where the data lies and how it is read. Raises ConfigError."""
+    _raise_first(rules.training_data(config))
     _raise_first(rules.data(config))
 
 

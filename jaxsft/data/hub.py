@@ -32,6 +32,7 @@ RUN = (
     "pretrained.json",
     "label_names.json",
 )
+CONFIGS = ("config.yaml", "config.json")
 RUN += ("tokenizer/*.json", "checkpoints/*")
 MODEL = (
     "config.json",
@@ -118,7 +119,7 @@ def run_dir(path: str | Path) -> str | Path:
         return path
     name = parse(str(path), file=False)
     # which of the two it is, before anything large is fetched
-    folder = _snapshot(name, ("config.yaml", "config.json"))
+    folder = _snapshot(name, CONFIGS)
     if (folder / "config.json").is_file() and not (folder / "config.yaml").is_file():
         return _snapshot(name, (*MODEL, *TOKENIZER))
     folder = _snapshot(name, RUN)
@@ -132,6 +133,16 @@ def run_dir(path: str | Path) -> str | Path:
             " transformers (it has no config.json)"
         )
     return folder
+
+
+def config_dir(path: str | Path) -> str | Path:
+    """Returns a folder with the config of a run or of a model; of the Hub nothing else is fetched.
+
+    Raises ConfigError as `run_dir`.
+    """
+    if not is_hub(path):
+        return run_dir(path)
+    return _snapshot(parse(str(path), file=False), CONFIGS)
 
 
 def tokenizer_dir(path: str | Path) -> str | Path:

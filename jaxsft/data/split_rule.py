@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
+from jaxsft.config import rules
 from jaxsft.data.formats import Row
 from jaxsft.errors import ConfigError
 
@@ -83,15 +84,8 @@ def split_rows(
       ConfigError: the fractions are not three numbers of at least 0 that sum to 1.
     """
     shares = [float(fraction) for fraction in fractions]
-    if (
-        len(shares) != 3
-        or not all(0 <= share <= 1 for share in shares)
-        or abs(sum(shares) - 1) > 1e-6
-    ):
-        raise ConfigError(
-            f"data.fractions={list(fractions)}: expected three numbers of at least 0 that sum to 1"
-            " (train, validation, test)"
-        )
+    for message in rules.fractions(shares):
+        raise ConfigError(message)
     hashes = [_hash(key(row) if key else canonical(row), seed) for row in rows]
     label_of: dict[bytes, str] = {}
     for row, content in zip(rows, hashes, strict=True):

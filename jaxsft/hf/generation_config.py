@@ -14,7 +14,18 @@ from typing import Any
 from jaxsft import documents
 from jaxsft.config.schema import GenerateConfig
 from jaxsft.errors import ConfigError
-from jaxsft.hf.families.key_types import ID, shown
+from jaxsft.hf.families.key_types import (
+    ID,
+    IDS,
+    PADDING,
+    SCALE,
+    SHARE,
+    SWITCH,
+    ids_of,
+    number,
+    shown,
+    whole,
+)
 
 NAME = "generation_config.json"
 # What transformers does where nothing is said: a value that is this, or null, asks for nothing.
@@ -82,25 +93,56 @@ def read(folder: Path, model: Mapping[str, Any]) -> dict[str, Any]:
 
     Older folders have them there. Raises ConfigError.
     """
-    if (file := folder / NAME).is_file():
-        return documents.read_json(file, ConfigError, dict)
-    return {
-        key: value
-        for key, value in model.items()
-        if key in SAMPLING or key in OPTIONS or key in BEAMS or key in OTHERS or key == "do_sample"
-    }
+    file = folder / NAME
+    if there := file.is_file():
+        values = documents.read_json(file, ConfigError, dict)
+    else:
+        read = {*SAMPLING, *OPTIONS, *BEAMS, *OTHERS, "do_sample"}
+        values = {key: value for key, value in model.items() if key in read}
+    for key, kind in TYPES.items():
+        value = values.get(key)
+        if value is not None and not (kind.fits(value) and all(map(ID.fits, _ids(key, value)))):
+            place = file if there else folder / "config.json"
+            raise ConfigError(f"{place}: {key}={shown(value)}: expected {kind.said}, or null")
+    return values
 
 
-def stop_ids(folder: Path) -> Sequence[int]:
-    """Returns the stop tokens of generation_config.json. Raises ConfigError for what is no id."""
-    found = read(folder, {}).get("eos_token_id")
-    ids = [] if found is None else found if isinstance(found, list) else [found]
-    if not all(ID.fits(one) for one in ids):
+def _ids(key: str, value: Any) -> list[Any]:
+    return ids_of(key, value) if TYPES[key] is IDS else []
+
+
+COUNTS = whole(0, 2**31 - 1)
+TYPES = {  # of what is read here, and of what the note tells
+    **dict.fromkeys(("temperature", "typical_p", "top_h"), number("a number of at least 0", 0)),
+    **dict.fromkeys(("top_p", "min_p", "epsilon_cutoff", "eta_cutoff"), SHARE),
+    **dict.fromkeys(("repetition_penalty", "encoder_repetition_penalty"), SCALE),
+    **dict.fromkeys(("length_penalty", "diversity_penalty", "penalty_alpha"), number("a number")),
+    **dict.fromkeys(("num_beams", "num_return_sequences", "num_beam_groups"), whole(1, 2**16)),
+    **dict.fromkeys(("max_length", "max_new_tokens", "min_length", "min_new_tokens"), COUNTS),
+    **dict.fromkeys(("top_k", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size"), COUNTS),
+    **dict.fromkeys(("do_sample", "use_cache"), SWITCH),
+    **dict.fromkeys(("bos_token_id", "decoder_start_token_id", "forced_bos_token_id"), ID),
+    **dict.fromkeys(("eos_token_id", "forced_eos_token_id"), IDS),
+    "pad_token_id": PADDING,
+}
+
+
+def stop_ids(folder: Path, rows: int) -> Sequence[int]:
+    """Returns the stop tokens of generation_config.json.
+
+    Args:
+      rows: of the vocabulary.
+
+    Raises:
+      ConfigError: it names what is no id of it.
+    """
+    found = ids_of("eos_token_id", read(folder, {}).get("eos_token_id"))
+    if beyond := [one for one in found if one >= rows]:
         raise ConfigError(
-            f"{folder / NAME}: eos_token_id={shown(found)}: expected {ID.said}, a list of such, or"
-            " null"
+            f"{folder / NAME}: eos_token_id={beyond[0]}: expected ids below {rows}, as many rows as"
+            " the embedding has"
         )
-    return ids
+    return found
 
 
 def note(

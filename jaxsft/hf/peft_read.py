@@ -35,7 +35,7 @@ from jaxsft.hf.peft_write import (
     tied,
     tied_lengths,
 )
-from jaxsft.sharding.weights import Flat, WeightSpec
+from jaxsft.sharding.weight_spec import Flat, WeightSpec
 
 OfHead = Callable[..., tuple[Sequence[Move], Collection[str]]]
 Puts = Callable[[np.ndarray], Iterable[tuple[str, str, np.ndarray]]]
@@ -143,6 +143,8 @@ def read(
                 f" {list(move.shape)}, a whole weight (modules_to_save)"
             )
         peft_saved.put(out, weights, move, whole[move.theirs])
+    same = (f"{tied(model, head)}.weight",) if source.values.get("ensure_weight_tying") else ()
+    peft_config.check_saved(source.folder / CONFIG, source.values, (*whole, *same))
     known = {*wanted, *(ROOT + name for name in (*over, *more))}
     known |= {ROOT + move.theirs for move in (*taken, *heads)}
     if left := sorted(set(source.tensors) - known):
@@ -173,15 +175,6 @@ def _opened(folder: Path) -> PeftFolder:
         raise CheckpointError(
             f"{folder}: is no adapter of PEFT that can be read ({str(error).splitlines()[0]})"
         ) from error
-    for name in ("rank_pattern", "alpha_pattern"):
-        given = values.get(name) or {}
-        if not isinstance(given, dict) or not all(
-            isinstance(value, int | float) and 0 < value < math.inf for value in given.values()
-        ):
-            raise CheckpointError(
-                f"{folder / CONFIG}: {name}={given!r:.60}: expected numbers above 0 by the names of"
-                " modules"
-            )
     for name, value in source.tensors.items():
         if not np.isfinite(value.astype(np.float32)).all():
             raise CheckpointError(
@@ -262,6 +255,7 @@ def _modules(
             out[f"{ROOT}{theirs}.lora_magnitude_vector"] = ((size,), puts)
         if not module.spec.inputs and output:
             out |= _twins(source, module, output, options)
+    peft_config.check_targets(source.folder / CONFIG, source.values, found)
     for pattern in ("rank_pattern", "alpha_pattern"):
         if bad := [
             key

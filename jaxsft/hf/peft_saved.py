@@ -12,7 +12,7 @@ import numpy as np
 from jaxsft.errors import ConfigError
 from jaxsft.hf import trained_heads
 from jaxsft.hf.families.family import Family, Head, Move, moves
-from jaxsft.sharding.weights import Flat, WeightSpec
+from jaxsft.sharding.weight_spec import Flat, WeightSpec
 
 MERGED = "export the merged weights"
 MERGE = "merge it in PEFT and start from the merged weights"

@@ -21,7 +21,7 @@ from jaxsft.hf import peft_saved
 from jaxsft.hf.families.family import Family, Head, Slot, moves
 from jaxsft.hf.families.transforms import Transform
 from jaxsft.hf.peft_saved import MERGED
-from jaxsft.sharding.weights import Flat, WeightSpec
+from jaxsft.sharding.weight_spec import Flat, WeightSpec
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 LABELS = "labels.json"  # beside them: id2label, label2id and problem_type

@@ -21,7 +21,7 @@ from jaxsft.errors import ConfigError
 from jaxsft.hf import families
 from jaxsft.hf.families.decoders import ACTIVATIONS as ACTIVATION_NAMES
 from jaxsft.hf.families.family import OF_MODEL, Family, Head, Move, moves
-from jaxsft.sharding.weights import WeightSpec
+from jaxsft.sharding.weight_spec import WeightSpec
 
 RESET = "train.init_fresh=['head/.*'] starts with a new head"
 MOST_LABELS = 2**20

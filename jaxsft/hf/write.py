@@ -16,8 +16,8 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
 from jaxsft.hf import families
 from jaxsft.hf.families.family import OF_MODEL, Family, Head, Move, check_covered, moves
-from jaxsft.hf.read import INDEX, OWN, WEIGHTS
-from jaxsft.sharding.weights import Flat, WeightSpec
+from jaxsft.hf.pretrained_folder import INDEX, OWN, WEIGHTS
+from jaxsft.sharding.weight_spec import Flat, WeightSpec
 
 DTYPES = {"F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16}
 NAMES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}  # of `export.dtype`

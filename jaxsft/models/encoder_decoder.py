@@ -315,11 +315,6 @@ class EncoderDecoder(Transformer):
         return x * self.config.output_scale, caches
 
 
-def encoder_of(config: ModelConfig) -> ModelConfig:
-    """Returns the config of the encoder alone."""
-    return dataclasses.replace(config, decoder_layers=0, output_scale=1.0)
-
-
 def half(params: Params, name: str) -> Params:
     """Returns the parameters of one half, laid out as those of a `Transformer` without a head."""
     of_half, beside = params[name], params.get(adapters.NAME, {})

@@ -27,7 +27,7 @@ from jaxsft.config import optim as config
 from jaxsft.errors import ConfigError
 from jaxsft.optim.parts import OPTIMIZERS
 from jaxsft.optim.per_layer import widen, widened
-from jaxsft.sharding.weights import STACKS, WeightSpec
+from jaxsft.sharding.weight_spec import STACKS, WeightSpec
 
 # the logical axis that an embedding has and a bias of several axes (heads, head_dim) has not
 _EMBED = "embed"

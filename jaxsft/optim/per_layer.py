@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxsft.sharding.weights import WeightSpec
+from jaxsft.sharding.weight_spec import WeightSpec
 
 MUON, ADAM = "muon", "adam"
 _VOCAB = "vocab"

@@ -32,7 +32,7 @@ from jaxsft.data.chosen_tokenizer import make_tokenizer
 from jaxsft.data.pipeline import Batch
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, JaxsftError
-from jaxsft.hf import read as folders
+from jaxsft.hf import pretrained_folder as folders
 from jaxsft.models.attention import backends
 from jaxsft.models.attention.needs import AttentionNeeds
 from jaxsft.models.attention.score_options import ScoreOptions
@@ -40,7 +40,7 @@ from jaxsft.planning.chips import Topology
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import platforms
 from jaxsft.sharding.weights import flatten
-from jaxsft.training import components, device, partition, pretrained, setup
+from jaxsft.training import components, device, partition, setup, started_from
 from jaxsft.training.components import Components
 from jaxsft.training.hyper import make_hyper
 
@@ -132,7 +132,7 @@ def resolved(config: Config, own: Device) -> Config:
     is then `lm`, whose step is that of a chat.
     """
     if _has_data(config):
-        return setup.resolve(config, own)
+        return setup.resolve_for(config, own)
     if config.task.name not in ("lm", "chat"):
         raise ConfigError(
             f"task={config.task.name}: what its batches look like hangs on the data; give"
@@ -141,9 +141,9 @@ def resolved(config: Config, own: Device) -> Config:
     model = config.model
     if model.pretrained:
         source = folders.open_source(Path(model.pretrained), model.part)
-        kept = pretrained.own_options(config) | {"pretrained": None}
+        kept = started_from.own_options(config) | {"pretrained": None}
         found = dataclasses.replace(source.model(None), **kept)
-        model = pretrained.longer(model, found)
+        model = started_from.longer(model, found)
     if config.data.max_length != "auto":
         model = dataclasses.replace(model, context=max(model.context, config.data.max_length))
     data = dataclasses.replace(config.data, train="none.jsonl")

@@ -14,7 +14,8 @@ from jaxsft.config import resolve as resolving
 from jaxsft.config.schema import MeshConfig
 from jaxsft.errors import ConfigError
 from jaxsft.sharding import platforms
-from jaxsft.sharding.weights import WeightSpec, flatten
+from jaxsft.sharding.weight_spec import WeightSpec
+from jaxsft.sharding.weights import flatten
 
 AXES = resolving.AXES
 # Of activations `[rows, sequence, ...]`. A `context` mesh axis, which spreads long rows, is to be

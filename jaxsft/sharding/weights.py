@@ -8,8 +8,6 @@ checkpoint, its row in the parameter table, whether it decays, and the matrix th
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -18,10 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
-Flat = dict[str, Any]
-LAYERS = "layers"  # the logical axis of a stack of layers; always the first axis
-# leading axes that count weights alike; what treats a weight as a matrix works on each
-STACKS = (LAYERS, "experts")
+from jaxsft.sharding.weight_spec import Flat, WeightSpec
 
 
 class Weight(nn.LogicallyPartitioned):
@@ -50,36 +45,6 @@ def declare(init: Callable, axes: tuple[str, ...], inputs: int = 0) -> Callable:
         return Weight(init(key, shape, dtype), names=axes, inputs=inputs)
 
     return boxed
-
-
-@dataclasses.dataclass(frozen=True)
-class WeightSpec:
-    """The description of a weight without its value.
-
-    `shape` and `axes` include the leading layer axis of a stack.
-    """
-
-    shape: tuple[int, ...]
-    dtype: Any
-    axes: tuple[str, ...]
-    inputs: int = 0
-
-    @property
-    def stacked(self) -> bool:
-        return bool(self.axes) and self.axes[0] == LAYERS
-
-    @property
-    def stacks(self) -> int:
-        """Returns how many leading axes stack weights: layers, and experts of a layer."""
-        return next((i for i, axis in enumerate(self.axes) if axis not in STACKS), len(self.axes))
-
-    @property
-    def matrix(self) -> tuple[int, int] | None:
-        """Returns (fan in, fan out) of one layer and expert; None where the weight is no matrix."""
-        if not self.inputs:
-            return None
-        shape = self.shape[self.stacks :]
-        return math.prod(shape[: self.inputs]), math.prod(shape[self.inputs :])
 
 
 def specs(boxed: Any) -> Any:

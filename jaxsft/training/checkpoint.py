@@ -32,7 +32,8 @@ from jaxtyping import Array
 from jaxsft import documents, remote, rundir, seal
 from jaxsft.errors import CheckpointError, first_line
 from jaxsft.sharding import hosts
-from jaxsft.sharding.weights import Flat, flatten
+from jaxsft.sharding.weight_spec import Flat
+from jaxsft.sharding.weights import flatten
 
 RECORD = "steps.json"
 

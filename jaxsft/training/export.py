@@ -23,14 +23,15 @@ from jaxsft.data.template_files import FURTHER
 from jaxsft.data.tokenizers.special_tokens import A, B, Frames
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, JaxsftError
-from jaxsft.hf import families, peft_write, read
+from jaxsft.hf import families, peft_write, pretrained_folder, read
 from jaxsft.hf import write as exported
 from jaxsft.hf.families import decoders
 from jaxsft.hf.families.family import Family, Head
-from jaxsft.models import adapters, surgery
-from jaxsft.sharding.weights import Flat, WeightSpec, flatten
+from jaxsft.models import adapters, structure
+from jaxsft.sharding.weight_spec import Flat, WeightSpec
+from jaxsft.sharding.weights import flatten
 from jaxsft.tasks.task import Task
-from jaxsft.training import headless_export, partition, runs
+from jaxsft.training import headless_export, partition, runs, started_from
 from jaxsft.training import pretrained as hf
 from jaxsft.training.components import Components
 from jaxsft.training.runs import Run
@@ -115,7 +116,7 @@ def export(
                 headless_export.write_vectors(
                     folder, parts.task, weights, parts.config.model.context
                 )
-        _check(run, read.open_source(folder), specs, None if its is None else kind)
+        _check(run, pretrained_folder.open_source(folder), specs, None if its is None else kind)
     return {"class": name, "tensors": len(found), "dtypes": dict(Counter(dtypes.values()))}
 
 
@@ -193,14 +194,17 @@ def _most(dtypes: Mapping[str, str]) -> str:
     return exported.TORCH[Counter(dtypes.values()).most_common(1)[0][0]]
 
 
-def _check(run: Run, written: read.PretrainedFolder, specs: Any, kind: str | None) -> None:
+def _check(
+    run: Run, written: pretrained_folder.PretrainedFolder, specs: Any, kind: str | None
+) -> None:
     """Checks that a reader of the written folder finds every option, name and shape.
 
     Raises JaxsftError.
     """
     read.plan(written, specs, kind)
     if other := hf.differs(
-        hf.architecture(run.parts.config, written), decoders.without_ntk(run.parts.config.model)
+        started_from.architecture(run.parts.config, written),
+        decoders.without_ntk(run.parts.config.model),
     ):
         raise ConfigError(
             f"model.{other[0]}={other[2]}: a config.json of {written.family.model_type} cannot say"
@@ -291,7 +295,9 @@ def adapter_base(config: Config) -> str | None:
     neither that base nor this adapter has them.
     """
     base = config.model.pretrained or config.train.init_from
-    if base is None or read.is_source(folder := remote.opened(str(hub.run_dir(str(base))))):
+    if base is None or pretrained_folder.is_source(
+        folder := remote.opened(str(hub.run_dir(str(base))))
+    ):
         return None if base is None else str(base)
     before = compose.read(folder / "config.yaml")
     if not runs.same_adapter(before.adapter, config.adapter):
@@ -311,7 +317,7 @@ def _check_base(run: Run, frozen: Mapping[str, Any]) -> None:
     That is so where frozen weights of this run are not those of the base.
     """
     config = run.parts.config
-    what = next((name for name in surgery.NONE if surgery.changes(config.model, name)), None)
+    what = next((name for name in structure.NONE if structure.changes(config.model, name)), None)
     if what is not None:
         raise ConfigError(
             f"export.adapter=peft: model.{what} made another model of"
@@ -360,13 +366,17 @@ def _config(
     # as the classes of an encoder alone have it
     if not config.model.decoder_layers and values.get("is_encoder_decoder"):
         values["is_encoder_decoder"] = False
-    now = hf.architecture(config, read.PretrainedFolder(Path(), values, family))
+    now = started_from.architecture(
+        config, pretrained_folder.PretrainedFolder(Path(), values, family)
+    )
     if now.positions == "rope" and (now.rope_scaling, now.context) != (
         config.model.rope_scaling,
         config.model.context,
     ):
         values = decoders.with_rope(values, config.model)
-        now = hf.architecture(config, read.PretrainedFolder(Path(), values, family))
+        now = started_from.architecture(
+            config, pretrained_folder.PretrainedFolder(Path(), values, family)
+        )
     if other := hf.differs(now, decoders.without_ntk(config.model)):
         raise ConfigError(
             f"{what}: has model.{other[0]}={other[2]}, but {hf.NAME} says {other[1]}; set"

@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxsft import rundir
 from jaxsft.hf import write
-from jaxsft.sharding.weights import Flat, WeightSpec
+from jaxsft.sharding.weight_spec import Flat, WeightSpec
 from jaxsft.tasks.task import Task
 from jaxsft.tasks.whole_text import TextTask
 

@@ -34,7 +34,7 @@ from jaxsft.data.chosen_tokenizer import tokenizer_at
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.hf import generation_config, trained_heads
-from jaxsft.hf import read as pretrained
+from jaxsft.hf import pretrained_folder as pretrained
 from jaxsft.hf.families.family import Head
 from jaxsft.products import ROUNDED
 from jaxsft.sharding import hosts
@@ -72,7 +72,9 @@ def open_folder(folder: Path, change: Callable[[Config], Config]) -> runs.Run:
         )
     variables = getattr(config.task, "variables", None)
     learnt = (
-        state_of_pairs(config, folder, tokenizer) if two else state(folder, tokenizer, variables)
+        state_of_pairs(config, folder, tokenizer)
+        if two
+        else state(folder, tokenizer, config.model.vocab_rows, variables)
     )
     parts = build_components(config, tokenizer, learnt)
     asked = generation_config.read(folder, source.values)
@@ -198,15 +200,15 @@ def state_of_head(name: str, names: Sequence[str], columns: Columns) -> dict[str
 
 
 def state(
-    folder: Path, tokenizer: Tokenizer, variables: Mapping[str, Any] | None = None
+    folder: Path, tokenizer: Tokenizer, rows: int, variables: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Returns the state that a task would have learnt in training: stop tokens and chat template.
 
     The stop tokens are those of generation_config.json, eos, and those that end an answer of the
-    template. `variables` are handed to the template.
+    template. `variables` are handed to the template; the vocabulary has `rows` rows.
     """
     stop = [
-        *generation_config.stop_ids(folder),
+        *generation_config.stop_ids(folder, rows),
         *([] if tokenizer.eos_id is None else [tokenizer.eos_id]),
     ]
     if tokenizer.chat_template is None:
@@ -225,7 +227,8 @@ def state_of_pairs(config: Config, folder: Path, tokenizer: Tokenizer) -> dict[s
     Raises ConfigError where nothing says what its decoder starts from.
     """
     found = Seq2Seq.fit(config, tokenizer, [], [])
+    stops = generation_config.stop_ids(folder, config.model.vocab_rows)
     return found | {
-        "stop_ids": sorted({*found["stop_ids"], *generation_config.stop_ids(folder)}),
+        "stop_ids": sorted({*found["stop_ids"], *stops}),
         "longest_answer": LONGEST,
     }

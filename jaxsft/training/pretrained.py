@@ -16,213 +16,20 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
-from jaxsft import halves, patterns, remote, rundir
-from jaxsft.config.model import Computation, StartingPoint
-from jaxsft.config.schema import Config, ModelConfig, PretrainedTokenizer
-from jaxsft.data import hub
-from jaxsft.data.tokenizers.tokenizer import Tokenizer
+from jaxsft import halves, patterns, rundir
+from jaxsft.config.schema import Config, ModelConfig
 from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.hf import read as pretrained
-from jaxsft.hf import trained_heads, write
-from jaxsft.hf.families.family import Head
+from jaxsft.hf import trained_heads
+from jaxsft.hf.pretrained_folder import PretrainedFolder, is_source, open_source
 from jaxsft.models.model_base import Params
 from jaxsft.sharding import mesh as meshes
-from jaxsft.sharding.weights import Flat, flatten
+from jaxsft.sharding.weight_spec import Flat
+from jaxsft.sharding.weights import flatten
 from jaxsft.training.components import Components
+from jaxsft.training.started_from import architecture, folder_of, longer
 
-MODULES = "modules.json"  # in a folder of sentence-transformers
 NAME = "pretrained.json"  # in a run directory: what it started from
-# stay the user's
-USERS = tuple(f.name for part in (Computation, StartingPoint) for f in dataclasses.fields(part))
-# read where logits over the vocabulary are made
-OF_VOCABULARY = ("tied", "head_bias", "logit_softcap")
-
-
-def like(config: Config, folder: Path, reader: Tokenizer) -> Config:
-    """Returns the config with the architecture and the tokenizer of a folder.
-
-    Raises ConfigError: an option changes nothing there, or the tokenizer is of another model.
-    """
-    source = pretrained.open_source(folder, config.model.part)
-    config = with_head_of_class(config, source)
-    task = config.task
-    found = longer(config.model, architecture(config, source))
-    if config.model.bidirectional and not found.causal and not found.decoder_layers:
-        raise ConfigError(
-            f"model.bidirectional=True: a token of model.pretrained={config.model.pretrained} sees"
-            " the whole text already; leave it out"
-        )
-    # Added tokens may lie beyond the rows: a padding token that only the tokenizer has. What texts
-    # are made of may not.
-    if (
-        config.model.init != "scratch"
-        and (tokens := int(reader.ordinary().max(initial=-1)) + 1) > found.vocab_rows
-    ):
-        raise ConfigError(
-            f"model.pretrained={config.model.pretrained}: the tokenizer makes texts of {tokens}"
-            f" tokens, the embedding of the model has {found.vocab_rows} rows, so they belong to"
-            " different models; put the model's own tokenizer there"
-        )
-    found = dataclasses.replace(
-        found, vocab_rows=max(found.vocab_rows, reader.vocab_size + len(config.tokenizer.added))
-    )
-    tokenizer = PretrainedTokenizer(path=config.model.pretrained, added=config.tokenizer.added)
-    if found.decoder_layers and getattr(task, "start", ()) is None:
-        config = dataclasses.replace(config, task=dataclasses.replace(task, start=_start(source)))
-    return dataclasses.replace(config, model=found, tokenizer=tokenizer)
-
-
-def with_head_of_class(config: Config, source: pretrained.PretrainedFolder) -> Config:
-    """Returns the config with the head of the folder's class, where no option of a head was given.
-
-    So what is trained can be exported, and a trained head or a pooler is taken. A folder of
-    sentence-transformers keeps the default, a mean, for that is how its vectors were made.
-    """
-    task, kind = config.task, config.task.spec.head
-    head = source.family.heads.get(kind)
-    if (
-        head is None
-        or kind == "lm"
-        or getattr(task, "encoder", "cross") != "cross"
-        or (kind == "text" and (source.folder / MODULES).is_file())
-    ):
-        return config
-    own = (
-        trained_heads.of_masked(source.family, source.values, task)
-        if kind == "mlm"
-        else trained_heads.options_of(head, source.values, type(task))
-    )
-    # an option against it is an error later, which names it
-    trained = (trained_heads.head_of(source.family, source.values) or (None,))[0] == kind
-    return _unless_given(
-        config, head, own, f"{source.family.architecture}{head.suffix}", always=trained
-    )
-
-
-def with_head_of_family(config: Config) -> Config:
-    """Returns the config of a model from scratch with the head that its family has in transformers.
-
-    Applies to models that read in both directions, where a family has all options of the model and
-    no option of a head was given; otherwise the config comes back unchanged.
-    """
-    task, kind = config.task, config.task.spec.head
-    if (
-        not config.unasked
-        or config.model.causal
-        or config.model.decoder_layers
-        or config.model.kind != "transformer"
-    ):
-        return config
-    head = (
-        write.class_of(config.model, kind)
-        if kind in ("text", "tag", "span") and getattr(task, "encoder", "cross") == "cross"
-        else None
-    )
-    return (
-        config
-        if head is None
-        else _unless_given(
-            config, head, trained_heads.nearest_options(head, task), f"...{head.suffix}"
-        )
-    )
-
-
-def _unless_given(
-    config: Config, head: Head, own: Mapping[str, Any], name: str, always: bool = False
-) -> Config:
-    """Returns the config with these options of the task, where nobody gave them.
-
-    If an option was given that the class does not compute with, the others would not make that
-    class either, and the task stays as it is (but for `always`). `Config.origins` says that they
-    are those of the class `name`.
-    """
-    task, unasked = config.task, dict(config.unasked)
-    standard = type(task)()
-    nobody = lambda name: (
-        f"task.{name}" in unasked if unasked else getattr(task, name) == getattr(standard, name)
-    )
-    other = lambda key, value: (
-        key in head.options
-        and key != "bias"
-        and getattr(task, key) not in (head.options[key], value, *_several(head, key))
-    )
-    if not always and any(not nobody(key) and other(key, value) for key, value in own.items()):
-        return config
-    chosen = {key: value for key, value in own.items() if nobody(key)}
-    told = tuple(
-        (f"task.{key}", f"as {name}")
-        for key, value in chosen.items()
-        if value != getattr(task, key)
-    )
-    return dataclasses.replace(
-        config, task=dataclasses.replace(task, **chosen), origins=(*config.origins, *told)
-    )
-
-
-def _several(head: Head, key: str) -> tuple[Any, ...]:
-    return head.options[key] if isinstance(head.options[key], tuple) else ()
-
-
-def _start(source: pretrained.PretrainedFolder) -> list[str] | None:
-    """Returns the tokens that the decoder was trained to start from; None where none are named.
-
-    They are the `decoder_start_token_id`, and bos where the tokenizer has another one, for a target
-    is framed as a source is. Raises ConfigError where the id is no special token.
-    """
-    first, tokenizer = source.values.get("decoder_start_token_id"), Tokenizer.load(source.folder)
-    if first is None:
-        return None
-    names = {token["id"]: content for content, token in tokenizer.added.items()}
-    if first not in names:
-        raise ConfigError(
-            f"{source.folder / 'config.json'}: decoder_start_token_id={first} is no special token"
-            " of the tokenizer"
-        )
-    return [
-        names[first],
-        *([names[tokenizer.bos_id]] if tokenizer.bos_id not in (None, first) else []),
-    ]
-
-
-def architecture(config: Config, source: pretrained.PretrainedFolder) -> ModelConfig:
-    """Returns the model of a folder as the task uses it.
-
-    It has no output over the vocabulary where the task has none.
-    """
-    found, own = source.model(config.model.context), own_options(config)
-    if config.task.spec.head == "mlm":
-        own |= {"head_bias": True}  # of BERT's head; no config.json speaks of it
-    return dataclasses.replace(found, **own)
-
-
-def own_options(config: Config) -> dict[str, Any]:
-    """Returns the options that a run does not take from its source.
-
-    They are those of the user (`USERS`), and the defaults of an output over the vocabulary where
-    the task has none.
-    """
-    own = {name: getattr(config.model, name) for name in USERS}
-    if config.task.spec.head not in ("lm", "mlm"):
-        standard = ModelConfig()
-        own |= {name: getattr(standard, name) for name in OF_VOCABULARY}
-    return own
-
-
-def longer(asked: ModelConfig, found: ModelConfig) -> ModelConfig:
-    """Returns a pretrained architecture with the RoPE scaling that is asked for, and its context.
-
-    Raises ConfigError where positions are not rotary.
-    """
-    if asked.rope_scaling.kind == "none" or asked.rope_scaling == found.rope_scaling:
-        return found
-    if found.positions != "rope":
-        raise ConfigError(
-            f"model.rope_scaling.kind={asked.rope_scaling.kind}: the model of model.pretrained has"
-            " no rotary positions"
-        )
-    return dataclasses.replace(
-        found, rope_scaling=asked.rope_scaling, context=max(asked.context, found.context)
-    )
 
 
 def differs(a: ModelConfig, b: ModelConfig) -> tuple[str, Any, Any] | None:
@@ -242,14 +49,6 @@ def differs(a: ModelConfig, b: ModelConfig) -> tuple[str, Any, Any] | None:
     )
 
 
-def folder_of(config: Config) -> Path | None:
-    """Returns the folder that `model.pretrained` names; None where it is none in this layout."""
-    if not config.model.pretrained:
-        return None
-    folder = remote.opened(str(hub.run_dir(config.model.pretrained)))
-    return folder if pretrained.is_source(folder) else None
-
-
 def starting(
     parts: Components, folder: Path, fresh: Mapping[str, Any], rounded: bool = False
 ) -> Params:
@@ -265,7 +64,7 @@ def starting(
       CheckpointError: a tensor is missing, additional or of another shape; or config.json is
         another one than the run was started with.
     """
-    source = pretrained.open_source(folder, parts.config.model.part)
+    source = open_source(folder, parts.config.model.part)
     if other := differs(
         longer(parts.config.model, architecture(parts.config, source)), parts.config.model
     ):
@@ -287,9 +86,7 @@ def starting(
     return jax.tree.unflatten(jax.tree.structure(parts.specs), [weights[path] for path in specs])
 
 
-def narrow(
-    parts: Components, source: pretrained.PretrainedFolder, todo: pretrained.LoadPlan
-) -> set[str]:
+def narrow(parts: Components, source: PretrainedFolder, todo: pretrained.LoadPlan) -> set[str]:
     """Returns the paths of weights that lose nothing when held in bfloat16 under precision=bf16.
 
     They are those that products round anyway, and those over the vocabulary whose files hold
@@ -306,7 +103,7 @@ def narrow(
     }
 
 
-def plan(parts: Components, source: pretrained.PretrainedFolder) -> pretrained.LoadPlan:
+def plan(parts: Components, source: PretrainedFolder) -> pretrained.LoadPlan:
     """Returns the plan that says what becomes of every tensor; a head that starts anew takes none.
 
     Raises ConfigError and CheckpointError, as `pretrained.plan`.
@@ -382,7 +179,7 @@ def facts(parts: Components, other: Callable[[str], Path]) -> dict[str, Any] | N
         return (
             rundir.read_json(path) | {"head": None} if path is not None and path.is_file() else None
         )
-    source = pretrained.open_source(folder, config.model.part)
+    source = open_source(folder, config.model.part)
     todo = plan(parts, source)
     generation = folder / "generation_config.json"
     return {
@@ -405,7 +202,7 @@ def config_of(config: Config, other: Callable[[str], Path]) -> dict[str, Any] | 
     That is config.json; for a run that started from another run, all that the other one keeps.
     """
     if (folder := folder_of(config)) is not None:
-        return {"config": dict(pretrained.open_source(folder, config.model.part).values)}
+        return {"config": dict(open_source(folder, config.model.part).values)}
     before = config.train.init_from or config.model.pretrained
     path = other(before) / NAME if before else None
     return rundir.read_json(path) if path is not None and path.is_file() else None
@@ -429,7 +226,7 @@ def check_init(option: str, folder: Path) -> None:
 
     Its architecture would not be read.
     """
-    if pretrained.is_source(folder):
+    if is_source(folder):
         raise ConfigError(
             f"{option}={folder}: is no run directory; model.pretrained={folder} takes its"
             " architecture and tokenizer too"

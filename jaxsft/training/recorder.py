@@ -25,7 +25,7 @@ from jaxsft.data.records import label_names
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.evaluation import dynamics, gaps, results
 from jaxsft.evaluation.evaluate import Evaluation
-from jaxsft.models import surgery
+from jaxsft.models import structure
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import banner, device, manifest, pretrained, runs
@@ -227,7 +227,7 @@ class Recorder:
         if manifest_of_data := prepared.around(config.data.train or ""):
             # what new rows must go through before they are predicted
             rundir.write_json(self.run_dir / "prepared.json", manifest_of_data)
-        source = runs.source_parts(parts) if surgery.asked(config.model) else parts
+        source = runs.source_parts(parts) if structure.asked(config.model) else parts
         if facts := pretrained.facts(source, lambda place: remote.opened(str(hub.run_dir(place)))):
             rundir.write_json(self.run_dir / pretrained.NAME, facts)
             print(pretrained.told(facts), flush=True)

@@ -23,12 +23,11 @@ from jaxsft.data import hub
 from jaxsft.data.chosen_tokenizer import tokenizer_at
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import CheckpointError, ConfigError
-from jaxsft.hf import peft_read, peft_saved, write
-from jaxsft.hf import read as pretrained
-from jaxsft.models import adapters, encoder_decoder, surgery
+from jaxsft.hf import peft_read, peft_saved, pretrained_folder, write
+from jaxsft.models import adapters, encoder_decoder, structure, surgery
 from jaxsft.models.model_base import Params
 from jaxsft.sharding import mesh as meshes
-from jaxsft.training import partition, setup, vocab_rows
+from jaxsft.training import partition, setup, started_from, vocab_rows
 from jaxsft.training import pretrained as hf
 from jaxsft.training.checkpoint import (
     Checkpoints,
@@ -254,7 +253,7 @@ def starting_params(parts: Components, via: Sequence[Path] = (), rounded: bool =
             parts,
             params if parts.vectors is None else vocab_rows.with_vectors(params, parts.vectors),
         )
-    if option == "model.pretrained" and (folder := hf.folder_of(config)) is not None:
+    if option == "model.pretrained" and (folder := started_from.folder_of(config)) is not None:
         return _from_folder(parts, folder, rounded)
     hf.check_init(option, remote.opened(str(hub.run_dir(source))))
     return _from_run(parts, option, source, via)
@@ -269,7 +268,7 @@ def _from_folder(parts: Components, folder: Path, rounded: bool) -> Params:
     config, specs, given = parts.config, flatten(parts.specs), hf.resets(parts.config)
     theirs = tokenizer_at(config.model.pretrained)
     _same_tokenizer(theirs, parts, f"model.pretrained={config.model.pretrained}")
-    if not (vocab_rows.extends(parts.tokenizer, theirs) or surgery.asked(config.model)):
+    if not (vocab_rows.extends(parts.tokenizer, theirs) or structure.asked(config.model)):
         return started(parts, hf.starting(parts, folder, _fresh(given, specs, specs), rounded))
     base = source_parts(parts)
     there = flatten(base.specs)
@@ -354,11 +353,11 @@ def _from_peft(parts: Components, params: Params) -> Params:
     Raises ConfigError or CheckpointError where it is not one of this model.
     """
     config, flat, specs = parts.config, flatten(params), flatten(parts.specs)
-    folder = hf.folder_of(config)
+    folder = started_from.folder_of(config)
     if folder is None:
         family, values = write.fitting(config.model, parts.model.vocab, None)
     else:
-        opened = pretrained.open_source(folder, config.model.part)
+        opened = pretrained_folder.open_source(folder, config.model.part)
         family, values = opened.family, opened.values
     source = remote.opened(str(config.adapter.start_from))
     of_head = functools.partial(
@@ -409,7 +408,7 @@ def source_parts(parts: Components) -> Components:
     plain = dataclasses.replace(
         config,
         adapter=NoAdapter(),
-        model=surgery.without(config.model),
+        model=structure.without(config.model),
         tokenizer=dataclasses.replace(config.tokenizer, added=()),
     )
     return build_components(
@@ -437,12 +436,8 @@ def _changed(parts: Components, stored: Params, base: Components) -> Params:
     tokens.
     """
     m, stored = parts.config.model, _part(parts, stored, base)
-    if m.pretrained and surgery.asked(m):
-        old = (
-            encoder_decoder.encoder_of(base.config.model)
-            if m.part == "encoder"
-            else base.config.model
-        )
+    if m.pretrained and structure.asked(m):
+        old = structure.encoder_of(base.config.model) if m.part == "encoder" else base.config.model
         stored = surgery.apply(stored, old, m, parts.config.seeds.init)
     if not vocab_rows.extends(parts.tokenizer, base.tokenizer):
         return stored

@@ -17,7 +17,7 @@ from jaxtyping import Array
 from jaxsft import patterns
 from jaxsft.config.schema import Config
 from jaxsft.errors import ConfigError
-from jaxsft.sharding.weights import LAYERS, WeightSpec
+from jaxsft.sharding.weight_spec import LAYERS, WeightSpec
 from jaxsft.tasks.task import Task
 from jaxsft.training import vocab_rows
 from jaxsft.training.hyper import Hyper

@@ -33,7 +33,10 @@ def test_a_percentage_is_not_rounded_up_by_what_a_float_lacks(percent):
     )
 
 
-@pytest.mark.parametrize("text", ["5", "-1steps", "3 weeks", "", "steps", "nansteps", "1.steps"])
+NONE = ["5", "-1steps", "3 weeks", "", "steps", "nansteps", "1.steps", "1e400epochs", "1e16steps"]
+
+
+@pytest.mark.parametrize("text", NONE)
 def test_without_a_unit_it_is_refused(text):
     with pytest.raises(ConfigError, match=r"schedule\.warmup=.*: expected a number with a unit"):
         durations.steps(text, CLOCK, "schedule.warmup")

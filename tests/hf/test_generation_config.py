@@ -87,4 +87,24 @@ def test_a_stop_token_that_is_no_id_is_one_sentence(value, tmp_path):
         ConfigError,
         match=r"eos_token_id=.*: expected a whole number from 0 to .*, a list of such, or null",
     ):
-        generation_config.stop_ids(tmp_path)
+        generation_config.stop_ids(tmp_path, 61)
+
+
+@pytest.mark.parametrize(
+    "values, why",
+    [
+        ({"temperature": "x"}, "temperature='x': expected a number of at least 0"),
+        ({"top_k": -3}, "top_k=-3: expected a whole number from 0"),
+        ({"top_p": 1.5}, "top_p=1.5: expected a number from 0 to 1"),
+        ({"num_beams": 0}, "num_beams=0: expected a whole number from 1"),
+        ({"do_sample": "yes"}, "do_sample='yes': expected true or false"),
+        ({"eos_token_id": -5}, "eos_token_id=-5: expected a whole number from 0"),
+        ({"eos_token_id": [1, "a"]}, "eos_token_id=.*: expected a whole number from 0"),
+        ({"eos_token_id": [1, 61]}, "eos_token_id=61: expected ids below 61"),
+        ({"bos_token_id": [1]}, r"bos_token_id=\[1\]: expected a whole number"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_named(values, why, tmp_path):
+    (tmp_path / generation_config.NAME).write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(ConfigError, match=rf"generation_config\.json: {why}"):
+        generation_config.stop_ids(tmp_path, 61)

@@ -209,3 +209,36 @@ def test_logits_are_those_of_the_library(base, tmp_path):
             expected = one(input_ids=torch.from_numpy(ids.astype(np.int64))).logits.numpy()
         np.testing.assert_allclose(mine, expected, rtol=1e-4, atol=2e-5)
     assert np.abs(mine - logits(model, params, ids)).max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    "change, why",
+    [
+        ({"target_modules": 3}, "target_modules=3: expected a word or a list of words"),
+        ({"target_modules": [1]}, r"target_modules=\[1\]: expected a word or a list of words"),
+        ({"target_modules": ["v_proj"]}, r"leaves out model\.layers\.0\.self_attn\.k_proj"),
+        ({"target_modules": "nothing"}, "target_modules='nothing': leaves out"),
+        ({"target_modules": "(a+)+"}, "target_modules: .* or one of a group, is not read"),
+        ({"exclude_modules": ["q_proj"]}, "leaves out"),
+        ({"layers_to_transform": 0}, r"leaves out model\.layers\.1"),
+        ({"layers_to_transform": [-1]}, r"layers_to_transform=\[-1\]: expected a whole number"),
+        ({"r": 0}, "r=0: expected a whole number from 1"),
+        ({"r": 2.5}, "r=2.5: expected a whole number from 1"),
+        ({"lora_alpha": "x"}, "lora_alpha='x': expected a number above 0"),
+        ({"lora_alpha": -1}, "lora_alpha=-1: expected a number above 0"),
+        ({"lora_dropout": 2}, "lora_dropout=2: expected a number from 0 to 1"),
+        ({"fan_in_fan_out": "no"}, "fan_in_fan_out='no': expected true or false"),
+        ({"base_model_name_or_path": 3}, "base_model_name_or_path=3: expected a word"),
+        ({"modules_to_save": [""]}, "modules_to_save=.*: expected a list of names"),
+        ({"modules_to_save": ["no"]}, r"modules_to_save=\['no'\]: the file has no weight of no"),
+        ({"modules_to_save": ["score"]}, "the file has no weight of score"),
+        ({"alpha_pattern": {"no": 3}}, "alpha_pattern has no, which is no module"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_named(change, why, tmp_path):
+    about, folder, _ = folder_of("lora", tmp_path)
+    config = options.LoRA(rank=3, alpha=5, target=("layers/.*/(q|k|v|o|gate|up|down)",))
+    _, params, how = model_of(about, config, tmp_path)
+    changed(folder, **change)
+    with pytest.raises(ConfigError, match=why):
+        peft_read.read(folder, config, flatten(params), **how)

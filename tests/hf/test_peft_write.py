@@ -15,8 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from jaxsft.config import adapters as options
 from jaxsft.errors import CheckpointError, ConfigError
-from jaxsft.hf import peft_config, peft_read, peft_write
-from jaxsft.hf import read as pretrained
+from jaxsft.hf import peft_config, peft_read, peft_write, pretrained_folder
 from jaxsft.models import adapters
 from jaxsft.models.attention import TokenInfo
 from jaxsft.sharding.weights import flatten, specs
@@ -65,7 +64,7 @@ def model_of(about, config, tmp_path, kind="lm"):
         )
     )
     params = adapters.start(config, {**params, "adapters": own}, jax.random.key(2))
-    family = pretrained.open_source(folder).family
+    family = pretrained_folder.open_source(folder).family
     return (
         model,
         params,
@@ -312,8 +311,8 @@ def test_every_key_is_read_without_effect_or_an_error():
         with pytest.raises(
             ConfigError,
             match=(
-                rf"adapter_config\.json: {key}=.*: (expected (a word|a number|true or false)$|is"
-                r" not read)"
+                rf"adapter_config\.json: {key}=.*: (expected (a word|a whole number from 1 to"
+                r" 65536|a number above 0|true or false)$|is not read)"
             ),
         ):
             peft_config.check(place, values | {key: value}, plain)
@@ -410,7 +409,7 @@ def test_parts_of_a_fused_layer_are_one_adapter(name, tmp_path):
     """
     config = FUSED[name]
     model, params, about, tensors = written(name, config, tmp_path)
-    source = pretrained.open_source(tmp_path / "base")
+    source = pretrained_folder.open_source(tmp_path / "base")
     bare = lambda values: {
         key.removeprefix(source.family.prefix): np.asarray(value, np.float64)
         for key, value in values.items()

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from jaxsft.config.schema import ClassifyTask, LMTask, MeshConfig, MLMTask, ModelConfig, TagTask
 from jaxsft.errors import CheckpointError, ConfigError
-from jaxsft.hf import families
+from jaxsft.hf import families, pretrained_folder
 from jaxsft.hf import read as pretrained
 from jaxsft.hf import write as exported
 from jaxsft.hf.families.family import moves
@@ -31,18 +31,18 @@ from tools.golden.families import weights
 
 
 def written_back(folder, model, params, to, kind, shard=10**9):
-    family = pretrained.open_source(folder).family
+    family = pretrained_folder.open_source(folder).family
     head = family.heads[kind] if kind else exported.Head("Model", ())
     declared = flatten(specs(jax.eval_shape(model.init, jax.random.key(0))))
     found = exported.all_moves(family, head, declared, "here")
-    tensors = pretrained.Tensors(folder)
+    tensors = pretrained_folder.Tensors(folder)
     had = {name: [tensors.dtype(name), tensors.shape(name)] for name in tensors}
     to.mkdir()
     exported.write(
         to, family, found, flatten(params), exported.dtypes_of(family, found, had, None), shard
     )
     shutil.copy(folder / "config.json", to)
-    return pretrained.Tensors(to)
+    return pretrained_folder.Tensors(to)
 
 
 def same_bytes(a: dict, b: dict) -> None:
@@ -61,7 +61,7 @@ def test_every_byte_comes_back(name, tmp_path):  # guards G3
     kind, folder = hf.kind(about), hf.write(name, tmp_path / "in", dtype="BF16")
     model, params = hf.load(folder, kind, about["context"])
     written_back(folder, model, params, tmp_path / "out", kind)
-    family = pretrained.open_source(folder).family
+    family = pretrained_folder.open_source(folder).family
     # bare encoders are written under the prefix of their classes
     prefix = "" if kind else family.prefix
     wanted = {
@@ -91,7 +91,7 @@ def test_nothing_is_read_that_is_not_used(name, tmp_path):
     that is copied.
     """
     about, _ = hf.golden(name)
-    source = pretrained.open_source(hf.write(name, tmp_path, dtype="BF16"))
+    source = pretrained_folder.open_source(hf.write(name, tmp_path, dtype="BF16"))
     tensors, model = (
         load_file(tmp_path / "model.safetensors"),
         hf.load(tmp_path, "lm", about["context"])[0],
@@ -268,7 +268,7 @@ def test_old_names_and_bare_models_are_read(tmp_path):
 )
 def test_a_key_that_would_be_ignored_is_an_error(name, changes, message, tmp_path):  # guards G9
     with pytest.raises(ConfigError, match=message):
-        pretrained.open_source(hf.write(name, tmp_path, **changes)).model()
+        pretrained_folder.open_source(hf.write(name, tmp_path, **changes)).model()
 
 
 SIZES = {
@@ -391,20 +391,20 @@ def test_pickles_and_damage_are_one_sentence(tmp_path):
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot be read"):
-        pretrained.Tensors(folder)
+        pretrained_folder.Tensors(folder)
     file.rename(folder / "pytorch_model.bin")
     with pytest.raises(
         CheckpointError,
         match=r"has pytorch_model\.bin, a pickle, which can run code and is never opened",
     ):
-        pretrained.Tensors(folder)
+        pretrained_folder.Tensors(folder)
     (folder / "model.safetensors.index.json").write_text(
         json.dumps({"weight_map": {"a": "../a.safetensors"}})
     )
     with pytest.raises(
         CheckpointError, match=r"names \.\./a\.safetensors, which does not lie beside it"
     ):
-        pretrained.Tensors(folder)
+        pretrained_folder.Tensors(folder)
 
 
 def test_what_no_class_computes_names_the_option_that_would_fit():
@@ -488,7 +488,7 @@ def test_a_value_that_is_no_number_is_named(value, dtype, tmp_path):
 
 
 def test_pages_that_were_given_back_are_read_again(tmp_path):
-    tensors = pretrained.Tensors(hf.write("llama", tmp_path))
+    tensors = pretrained_folder.Tensors(hf.write("llama", tmp_path))
     before = {name: tensors.read(name).copy() for name in tensors}
     for name, value in before.items():
         tensors.release(name)
@@ -526,7 +526,7 @@ def test_a_second_copy_must_be_the_same(tmp_path):  # guards G3
 )
 def test_a_head_over_words_is_taken_with_its_activation(name, theirs, tmp_path):  # guards G3, G9
     """RoBERTa's has one of its own, whatever its body has."""
-    source = pretrained.open_source(
+    source = pretrained_folder.open_source(
         hf.write(
             name, tmp_path, **{"activation" if name.startswith("distil") else "hidden_act": "relu"}
         )
@@ -557,7 +557,7 @@ def test_a_bias_that_a_head_over_words_lacks_is_zero(name, tmp_path):  # guards 
     """Whichever are missing, the rest is taken; without another part the head is no random one but
     an error.
     """
-    source = pretrained.open_source(hf.write(name, tmp_path))
+    source = pretrained_folder.open_source(hf.write(name, tmp_path))
     config = dataclasses.replace(source.model(), head_bias=True)
     model = Transformer(
         config, config.vocab_rows, "fp32", MaskedHead(config, config.vocab_rows, "fp32", "gelu")
@@ -575,7 +575,7 @@ def test_a_bias_that_a_head_over_words_lacks_is_zero(name, tmp_path):  # guards 
             body | dict(value for path, value in theirs.items() if path not in lacks),
             tmp_path / "model.safetensors",
         )
-        return pretrained.plan(pretrained.open_source(tmp_path), declared, "mlm")
+        return pretrained.plan(pretrained_folder.open_source(tmp_path), declared, "mlm")
 
     biases = [path for path in theirs if path.endswith("/b")]
     for lacks in (biases[:1], biases[1:], biases):

@@ -12,7 +12,7 @@ from jaxsft import patterns
 from jaxsft.config import optim as config
 from jaxsft.optim import optimizers
 from jaxsft.optim.schedules import SCHEDULES, unit
-from jaxsft.sharding.weights import WeightSpec
+from jaxsft.sharding.weight_spec import WeightSpec
 
 SPECS = {
     "layers": {

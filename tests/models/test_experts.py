@@ -15,7 +15,8 @@ from flax import linen as nn
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.experts import Experts
-from jaxsft.sharding.weights import WeightSpec, specs
+from jaxsft.sharding.weight_spec import WeightSpec
+from jaxsft.sharding.weights import specs
 from tests.hf.families import hf
 from tests.hf.families.test_parity import rows
 

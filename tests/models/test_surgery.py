@@ -11,7 +11,7 @@ import pytest
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
-from jaxsft.models import surgery
+from jaxsft.models import structure, surgery
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.encoder_decoder import EncoderDecoder
 from jaxsft.models.transformer import Transformer
@@ -76,7 +76,7 @@ def start(config: ModelConfig = OLD) -> dict:
 
 def change(params: dict, old: ModelConfig = OLD, **options) -> tuple[ModelConfig, dict]:
     wanted = dataclasses.replace(old, pretrained="x", **options)
-    new = surgery.resized(wanted)
+    new = structure.resized(wanted)
     out = surgery.apply(params, old, wanted, 0)
     assert {k: v.shape for k, v in flatten(out).items()} == {
         k: v.shape for k, v in flatten(declared(new)).items()
@@ -102,7 +102,7 @@ def apart(a: dict, b: dict) -> set[str]:
 def test_layers(x64):
     params = start()
     new, out = change(params, keep_layers=(2, 0), repeat_layers=2)
-    assert new.layers == 4 and surgery.layers(
+    assert new.layers == 4 and structure.layers(
         dataclasses.replace(OLD, keep_layers=(2, 0), repeat_layers=2)
     ) == [2, 2, 0, 0]
     conftest.assert_same(
@@ -113,11 +113,11 @@ def test_layers(x64):
         {k: v for k, v in params.items() if k != "layers"},
     )
     window = dataclasses.replace(OLD, window=2, window_layers=(0, 1))
-    assert surgery.resized(dataclasses.replace(window, keep_layers=(2, 1, 0))).window_layers == (
+    assert structure.resized(dataclasses.replace(window, keep_layers=(2, 1, 0))).window_layers == (
         1,
         2,
     )
-    assert surgery.resized(OLD) == OLD
+    assert structure.resized(OLD) == OLD
     for options, part in (
         ({"keep_layers": (0, 3)}, "expected some of the layers 0 to 2"),
         ({"keep_layers": ()}, "expected some of the layers"),
@@ -125,7 +125,7 @@ def test_layers(x64):
         with pytest.raises(ConfigError, match=part):
             change(params, **options)
     with pytest.raises(ConfigError, match="it must stay the first, and once"):
-        surgery.resized(dataclasses.replace(OLD, first_norm=False, repeat_layers=2))
+        structure.resized(dataclasses.replace(OLD, first_norm=False, repeat_layers=2))
 
 
 @pytest.mark.parametrize("gated", [True, False])
@@ -159,7 +159,7 @@ def test_more_heads_compute_the_same(x64):
     with pytest.raises(ConfigError, match="it must be a multiple of 2"):
         change(params, resize_heads=5)
     with pytest.raises(ConfigError, match="goes over all heads together"):
-        surgery.resized(dataclasses.replace(OLD, qk_norm="all", resize_heads=8))
+        structure.resized(dataclasses.replace(OLD, qk_norm="all", resize_heads=8))
 
 
 @pytest.mark.parametrize("kind", PAIRS)
@@ -236,17 +236,17 @@ def test_what_cannot_be_changed():
     with pytest.raises(
         ConfigError, match=r"model.resize_mlp=4: cannot change the structure of model.kind=lstm"
     ):
-        surgery.resized(ModelConfig(kind="lstm", resize_mlp=4))
+        structure.resized(ModelConfig(kind="lstm", resize_mlp=4))
     with pytest.raises(ConfigError, match="an encoder sees the whole text already"):
-        surgery.resized(dataclasses.replace(TWO, bidirectional=True))
+        structure.resized(dataclasses.replace(TWO, bidirectional=True))
     with pytest.raises(
         ConfigError, match=r"model.keep_decoder_layers=\[0\]: the model has no decoder"
     ):
-        surgery.resized(dataclasses.replace(OLD, keep_decoder_layers=(0,)))
+        structure.resized(dataclasses.replace(OLD, keep_decoder_layers=(0,)))
     with pytest.raises(
         ConfigError, match=r"model.keep_decoder_layers=\[2\]: expected some of the layers 0 to 1"
     ):
-        surgery.resized(dataclasses.replace(TWO, keep_decoder_layers=(2,)))
+        structure.resized(dataclasses.replace(TWO, keep_decoder_layers=(2,)))
     with pytest.raises(
         ConfigError,
         match=r"model.keep_layers=\[0\]: is read with model.pretrained only",

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from jaxsft.config import optim as config
 from jaxsft.errors import ConfigError
 from jaxsft.optim import optimizers
-from jaxsft.sharding.weights import WeightSpec
+from jaxsft.sharding.weight_spec import WeightSpec
 
 LR, WD, STEPS = 0.03, 0.2, 4
 

@@ -11,7 +11,7 @@ from jaxsft.config.schema import MeshConfig
 from jaxsft.errors import ConfigError
 from jaxsft.rundir import read_jsonl
 from jaxsft.sharding import mesh as meshes
-from jaxsft.sharding.weights import WeightSpec
+from jaxsft.sharding.weight_spec import WeightSpec
 from tests import tiny
 
 

@@ -17,6 +17,7 @@ import jaxsft
 from jaxsft import halves
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
+from jaxsft.hf import pretrained_folder
 from jaxsft.hf import read as pretrained
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.transformer import Transformer
@@ -504,7 +505,7 @@ def test_weights_that_are_rounded_once_give_the_same_numbers(name, task, tmp_pat
     """Of precision=bf16: those of linear layers are rounded when they are read, and not in each
     product.
     """
-    source = pretrained.open_source(test_hf.folder(tmp_path / "in", name))
+    source = pretrained_folder.open_source(test_hf.folder(tmp_path / "in", name))
     config = source.model()
     ids = np.random.default_rng(0).integers(0, 256, (2, 12))
     where = TokenInfo(np.ones(ids.shape, np.int32), np.tile(np.arange(12, dtype=np.int32), (2, 1)))

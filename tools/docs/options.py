@@ -57,9 +57,9 @@ def page() -> str:
         ),
         "",
         (
-            "`jaxsft train --cfg job task=chat` prints all options of a command as they are asked"
-            " for: what `auto` and pretrained weights make of them stands in `config.yaml` of the"
-            " run."
+            "`jaxsft train --cfg job task=chat` prints all options of a command as they would run,"
+            " with what `model.pretrained` makes of them and where each such value comes from. What"
+            " only the devices decide stays `auto` there, and stands in `config.yaml` of the run."
             " A default is what runs where nothing else is given; where it differs between tasks,"
             " each has its own. A duration is a number with a unit: `60steps`, `3epochs`,"
             " `10000examples`, `5%`. Lists and mappings are written in quotes:"

@@ -16,7 +16,7 @@ from typing import IO, Any
 from jaxsft.config.option import option
 from jaxsft.data.formats import dialect as dialects
 from jaxsft.data.formats.dialect import Dialect
-from jaxsft.data.formats.row import Bad, Format, Numbered, listed, repeated
+from jaxsft.data.formats.row import Bad, Format, Numbered, has_column, listed, repeated
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import ConfigError, DataError
 
@@ -162,7 +162,7 @@ def has_header(
         named = [name for name in columns if not name.isdecimal()]
         if not named:
             return False
-        if missing := [name for name in named if name not in first]:
+        if missing := [name for name in named if not has_column(first, name)]:
             cure = (
                 hint
                 or "; name a column by data.columns.<field>=<column>, or by its number with"

@@ -10,7 +10,7 @@ import dataclasses
 import re
 from collections.abc import Iterable, Sequence
 
-from jaxsft.data.formats.row import Bad
+from jaxsft.data.formats.row import Bad, has_column
 from jaxsft.data.formats.source import Source
 from jaxsft.errors import ConfigError
 
@@ -173,7 +173,7 @@ def _needed(
     if header == "false" or (columns and not names):
         return any(name.isdecimal() and 0 < int(name) < len(first) for name in columns)
     named = len(set(first)) == len(first) and all(map(NAME.fullmatch, first[not first[0] :]))
-    return set(names) <= set(first) and named
+    return all(has_column(first, name) for name in names) and named
 
 
 def escaped(cell: str) -> bool:

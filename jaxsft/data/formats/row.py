@@ -10,6 +10,26 @@ from typing import IO, Any
 from jaxsft.errors import DataError
 
 
+class AnyName(str):
+    """The name of a wanted column, in the place of which there may be others.
+
+    Attributes:
+      others: their names; one of all is enough.
+    """
+
+    def __new__(cls, name: str, *others: str) -> AnyName:
+        made = super().__new__(cls, name)
+        made.others = others
+        return made
+
+    others: tuple[str, ...]
+
+
+def has_column(names: Iterable[str], wanted: str) -> bool:
+    """Returns whether a wanted column, or one in its place (`AnyName`), is among the names."""
+    return not {wanted, *getattr(wanted, "others", ())}.isdisjoint(names)
+
+
 class Struct(dict):
     """An object of a columnar file.
 

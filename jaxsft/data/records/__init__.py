@@ -14,9 +14,10 @@ from typing import Any
 
 from jaxsft.data import split_rule
 from jaxsft.data.formats import Row, listed
+from jaxsft.data.formats.row import AnyName
 from jaxsft.data.ledger import Aside
 from jaxsft.data.records import settled
-from jaxsft.data.records.chat_forms import FORMS, form_of
+from jaxsft.data.records.chat_forms import FORMS, LISTS, form_of
 from jaxsft.data.records.conversations import Chat, chat_record, open_chat
 from jaxsft.data.records.fields import Doubtful, Unlabelled, label_names, label_text
 from jaxsft.data.records.messages import ROLES, Message
@@ -182,20 +183,30 @@ def _given_names(*names: str | None) -> list[str]:
 def _chat_inputs(columns: Any) -> list[str]:
     """Returns the columns of a delimited file that an answer is generated from.
 
-    Lists of messages are text there, and are looked for where their column is named.
+    Where no option says which, they may be those of any form (`chat_forms.form_of`); a list of
+    messages is text there, which spells it.
     """
     if columns.messages is not None:
         return [columns.messages]
+    if columns.form in ("messages", "sharegpt"):
+        return [AnyName(*LISTS)]
+    name = AnyName("prompt", "instruction", *LISTS) if _no_form(columns) else "prompt"
     return [
-        columns.prompt or ("instruction" if columns.form == "alpaca" else "prompt"),
+        columns.prompt or ("instruction" if columns.form == "alpaca" else name),
         *_given_names(columns.input),
     ]
 
 
 def _chat_outputs(columns: Any) -> list[str]:
-    if columns.messages is not None:
+    if columns.messages is not None or columns.form in ("messages", "sharegpt"):
         return []
-    return [columns.completion or ("output" if columns.form == "alpaca" else "completion")]
+    name = AnyName("completion", "output", *LISTS) if _no_form(columns) else "completion"
+    return [columns.completion or ("output" if columns.form == "alpaca" else name)]
+
+
+def _no_form(columns: Any) -> bool:
+    """Returns whether no option says in which form a conversation is."""
+    return columns.form == "auto" and (columns.prompt, columns.completion) == (None, None)
 
 
 _label = lambda record: (record.label,)

@@ -21,7 +21,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, tra
 
 from jaxsft.data import chinese
 from jaxsft.data.tokenizers import files, sentencepiece
-from jaxsft.data.tokenizers.tokenizer import OURS, SPECIAL, Tokenizer
+from jaxsft.data.tokenizers.tokenizer import OURS, SPECIAL, Tokenizer, in_pieces
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.extras import need
 
@@ -83,7 +83,7 @@ def wordpiece(texts: Iterable[str], vocab_size: int, lowercase: bool = True) -> 
 
     Its characters have their ids beforehand: the library would order them by chance.
     """
-    texts = list(texts)
+    texts = list(in_pieces(texts))
     raw = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
     raw.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

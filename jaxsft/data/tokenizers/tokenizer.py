@@ -196,7 +196,7 @@ class Tokenizer:
             initial_alphabet=alphabet,
             show_progress=False,
         )
-        raw.train_from_iterator(texts, trainer)
+        raw.train_from_iterator(in_pieces(texts), trainer)
         return cls(json.loads(raw.to_str()), dict(OURS))
 
     @classmethod
@@ -451,3 +451,21 @@ def _byte_letters() -> list[str]:
     printable = {*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
     others = iter(range(0x100, 0x200))
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
+
+
+LONGEST_WORD = 4096  # characters of a word that merges are learnt from
+_LONG = re.compile(rf"(?:\S{{{LONGEST_WORD}}}|\s{{{LONGEST_WORD}}})")
+
+
+def in_pieces(texts: Iterable[str]) -> Iterator[str]:
+    """Yields texts, and those with a longer word or a longer space in pieces.
+
+    What the library takes to learn from a word grows with the square of its length.
+    """
+    for text in texts:
+        start = 0
+        for match in _LONG.finditer(text):
+            yield text[start : match.end()]
+            start = match.end()
+        if start < len(text) or not text:
+            yield text[start:]

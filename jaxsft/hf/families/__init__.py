@@ -88,6 +88,8 @@ def get(model_type: object, place: str) -> Family:
             if isinstance(model_type, str) and len(model_type) < 50
             else []
         )
+        if isinstance(model_type, str) and (same := model_type.lower()) in FAMILIES:
+            hint = f"it is written {same}"
         hint = hint or (f"the nearest, {near[0]}, computes otherwise" if near else None)
         told = f"model_type={shown(model_type)} is not known here{f' ({hint})' if hint else ''}"
         raise ConfigError(f"{place}: {told}; there are {', '.join(FAMILIES)}")

@@ -292,6 +292,9 @@ def _scaling(
         scaling.
     """
     given = {key: value for key, value in given.items() if value is not None}
+    if given and not {"rope_type", "type"} & given.keys():
+        name = next(iter(given))
+        keys.refuse(where, f"has no rope_type, so that {shown(name)} would change nothing")
     kind = given.pop("rope_type", None) or given.get("type", "default")
     given.pop("type", None)
     kind = {"default": "none", "su": "longrope"}.get(kind, kind) if isinstance(kind, str) else kind

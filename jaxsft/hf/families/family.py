@@ -22,7 +22,7 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.errors import CheckpointError, ConfigError
 from jaxsft.hf.families.keys import Keys
 from jaxsft.hf.families.transforms import LINEAR, PLAIN, Transform
-from jaxsft.sharding.weights import WeightSpec
+from jaxsft.sharding.weight_spec import WeightSpec
 
 
 # --- the table

@@ -53,6 +53,9 @@ ID, SWITCH, WORD = (
 )
 SCALE, RATIO = number("a number above 0", above=0), number("a number of at least 1", least=1)
 EPSILON = ValueType((int, float), "a number above 0 and at most 1", -1.0, 1.0, 0.0)
+SHARE = ValueType((int, float), "a number from 0 to 1", 0.0, 1.0)
+PADDING = whole(-1, 2**31 - 1)
+IDS = ValueType((int, list), f"{ID.said}, a list of such", 0, 2**31 - 1)
 PART, OBJECT, LIST = EPSILON, ValueType((dict,), "an object"), ValueType((list,), "a list")
 
 _KEYS: tuple[tuple[ValueType, str], ...] = (
@@ -60,9 +63,8 @@ _KEYS: tuple[tuple[ValueType, str], ...] = (
         WIDTH,
         """hidden_size d_model dim n_embd intermediate_size d_ff hidden_dim n_inner encoder_ffn_dim
         decoder_ffn_dim moe_intermediate_size
-        head_dim d_kv embedding_size attention_head_size num_local_experts num_experts
-        num_experts_per_tok position_buckets
-        relative_attention_num_buckets""",
+        pooler_hidden_size head_dim d_kv embedding_size attention_head_size num_local_experts
+        num_experts num_experts_per_tok position_buckets relative_attention_num_buckets""",
     ),
     (
         COUNT,
@@ -78,13 +80,11 @@ _KEYS: tuple[tuple[ValueType, str], ...] = (
         sliding_window local_attention
         relative_attention_max_distance""",
     ),
-    (
-        ID,
-        (
-            "type_vocab_size pad_token_id bos_token_id decoder_start_token_id max_window_layers"
-            " conv_kernel_size"
-        ),
-    ),
+    (ID, "type_vocab_size max_window_layers conv_kernel_size"),
+    (ID, "bos_token_id sep_token_id cls_token_id decoder_start_token_id"),
+    # -1 is the last row to torch, and stands in files for none
+    (PADDING, "pad_token_id"),
+    (IDS, "eos_token_id forced_eos_token_id"),
     (whole(-1, 2**31 - 1), "max_relative_positions"),
     (
         SWITCH,
@@ -93,12 +93,16 @@ _KEYS: tuple[tuple[ValueType, str], ...] = (
         add_cross_attention scale_attn_weights scale_attn_by_inverse_layer_idx use_parallel_residual
         relative_attention share_att_key
         position_biased_input is_gated_act scale_decoder_outputs scale_embedding
-        use_bidirectional_attention classifier_bias decoder_bias""",
+        use_bidirectional_attention classifier_bias decoder_bias use_cache output_attentions
+        output_hidden_states return_dict gradient_checkpointing reorder_and_upcast_attn
+        deterministic_flash_attn sparse_prediction legacy summary_use_proj summary_proj_to_labels
+        output_router_logits sinusoidal_pos_embds""",
     ),
     (
         WORD,
-        """hidden_act hidden_activation activation activation_function feed_forward_proj
-        dense_act_fn norm_rel_ebd pooler_hidden_act
+        """torch_dtype dtype transformers_version attn_implementation summary_type
+        summary_activation hidden_act hidden_activation activation activation_function
+        feed_forward_proj dense_act_fn norm_rel_ebd pooler_hidden_act
         classifier_activation classifier_pooling problem_type""",
     ),
     (EPSILON, "rms_norm_eps layer_norm_eps layer_norm_epsilon norm_eps"),
@@ -108,17 +112,33 @@ _KEYS: tuple[tuple[ValueType, str], ...] = (
     (OBJECT, "rope_parameters rope_scaling"),
     (LIST, "layer_types mlp_only_layers"),
     (ValueType((list,), "a list of words"), "architectures"),
-    (OBJECT, "id2label"),
+    (OBJECT, "id2label label2id"),
     (whole(0, 2**20), "num_labels"),
     (ValueType((str, list), "a word or a list"), "pos_att_type"),
-    (number("a number of at least 0", least=0), "router_jitter_noise"),
+    (
+        number("a number of at least 0", least=0),
+        """router_jitter_noise router_aux_loss_coef initializer_range initializer_factor
+        initializer_cutoff_factor init_std""",
+    ),
+    (
+        SHARE,
+        """attention_dropout attention_probs_dropout_prob attn_pdrop embd_pdrop resid_pdrop
+        hidden_dropout hidden_dropout_prob embedding_dropout mlp_dropout dropout dropout_rate
+        activation_dropout classifier_dropout cls_dropout seq_classif_dropout qa_dropout
+        pooler_dropout encoder_layerdrop decoder_layerdrop summary_first_dropout
+        summary_last_dropout classif_dropout""",
+    ),
+    (whole(0, 2**31 - 1), "chunk_size_feed_forward"),
+    (whole(-(2**31), 2**31 - 1), "sparse_pred_ignore_index"),
+    (COUNT, "pretraining_tp"),
 )
 SCHEMA: dict[str, ValueType] = {key: kind for kind, keys in _KEYS for key in keys.split()}
 # Where null has a meaning of its own in the classes: none, or what follows from another key.
 _NULLABLE = """
 num_key_value_heads head_dim n_inner sliding_window layer_types rope_parameters rope_scaling
 original_max_position_embeddings pad_token_id
-bos_token_id decoder_start_token_id attn_logit_softcapping final_logit_softcapping
+eos_token_id forced_eos_token_id bos_token_id decoder_start_token_id attn_logit_softcapping
+final_logit_softcapping
 num_decoder_layers mlp_only_layers pos_att_type architectures
 use_bidirectional_attention partial_rotary_factor clip_qkv id2label num_labels problem_type
 """
@@ -154,10 +174,22 @@ def wrong(key: str, value: Any) -> str | None:
     if value is None and key in NULLABLE:
         return None
     kind = SCHEMA[key]
-    fits = kind.fits(value) and (
-        key != "architectures" or all(isinstance(name, str) for name in value)
+    fits = kind.fits(value) and all(
+        ITEMS[key].fits(item)
+        for item in (value if isinstance(value, list) and key in ITEMS else ())
     )
     return None if fits else f"expected {kind.said}" + (" or null" if key in NULLABLE else "")
+
+
+# of each item of a list
+ITEMS = {"architectures": WORD, "eos_token_id": ID, "forced_eos_token_id": ID}
+
+
+def ids_of(key: str, value: Any) -> list[int]:
+    """Returns the ids of tokens that a key holds; empty for another key."""
+    if not key.endswith("_token_id") or value is None:
+        return []
+    return value if isinstance(value, list) else [value]
 
 
 def numbers(value: Any, least: float = 0.0) -> Sequence[float] | None:

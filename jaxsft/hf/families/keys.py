@@ -16,7 +16,7 @@ from typing import Any
 
 from jaxsft import plugins
 from jaxsft.errors import ConfigError
-from jaxsft.hf.families.key_types import shown, wrong
+from jaxsft.hf.families.key_types import SCHEMA, ids_of, shown, wrong
 from jaxsft.hf.families.reads import ALIASES, READS, SHARED
 
 # Read by classes, and no number of what we compute depends on it: what training here has options of
@@ -75,7 +75,10 @@ class Keys:
                 value = self.values[other]
                 # it is what the class takes; the tensors show whether it is right
                 if other == "num_hidden_layers":
+                    if why := wrong(key, self.values.get(key, 1)):
+                        self.refuse(key, why)
                     self.values[key] = value
+                    self.written[key] = other
                 if key not in self.values:
                     self.written[key] = other
                 if self.values.setdefault(key, value) == value:
@@ -146,6 +149,8 @@ class Keys:
         harmless = {**HARMLESS, "is_causal": causal}
         reads = names_read(self.family)
         for key, value in self.values.items():
+            if key in reads:
+                self._check_idle(key, value)
             if key in self.read_so_far or key in NO_EFFECT:
                 continue
             if key in reads and not any(value is known for known in harmless.get(key, ())):
@@ -161,6 +166,23 @@ class Keys:
                     f"nothing reads it; {meant} is what the class reads: write that, or take the"
                     " key out",
                 )
+
+    def _check_idle(self, key: str, value: Any) -> None:
+        """Raises ConfigError for a value that cannot be meant, of a key without effect here.
+
+        An id beyond the vocabulary cannot be, but for the class's own: transformers writes that
+        into every file.
+        """
+        if key in NO_EFFECT and value is not None and key in SCHEMA and (why := wrong(key, value)):
+            self.refuse(key, why)
+        rows, own = self.values.get("vocab_size"), ids_of(key, self.defaults.get(key))
+        beyond = [
+            one
+            for one in ids_of(key, value)
+            if isinstance(rows, int) and one >= rows and one not in own
+        ]
+        if beyond:
+            self.refuse(key, f"expected ids below vocab_size={rows}")
 
 
 def words_read(family: str) -> frozenset[str]:

@@ -27,7 +27,8 @@ from jaxsft.models.adapters import targets as sites
 from jaxsft.models.adapters.low_rank import OutputMatrix
 from jaxsft.models.adapters.targets import Leaf, Site, Tree
 from jaxsft.models.dropout import Dropout
-from jaxsft.sharding.weights import LAYERS, Weight, WeightSpec
+from jaxsft.sharding.weight_spec import LAYERS, WeightSpec
+from jaxsft.sharding.weights import Weight
 
 NAME = "adapters"  # of the tree among the parameters, and of the collection in a module
 HOOK = "adapter"  # of the object in that collection

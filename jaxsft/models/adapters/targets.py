@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from jaxsft import patterns
-from jaxsft.sharding.weights import LAYERS, WeightSpec
+from jaxsft.sharding.weight_spec import LAYERS, WeightSpec
 
 Tree = dict[str, Any]
 

@@ -13,7 +13,7 @@ from jaxsft.optim.parts import Optimizer
 if TYPE_CHECKING:
     import optax
 
-    from jaxsft.sharding.weights import WeightSpec
+    from jaxsft.sharding.weight_spec import WeightSpec
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Conversations in all their forms become the same record, or an error that says how to mend
 them."""
 
+import csv
 import json
 
 import pytest
@@ -515,3 +516,42 @@ def test_turns_in_a_cell_of_a_table(spell, turns, tmp_path):
 def test_turns_in_a_cell_that_are_neither_json_nor_python():
     with pytest.raises(DataError, match=r"'messages' holds broken JSON .* and no list of Python"):
         chat_record(row(messages="[{'role': user}]"), columns())
+
+
+TURNS = [{"role": "user", "content": "Hi, you"}, {"role": "assistant", "content": "Yes."}]
+SHARED = [{"from": "human", "value": "Hi, you"}, {"from": "gpt", "value": "Yes."}]
+
+
+@pytest.mark.parametrize(
+    "header, cells, form",
+    [
+        (["messages"], [json.dumps(TURNS)], "messages"),
+        (["id", "messages"], ["1", repr(TURNS)], "messages"),
+        (["id", "conversations"], ["1", json.dumps(SHARED)], "sharegpt"),
+        (["instruction", "output"], ["Hi, you", "Yes."], "alpaca"),
+        (["prompt", "completion"], ["Hi, you", "Yes."], "prompt"),
+    ],
+)
+@pytest.mark.parametrize("suffix, sign", [("csv", ","), ("tsv", "\t"), ("csv", ";")])
+def test_a_table_of_any_form_needs_no_option(header, cells, form, suffix, sign, tmp_path):
+    """Its columns are those of other files, and a list of messages is spelled in its cell."""
+    file = tmp_path / f"chats.{suffix}"
+    with file.open("w", newline="") as out:
+        csv.writer(out, delimiter=sign).writerows([header, cells, cells])
+    for asked in (Columns(), Columns(form=form)):
+        rows = formats.read(file, columns=[*CHAT.inputs(asked), *CHAT.outputs(asked)])
+        assert len(rows) == 2
+        for one in rows:
+            found = chat_record(one, asked).messages
+            assert [(m.role, m.content) for m in found] == [
+                ("user", "Hi, you"),
+                ("assistant", "Yes."),
+            ]
+
+
+def test_a_table_of_none_of_the_forms_names_the_first(tmp_path):
+    (tmp_path / "a.csv").write_text("question,answer\na,b\nc,d\n")
+    with pytest.raises(DataError, match="missing column 'prompt': the first row is 'question'"):
+        formats.read(
+            tmp_path / "a.csv", columns=[*CHAT.inputs(Columns()), *CHAT.outputs(Columns())]
+        )

@@ -1,7 +1,9 @@
+import re
+
 import pytest
 
 from jaxsft.data.tokenizers import learn as train
-from jaxsft.data.tokenizers.tokenizer import SPECIAL, Tokenizer
+from jaxsft.data.tokenizers.tokenizer import LONGEST_WORD, SPECIAL, Tokenizer, in_pieces
 from jaxsft.errors import ConfigError, DataError
 
 TEXTS = [
@@ -132,3 +134,19 @@ def test_added_tokens_have_the_ids_after_all_others(tmp_path):  # guards G4
     ):
         with pytest.raises(ConfigError, match=part):
             base.with_added(bad)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a b", "x" * 9999 + " y", " " * 9000, "a" + "\n" * 5000 + "b"]
+)
+def test_a_long_word_is_learnt_from_in_pieces(text):
+    """The time would grow with the square of its length."""
+    pieces = list(in_pieces([text]))
+    assert "".join(pieces) == text
+    runs = [run for piece in pieces for run in re.findall(r"\S+|\s+", piece)]
+    assert max(map(len, runs), default=0) <= LONGEST_WORD
+
+
+def test_texts_of_long_words_take_time_in_proportion():
+    found = Tokenizer.train(["a b c", "xy" * 300_000], 300)  # minutes, if it were one word
+    assert found.decode(found.encode("xyxy")) == "xyxy"

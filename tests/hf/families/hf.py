@@ -16,7 +16,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from jaxsft.config.schema import MeshConfig
-from jaxsft.hf import read
+from jaxsft.hf import pretrained_folder, read
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads import VocabHead
 from jaxsft.models.heads_mlm import MaskedHead
@@ -75,7 +75,7 @@ def load(
     mesh: MeshConfig | None = None,
 ) -> tuple[Transformer, Any]:
     """The model of a folder, and its weights."""
-    source = read.open_source(folder)
+    source = pretrained_folder.open_source(folder)
     config = source.model(context)
     head = None
     if head_kind == "lm" and (config.head_bias or not config.tied):

@@ -12,9 +12,9 @@ from safetensors.numpy import load_file, save_file
 
 from jaxsft.config import compose
 from jaxsft.errors import CheckpointError, ConfigError
-from jaxsft.hf import families
-from jaxsft.hf import read as pretrained
+from jaxsft.hf import families, pretrained_folder
 from tests.hf.families import hf, test_pairs
+from tools import config_fuzz
 
 
 @pytest.mark.parametrize(
@@ -33,9 +33,9 @@ from tests.hf.families import hf, test_pairs
     ],
 )
 def test_an_index_of_another_shape_is_a_sentence(index, message, tmp_path):  # guards F2
-    (tmp_path / pretrained.INDEX).write_text(json.dumps(index), encoding="utf-8")
+    (tmp_path / pretrained_folder.INDEX).write_text(json.dumps(index), encoding="utf-8")
     with pytest.raises(CheckpointError, match=message):
-        pretrained.Tensors(tmp_path)
+        pretrained_folder.Tensors(tmp_path)
 
 
 def test_layers_that_are_not_in_the_files_are_told_from_their_headers(tmp_path):  # guards F2
@@ -47,10 +47,13 @@ def test_layers_that_are_not_in_the_files_are_told_from_their_headers(tmp_path):
             r" last one"
         ),
     ):
-        pretrained.open_source(folder).model()
+        pretrained_folder.open_source(folder).model()
     # what is over is told by `plan`
     assert (
-        pretrained.open_source(hf.write("llama", tmp_path, num_hidden_layers=2)).model().layers == 2
+        pretrained_folder.open_source(hf.write("llama", tmp_path, num_hidden_layers=2))
+        .model()
+        .layers
+        == 2
     )
 
 
@@ -58,14 +61,14 @@ def test_a_class_that_ties_is_tied_where_the_files_have_no_matrix(tmp_path):  # 
     folder = test_pairs.write("t5", tmp_path)
     values = json.loads((folder / "config.json").read_text()) | {"tie_word_embeddings": False}
     (folder / "config.json").write_text(json.dumps(values), encoding="utf-8")
-    model = pretrained.open_source(folder).model()
+    model = pretrained_folder.open_source(folder).model()
     assert model.tied
     tensors = load_file(folder / "model.safetensors")
     save_file(
         tensors | {"lm_head.weight": np.ones_like(tensors["shared.weight"])},
         folder / "model.safetensors",
     )
-    assert not pretrained.open_source(folder).model().tied
+    assert not pretrained_folder.open_source(folder).model().tied
 
 
 @pytest.mark.parametrize(
@@ -84,6 +87,7 @@ def test_a_class_that_ties_is_tied_where_the_files_have_no_matrix(tmp_path):  # 
             r"\(the nearest, qwen3\w*, computes otherwise\); there are llama",
         ),
         ({"model_type": ["llama"]}, r"model_type=\['llama'\] is not known here; there are llama"),
+        ({"model_type": "Llama"}, r"'Llama' is not known here \(it is written llama\)"),
         ({}, "has no model_type, so that nothing says how its model computes"),
         (
             {"model_type": "llama", "architectures": "LlamaForCausalLM"},
@@ -119,3 +123,51 @@ def test_a_folder_of_another_tool_is_told_what_it_is(names, message, tmp_path):
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(ConfigError, match=f"{tmp_path}: not a run directory .*{message}"):
         compose.read(tmp_path / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    "change, why",
+    [
+        ({"eos_token_id": -5}, "eos_token_id=-5: expected a whole number from 0"),
+        ({"eos_token_id": [1, 61]}, r"eos_token_id=\[1, 61\]: expected ids below vocab_size=61"),
+        ({"bos_token_id": "1"}, "bos_token_id='1': expected a whole number from 0"),
+        ({"pad_token_id": 61}, "pad_token_id=61: expected ids below vocab_size=61"),
+        ({"attention_dropout": "x"}, "attention_dropout='x': expected a number from 0 to 1"),
+        ({"use_cache": "yes"}, "use_cache='yes': expected true or false"),
+        ({"initializer_range": -1}, "initializer_range=-1: expected a number of at least 0"),
+        ({"torch_dtype": 3}, "torch_dtype=3: expected a word"),
+        ({"num_hidden_layers": "3"}, "num_hidden_layers='3': expected a whole number"),
+        ({"rope_scaling": {"factor": 2}, "rope_parameters": None}, "rope_scaling=.*no rope_type"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_named(change, why):
+    about = hf.golden("llama")[0]
+    with pytest.raises(ConfigError, match=rf"^config\.json: {why}"):
+        families.FAMILIES["llama"].model(about["config"] | change)
+
+
+def test_ids_that_a_class_writes_by_itself_are_taken():
+    """The default of its class, which transformers writes into every file, may lie beyond a small
+    vocabulary; and -1 is no padding."""
+    values = hf.golden("gpt2")[0]["config"]
+    assert values["eos_token_id"] > values["vocab_size"]
+    assert (
+        families.FAMILIES["gpt2"].model(values | {"pad_token_id": -1}).layers == values["n_layer"]
+    )
+    with pytest.raises(ConfigError, match="eos_token_id=50255: expected ids below"):
+        families.FAMILIES["gpt2"].model(values | {"eos_token_id": 50255})
+
+
+def test_both_names_of_a_key_are_read():
+    values = hf.golden("gpt2")[0]["config"]
+    with pytest.raises(ConfigError, match="num_hidden_layers='x': expected"):
+        families.FAMILIES["gpt2"].model(values | {"num_hidden_layers": "x"})
+    with pytest.raises(ConfigError, match="n_layer='x': expected"):
+        families.FAMILIES["gpt2"].model(values | {"n_layer": "x", "num_hidden_layers": 2})
+
+
+@pytest.mark.parametrize("family", ["llama", "bart"])
+def test_nonsense_in_any_key_is_refused(family):
+    """All families: `python -m tools.config_fuzz nonsense`."""
+    found = config_fuzz.nonsense(family)
+    assert found.failures == [] and found["refused"] > 400

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxsft.errors import CheckpointError, ConfigError
-from jaxsft.hf import families
+from jaxsft.hf import families, pretrained_folder
 from jaxsft.hf import read as pretrained
 from jaxsft.hf import write as exported
 from jaxsft.models.attention import TokenInfo
@@ -47,7 +47,7 @@ def write(name, folder, drop=(), **more):
 
 
 def load(folder):
-    source = pretrained.open_source(folder)
+    source = pretrained_folder.open_source(folder)
     c = source.model()
     head = (
         None

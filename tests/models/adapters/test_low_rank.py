@@ -14,7 +14,7 @@ from jaxsft.models.adapters.targets import Site
 from jaxsft.models.dropout import Dropout
 from jaxsft.models.layers import Linear
 from jaxsft.products import contract
-from jaxsft.sharding.weights import WeightSpec
+from jaxsft.sharding.weight_spec import WeightSpec
 
 pytestmark = pytest.mark.usefixtures("x64")
 LINEARS = {  # equation, shape, axes, inputs
