@@ -51,7 +51,6 @@ from jaxsft.training import open_folder, runs, setup
 from jaxsft.training.held import Held
 from jaxsft.training.hyper import make_hyper
 from jaxsft.training.recorder import Result
-from jaxsft.training.step import objective_value
 
 CHECKPOINT = "checkpoint="
 OVERRIDABLE = (
@@ -528,8 +527,8 @@ class Model:
         parts, run = self.parts, self.run
         hyper, batches = make_hyper(self.config, Clock(1, 1, 1)), parts.batches(split)
         step = lambda batch: self._pass(run.weights, run.frozen, parts.put(batch, batches), hyper)
-        objective = lambda terms, totals: objective_value(terms, totals, hyper["terms"])
-        return batches.split, evaluation.evaluate(step, self.task, batches, objective, {})
+        found = evaluation.evaluate(step, self.task, batches, hyper["terms"], {})
+        return batches.split, found
 
     def _as_trained(self, rows: list[Row]) -> list[Row]:
         """Prepares new rows as the training rows were: cleaned, filled and scaled.

@@ -15,6 +15,8 @@ from jaxsft.evaluation import measured, score_curves, slices, statistics_file
 from jaxsft.evaluation.evaluate import Evaluation
 from jaxsft.tasks.task import Task
 
+UNBOUNDED = {"loss": "a row is compared with the others of its batch, so that it has no loss alone"}
+
 
 def write_predictions(path: Any, task: Task, split: Split, result: Evaluation) -> None:
     """Writes one line per input row, in order; a dropped row says why."""
@@ -86,6 +88,6 @@ def intervals_of(
                 "clusters": None,
                 "method": "none",
                 "level": e.level,
-                "reason": "no sum over rows that is kept",
+                "reason": UNBOUNDED.get(name, "no sum over rows that is kept"),
             }
     return out

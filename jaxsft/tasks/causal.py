@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.losses.terms import tokens as token_losses
@@ -17,8 +18,20 @@ from jaxsft.models.heads import VocabHead
 from jaxsft.models.step_sums import TokenSums
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import rows
+from jaxsft.tasks.loss_terms import Weighed, by_text
 from jaxsft.tasks.rows import trained_bytes
 from jaxsft.tasks.task import Output, Task, Terms
+
+
+class TrainedTokens(NamedTuple):
+    """Places that a token is guessed at, `[B, N]`: the states below the head `[B, N, D]`, what is
+    right, its weight in the loss, and the text of the row that it is of.
+    """
+
+    hidden: Array
+    targets: Array
+    weights: Array
+    segments: Array
 
 
 class CausalTask(Task):
@@ -52,20 +65,39 @@ class CausalTask(Task):
         columns: bool,
     ) -> Output:
         hidden = self.hidden(model, params, batch, noise)  # [B, S, D]
+        every = TrainedTokens(hidden, batch.targets, batch.loss_weight, batch.segment_ids)
+        return self.of_tokens(model, params, every, batch, hyper, columns=columns)
+
+    def of_tokens(
+        self,
+        model: Transformer,
+        params,
+        tokens: TrainedTokens,
+        batch: Batch,
+        hyper: Mapping[str, Any],
+        *,
+        columns: bool,
+    ) -> Output:
+        """Computes loss terms, metric states and statistics of texts from the states of tokens."""
+        _, targets, weights, segments = tokens
         how = {
             "precision": model.precision,
             "chunk": self.config.loss.chunk,
             "shards": model.row_shards,
             "finish": functools.partial(model.finish_logits, params),
         }
-        stats = token_losses.token_stats(hidden, model.output_matrix(params), batch.targets, **how)
-        weighted = lambda v: (batch.loss_weight * v).sum()
-        terms = {"cross_entropy": weighted(self.head_loss.of_tokens(stats, hyper))}
+        stats = token_losses.token_stats(tokens.hidden, model.output_matrix(params), targets, **how)
+        values = {"cross_entropy": self.head_loss.of_tokens(stats, hyper)}
         if self._z_loss:
-            terms["z_loss"] = weighted(token_losses.z_loss(stats))
-        mask = batch.loss_weight > 0
-        out = {"tokens": TokenSums.update(stats.nll, stats.correct, mask)}
-        return Output(terms, out, _per_text(stats, mask, batch) if columns else {})
+            values["z_loss"] = token_losses.z_loss(stats)
+        terms = {name: Weighed(x, weights, segments) for name, x in values.items()}
+        mask, found = weights > 0, None
+        if columns:
+            parts = {"nll": stats.nll, "count": jnp.ones_like(targets), "correct": stats.correct}
+            add = lambda x: by_text(jnp.where(mask, x, 0), segments, batch.example_ids.shape[1])
+            found = {name: add(x) for name, x in parts.items()}
+        sums = {"tokens": TokenSums.update(stats.nll, stats.correct, mask)}
+        return Output.of(terms, sums, batch, found)
 
     def hidden(self, model: Transformer, params, batch: Batch, noise):
         """Computes the states that the targets are predicted from, `[B, S, D]`."""
@@ -89,18 +121,3 @@ class CausalTask(Task):
     def describe(self, record: Any, where: str, answer: str | None) -> dict[str, Any]:
         """Returns the fields of a row that its prediction shows; `answer` is the generated text."""
         return {"text": record.text}
-
-
-def _per_text(stats: token_losses.TokenStats, mask, batch: Batch) -> dict[str, Any]:
-    """Sums the statistics of the tokens of each packed text, `[B, G]`."""
-    # [B, G, S]
-    member = (
-        batch.segment_ids[:, None, :]
-        == jnp.arange(1, batch.example_ids.shape[1] + 1)[None, :, None]
-    )
-    add = lambda v: jnp.where(member & mask[:, None, :], v[:, None, :], 0).sum(-1)
-    return {
-        "nll": add(stats.nll),
-        "count": add(jnp.ones_like(batch.targets)),
-        "correct": add(stats.correct.astype(np.int32)),
-    }

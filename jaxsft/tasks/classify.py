@@ -19,6 +19,7 @@ from jaxsft.metrics.base import Outputs
 from jaxsft.models.step_sums import Hits
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import rows, specs
+from jaxsft.tasks.loss_terms import Weighed
 from jaxsft.tasks.task import Output, Terms
 from jaxsft.tasks.whole_text import TextTask, about
 
@@ -80,13 +81,10 @@ class Classify(TextTask):
     ) -> Output:
         logits = self.read(model, params, batch, noise)  # [B, G, C]
         gold, present = batch.segment["label"].astype(jnp.int32), batch.example_ids >= 0
-        terms = {
-            self.config.task.loss: (
-                self.weight(batch) * self.head_loss.of_labels(logits, gold, hyper)
-            ).sum()
-        }
+        values = self.head_loss.of_labels(logits, gold, hyper)
+        terms = {self.config.task.loss: Weighed(values, self.weight(batch))}
         hits = Hits.update(logits.argmax(-1) == gold, present)
-        return Output(terms, {"hits": hits}, {"logits": logits} if columns else {})
+        return Output.of(terms, {"hits": hits}, batch, {"logits": logits} if columns else None)
 
     def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
         logits = rows.mean(split, columns["logits"])

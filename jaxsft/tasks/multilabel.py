@@ -23,6 +23,7 @@ from jaxsft.metrics.base import Outputs
 from jaxsft.models.step_sums import LabelSums
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import rows, specs
+from jaxsft.tasks.loss_terms import Weighed
 from jaxsft.tasks.task import Output, Terms
 from jaxsft.tasks.whole_text import TextTask, about
 
@@ -125,11 +126,11 @@ class MultiLabelTask(TextTask):
         gold = batch.segment["labels"] > 0
         values = self.head_loss.of_label_sets(logits, gold, hyper)
         weights = jnp.where(gold, self.positive_weight, 1).astype(logits.dtype)
-        terms = {self.config.task.loss: ((self.weight(batch) * (weights * values).mean(-1)).sum())}
+        terms = {self.config.task.loss: Weighed((weights * values).mean(-1), self.weight(batch))}
         counts = LabelSums.update(
             gold, jax.nn.sigmoid(logits) >= self._number, batch.example_ids >= 0
         )
-        return Output(terms, {"labels": counts}, {"logits": logits} if columns else {})
+        return Output.of(terms, {"labels": counts}, batch, {"logits": logits} if columns else None)
 
     # --- results
     # ----------------------------------------------------------------------------------------------

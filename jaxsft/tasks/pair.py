@@ -32,6 +32,7 @@ from jaxsft.models.model_base import Params
 from jaxsft.models.step_sums import Hits, SquaredErrorSums
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import rows, specs
+from jaxsft.tasks.loss_terms import Weighed
 from jaxsft.tasks.task import Output, Terms
 from jaxsft.tasks.whole_text import TextTask, about
 
@@ -199,9 +200,10 @@ class PairTask(TextTask):
             gold = batch.segment["score"]
             values, found = head.values(predicted, gold, hyper), {"predicted": predicted}
             states = {"errors": SquaredErrorSums.update(predicted, gold, present)}
-        return Output(
-            {head.name: (self.weight(batch) * values).sum()}, states, found if columns else {}
-        )
+        term = Weighed(values, self.weight(batch))
+        if targets == "nothing":  # the others of the batch are in it: no share of a text
+            return Output({head.name: term.total()}, states, found if columns else {})
+        return Output.of({head.name: term}, states, batch, found if columns else None)
 
     # --- results
     # ----------------------------------------------------------------------------------------------

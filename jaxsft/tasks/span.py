@@ -30,6 +30,7 @@ from jaxsft.metrics.base import Outputs
 from jaxsft.models.heads import SpanHead, layers_of, members
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import rows, specs
+from jaxsft.tasks.loss_terms import Weighed
 from jaxsft.tasks.task import Output, Task, Terms
 
 NONE = -1e30
@@ -138,8 +139,9 @@ class SpanTask(Task):
             batch.positions[:, None, :, None] == gold[:, :, None]
         )
         nll = (log_z - jnp.where(there, logits[:, None], 0).sum(2)).mean(-1)
-        terms = {"cross_entropy": (self._weight(batch) * nll).sum()}
-        return Output(terms, {}, self.best(logits, log_z, batch)._asdict() if columns else {})
+        terms = {"cross_entropy": Weighed(nll, self._weight(batch))}
+        found = self.best(logits, log_z, batch)._asdict() if columns else None
+        return Output.of(terms, {}, batch, found)
 
     def best(
         self,
@@ -203,7 +205,7 @@ class SpanTask(Task):
         empty where "no answer" is at least as probable in every window, if the run has learnt
         questions without one.
         """
-        found = {name: rows.parts_by_row(split, values) for name, values in columns.items()}
+        found = {name: rows.parts_by_row(split, columns[name]) for name in Best._fields}
         at, context = (
             rows.parts_by_row(split, split.arrays[f"segment.{name}"]) for name in ("at", "context")
         )

@@ -156,7 +156,7 @@ class TaskSpec:
         own = [*self.measures_of(self, config), *self.answer_measures]
         seen = {number: name for name in own for number in by_name.METRICS[name].names}
         for name in config.evaluation.metrics:
-            by_name.check_fits(name, GIVEN.get(self.output, ()), self.name)
+            by_name.check_fits(name, ("loss_terms", *GIVEN.get(self.output, ())), self.name)
             if by_name.METRICS[name].of_answers and config.evaluation.generate == "never":
                 raise ConfigError(
                     f"evaluation.metrics=[{name}]: is of generated answers; set"
