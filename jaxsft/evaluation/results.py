@@ -79,7 +79,9 @@ def intervals_of(
         if len(one.rows):
             out |= slices.interval_of(one, clusters, e.level, e.replicates)
     for name, value in result.numbers.items():
-        if name not in out:
+        if name == "loss" and name in out:
+            out[name]["value"] = value  # to the bit that of the result
+        elif name not in out:
             out[name] = {
                 "value": value,
                 "low": None,

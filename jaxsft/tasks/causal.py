@@ -43,6 +43,15 @@ class CausalTask(Task):
             return None
         return VocabHead(m.embed, vocab, precision, matrix=not m.tied, bias=m.head_bias)
 
+    @property
+    def stop_ids(self) -> list[int]:
+        return self.state.get("stop_ids", [])
+
+    @property
+    def answers_up_to(self) -> int:
+        longest = self.state.get("longest_answer")
+        return Task.answers_up_to if longest is None else 2 * longest + 16
+
     def head_uses(self, lengths: np.ndarray) -> float:
         return float(lengths.sum())
 
@@ -54,29 +63,13 @@ class CausalTask(Task):
         weight = batch.loss_weight.sum()
         return {"cross_entropy": weight} | ({"z_loss": weight} if self._z_loss else {})
 
-    def loss(
-        self,
-        model: Transformer,
-        params,
-        batch: Batch,
-        hyper: Mapping[str, Any],
-        noise,
-        *,
-        columns: bool,
-    ) -> Output:
+    def loss(self, model, params, batch: Batch, hyper, noise, *, columns: bool) -> Output:
         hidden = self.hidden(model, params, batch, noise)  # [B, S, D]
         every = TrainedTokens(hidden, batch.targets, batch.loss_weight, batch.segment_ids)
         return self.of_tokens(model, params, every, batch, hyper, columns=columns)
 
     def of_tokens(
-        self,
-        model: Transformer,
-        params,
-        tokens: TrainedTokens,
-        batch: Batch,
-        hyper: Mapping[str, Any],
-        *,
-        columns: bool,
+        self, model, params, tokens: TrainedTokens, batch: Batch, hyper, *, columns: bool
     ) -> Output:
         """Computes loss terms, metric states and statistics of texts from the states of tokens."""
         _, targets, weights, segments = tokens
@@ -101,8 +94,11 @@ class CausalTask(Task):
 
     def hidden(self, model: Transformer, params, batch: Batch, noise):
         """Computes the states that the targets are predicted from, `[B, S, D]`."""
-        where = TokenInfo(batch.segment_ids, batch.positions)
-        return model.hidden(params, batch.tokens, where, noise)
+        where, source = TokenInfo(batch.segment_ids, batch.positions), {}
+        if batch.source is not None:
+            tokens, *there = batch.source
+            source = {"source": (tokens, TokenInfo(*there))}
+        return model.hidden(params, batch.tokens, where, noise, **source)
 
     def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
         sums = {name: rows.total(split, columns[name]) for name in ("nll", "correct", "count")}

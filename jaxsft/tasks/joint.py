@@ -24,7 +24,6 @@ from jaxsft.models.attention import TokenInfo
 from jaxsft.models.crf import TagHead
 from jaxsft.models.heads import TextHead
 from jaxsft.models.step_sums import Hits
-from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import rows, specs
 from jaxsft.tasks.loss_terms import Weighed
 from jaxsft.tasks.tag import TagWords
@@ -97,16 +96,7 @@ class SlotsAndIntent(TagWords):
         tags = dict.fromkeys(TagWords.term_weights(self.config), batch.words["weight"].sum())
         return {"intent": TextTask.weight(batch).sum()} | tags
 
-    def loss(
-        self,
-        model: Transformer,
-        params,
-        batch: Batch,
-        hyper: Mapping[str, Any],
-        noise,
-        *,
-        columns: bool,
-    ) -> Output:
+    def loss(self, model, params, batch: Batch, hyper, noise, *, columns: bool) -> Output:
         where = TokenInfo(batch.segment_ids, batch.positions)
         hidden = self.states(model, params, batch, noise)  # [B, S, D]
         noise = noise.at(model.config.layers + 1) if noise else None

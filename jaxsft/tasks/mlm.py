@@ -20,7 +20,6 @@ from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads_mlm import MaskedHead
-from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import specs
 from jaxsft.tasks.causal import CausalTask, TrainedTokens
 from jaxsft.tasks.task import Output
@@ -84,16 +83,7 @@ class MaskedLM(CausalTask):
         m = self.config.model
         return MaskedHead(m, vocab, precision, self.config.task.activation)
 
-    def loss(
-        self,
-        model: Transformer,
-        params,
-        batch: Batch,
-        hyper: Mapping[str, Any],
-        noise,
-        *,
-        columns: bool,
-    ) -> Output:
+    def loss(self, model, params, batch: Batch, hyper, noise, *, columns: bool) -> Output:
         # [B, S, D]
         hidden = model.hidden(
             params, batch.tokens, TokenInfo(batch.segment_ids, batch.positions, batch.types), noise

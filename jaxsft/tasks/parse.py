@@ -151,16 +151,7 @@ class ParseTrees(Task):
     def totals(self, batch: Batch) -> Terms:
         return dict.fromkeys(self.term_weights(self.config), batch.words["weight"].sum())
 
-    def loss(
-        self,
-        model: Transformer,
-        params,
-        batch: Batch,
-        hyper: Mapping[str, Any],
-        noise,
-        *,
-        columns: bool,
-    ) -> Output:
+    def loss(self, model, params, batch: Batch, hyper, noise, *, columns: bool) -> Output:
         hidden = self.states(model, params, batch, noise)  # [B, S, D]
         words, there = batch.words, batch.words["segment"] > 0
         noise = noise.at(model.config.layers + 1) if noise else None

@@ -19,7 +19,6 @@ from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import DataError
 from jaxsft.metrics.base import Outputs
 from jaxsft.models.step_sums import SquaredErrorSums
-from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import rows, specs
 from jaxsft.tasks.loss_terms import Weighed
 from jaxsft.tasks.task import Output, Terms
@@ -114,16 +113,7 @@ class Regress(TextTask):
             self.config.task.loss: (self.weight(batch)[..., None] * batch.segment["there"]).sum()
         }
 
-    def loss(
-        self,
-        model: Transformer,
-        params,
-        batch: Batch,
-        hyper: Mapping[str, Any],
-        noise,
-        *,
-        columns: bool,
-    ) -> Output:
+    def loss(self, model, params, batch: Batch, hyper, noise, *, columns: bool) -> Output:
         predicted = self.read(model, params, batch, noise)  # [B, G, T]
         gold, there = batch.segment["targets"], batch.segment["there"] > 0
         weight = self.weight(batch)[..., None] * there

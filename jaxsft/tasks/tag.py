@@ -28,7 +28,6 @@ from jaxsft.metrics.by_name import METRICS
 from jaxsft.models.crf import Chains, ChainScores, TagHead, negative_log_likelihood, viterbi
 from jaxsft.models.heads import layers_of
 from jaxsft.models.step_sums import Hits
-from jaxsft.models.transformer import Transformer
 from jaxsft.models.word_states import first_piece, mean_of_pieces, word_of
 from jaxsft.tasks import rows, specs
 from jaxsft.tasks.label_order import in_order
@@ -212,16 +211,7 @@ class TagWords(Task):
     def totals(self, batch: Batch) -> Terms:
         return dict.fromkeys(self.term_weights(self.config), batch.words["weight"].sum())
 
-    def loss(
-        self,
-        model: Transformer,
-        params,
-        batch: Batch,
-        hyper: Mapping[str, Any],
-        noise,
-        *,
-        columns: bool,
-    ) -> Output:
+    def loss(self, model, params, batch: Batch, hyper, noise, *, columns: bool) -> Output:
         hidden = self.states(model, params, batch, noise)  # [B, S, D]
         noise = noise.at(model.config.layers + 1) if noise else None
         return self.of_states(
@@ -229,15 +219,7 @@ class TagWords(Task):
         )
 
     def of_states(
-        self,
-        hidden,
-        module: TagHead,
-        weights,
-        batch: Batch,
-        hyper: Mapping[str, Any],
-        noise,
-        *,
-        columns: bool,
+        self, hidden, module: TagHead, weights, batch: Batch, hyper, noise, *, columns: bool
     ) -> Output:
         """Computes loss terms, metric states and predictions of tags from the states of tokens.
 

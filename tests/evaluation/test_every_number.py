@@ -1,5 +1,7 @@
 """Every number that a run of any task reports has bounds, or says why it has none."""
 
+from importlib.util import find_spec
+
 import pytest
 
 from jaxsft.rundir import read_json
@@ -20,13 +22,20 @@ def with_label(rows):
 
 
 RUNS = {
-    "chat": ([{"prompt": f"say {w}", "completion": w} for w in WORDS], ["loss.z_loss=0.01"]),
+    "chat": (
+        [{"prompt": f"say {w}", "completion": w, "format": '{"type": "object"}'} for w in WORDS],
+        [
+            "loss.z_loss=0.01",
+            "data.columns.schema=format",
+            *(["evaluation.metrics=[json_schema]"] if find_spec("jsonschema") else []),
+        ],
+    ),
     "lm": (TEXTS, []),
     "mlm": (
         TEXTS,
         ["model=encoder", "tokenizer.added=['<|mask|>']", "task.mask_token='<|mask|>'"],
     ),
-    "classify": (with_label(TEXTS), []),
+    "classify": (with_label(TEXTS), ["task.out_of_scope=b"]),
     "multilabel": (
         [one | {"labels": ["x", "y"][: i % 3]} for i, one in enumerate(TEXTS)],
         [],
@@ -49,7 +58,10 @@ RUNS = {
         ["task.loss=mse", "data.columns.score=score"],
     ),
     "pair of nothing": (PAIRS, ["task.loss=contrastive", "task.encoder=bi"]),
-    "span": ([{"question": f"what is {w}"} | SPAN for w in WORDS], []),
+    "span": (
+        [{"question": f"what is {w}"} | SPAN for w in WORDS],
+        ["evaluation.metrics=[span_schemas]"],
+    ),
 }
 
 
