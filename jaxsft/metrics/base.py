@@ -96,7 +96,7 @@ class Cells:
         """Makes the cells of items whose coordinates are given; a negative one counts nowhere."""
         xp = namespace(axes[0])
         if xp is np and min(axis.min(initial=0) for axis in axes) >= 0:  # in place: many rows
-            index = axes[0].astype(np.int32)
+            index = axes[0].astype(np.intp)  # as `bincount` takes it, without a copy
             for axis, size in zip(axes[1:], shape[1:], strict=True):
                 index *= size
                 np.add(index, axis, out=index, casting="unsafe")
