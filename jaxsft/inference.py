@@ -478,7 +478,8 @@ class Model:
             result = answered.with_answers(
                 result, self.task, parts.model, self._held.layers, split, config, parts.mesh
             )
-        return split, result, {**result.numbers, "rows_read": len(records) + len(aside)}
+        numbers = {**result.numbers, "rows_read": len(records) + len(aside)}
+        return split, dataclasses.replace(result, numbers=numbers), numbers
 
     def read(self, path: str | os.PathLike, aside: list[Aside] | None = None) -> list[Row]:
         """Reads the rows of a file of inputs, for `predict`.

@@ -130,11 +130,9 @@ def with_loss(
     outputs = task.row_outputs(split, columns)
     if not all(f"loss.{name}" in columns for name in weights):
         return outputs
-    terms = [
-        rows.total(split, columns[f"loss.{name}"]) * (float(weight), 1)
-        for name, weight in weights.items()
-    ]
     there = np.isin(outputs.rows, rows.kept(split)[0])
-    found = np.zeros((len(there), len(terms), 2))
-    found[there] = np.stack(terms, 1)
+    found = np.zeros((len(there), len(weights), 2))
+    for i, (name, weight) in enumerate(weights.items()):
+        found[there, i, 0] = rows.total(split, columns[f"loss.{name}"]) * float(weight)
+        found[there, i, 1] = rows.total(split, columns[f"weight.{name}"])
     return dataclasses.replace(outputs, arrays={**outputs.arrays, "loss_terms": found})

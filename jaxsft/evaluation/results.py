@@ -15,7 +15,10 @@ from jaxsft.evaluation import measured, score_curves, slices, statistics_file
 from jaxsft.evaluation.evaluate import Evaluation
 from jaxsft.tasks.task import Task
 
-UNBOUNDED = {"loss": "a row is compared with the others of its batch, so that it has no loss alone"}
+UNBOUNDED = {
+    "loss": "a row is compared with the others of its batch, so that it has no loss alone",
+    "rows_read": "it only counts",
+}
 
 
 def write_predictions(path: Any, task: Task, split: Split, result: Evaluation) -> None:

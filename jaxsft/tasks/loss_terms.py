@@ -24,14 +24,12 @@ class Weighed(NamedTuple):
         """Computes the sum of the weighted values."""
         return (self.weights * self.values).sum()
 
-    def of_texts(self, texts: int) -> Float[Array, "batch texts 2"]:
+    def of_texts(self, texts: int) -> list[Float[Array, "batch texts"]]:
         """Computes of each text the sum of the weighted values, and that of the weights."""
         parts = self.weights * self.values, self.weights
         if self.segments is None:
-            sums = [x.reshape(*x.shape[:2], -1).sum(-1) for x in parts]
-        else:
-            sums = [by_text(x, self.segments, texts) for x in parts]
-        return jnp.stack(sums, -1)
+            return [x.reshape(*x.shape[:2], -1).sum(-1) for x in parts]
+        return [by_text(x, self.segments, texts) for x in parts]
 
 
 def by_text(

@@ -39,8 +39,8 @@ class Output(NamedTuple):
       terms: per loss term `sum w v`, unnormalised; `Task.totals` gives its `sum w`.
       states: sums for the line that is logged, by name.
       columns: `[B, G]` arrays by name, one value (or vector) per packed text; `word.NAME` is `[B,
-        W]`, one per word. `loss.TERM` `[B, G, 2]` are the sums of a term over each text, `sum w v`
-        and `sum w`; they are missing where a term compares texts with each other.
+        W]`, one per word. `loss.TERM` and `weight.TERM` are the sums of a term over each text, `sum
+        w v` and `sum w`; they are missing where a term compares texts with each other.
     """
 
     terms: Terms
@@ -58,7 +58,8 @@ class Output(NamedTuple):
         """Adds the terms up, and where there are columns (not None) over each text too."""
         found, texts = {}, batch.example_ids.shape[1]
         if columns is not None:
-            found = {f"loss.{name}": term.of_texts(texts) for name, term in terms.items()}
+            for name, term in terms.items():
+                found[f"loss.{name}"], found[f"weight.{name}"] = term.of_texts(texts)
         sums = {name: term.total() for name, term in terms.items()}
         return cls(sums, states, {**(columns or {}), **found})
 

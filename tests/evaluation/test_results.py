@@ -111,7 +111,10 @@ def test_several_sets_are_scored_by_one_command(run, rows, tmp_path):
     parts = [read_json(tmp_path / "out" / name / "result.json") for name in ("one", "two")]
     assert parts[0]["one/accuracy"] + parts[1]["two/accuracy"] == pytest.approx(2 * whole)
     assert "one/accuracy" in out and "two/accuracy" in out
-    assert read_json(tmp_path / "out" / "two" / "intervals.json")["two/accuracy"]["n"] == 30
+    intervals = read_json(tmp_path / "out" / "two" / "intervals.json")
+    assert intervals["two/accuracy"]["n"] == 30
+    assert set(intervals) == set(parts[1]) - {"checkpoint_step"}
+    assert intervals["two/rows_read"]["reason"] == "it only counts"
 
 
 @pytest.mark.parametrize(
