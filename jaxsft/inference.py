@@ -38,6 +38,7 @@ from jaxsft.data.file_records import Records
 from jaxsft.data.formats import Row
 from jaxsft.data.given_rows import Prompt, prompt_row, rows_of, with_predictions
 from jaxsft.data.ledger import Aside
+from jaxsft.data.pipeline import Batches
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import answered
 from jaxsft.evaluation import evaluate as evaluation
@@ -51,7 +52,6 @@ from jaxsft.training import open_folder, runs, setup
 from jaxsft.training.held import Held
 from jaxsft.training.hyper import make_hyper
 from jaxsft.training.recorder import Result
-from jaxsft.training.step import objective_value
 
 CHECKPOINT = "checkpoint="
 OVERRIDABLE = (
@@ -257,6 +257,14 @@ class Model:
             for i, prompt in enumerate([prompts] if single else prompts, start=1)
         ]
         ids = [self.task.prompt(self.task.unlabelled(row, Columns()), row.where) for row in rows]
+        texts = self._generated(ids, config)
+        return texts[0] if single else texts
+
+    def answers_to(self, prompts: Sequence[Sequence[int]], **options: Any) -> list[str]:
+        """Generates what follows prompts, given as ids; options and errors as of `generate`."""
+        return self._generated(prompts, self._generating(None, **options))
+
+    def _generated(self, ids: Sequence[Sequence[int]], config: Config) -> list[str]:
         few = 1 << max(len(ids) - 1, 0).bit_length()  # few sizes, so that few programs are compiled
         how = dataclasses.replace(
             config.generate,
@@ -270,8 +278,7 @@ class Model:
             pieces=self.tokenizer.pieces,
             **self._limits(config),
         )
-        texts = [answer.text for answer in out]
-        return texts[0] if single else texts
+        return [answer.text for answer in out]
 
     def stream(
         self,
@@ -471,7 +478,8 @@ class Model:
             result = answered.with_answers(
                 result, self.task, parts.model, self._held.layers, split, config, parts.mesh
             )
-        return split, result, {**result.numbers, "rows_read": len(records) + len(aside)}
+        numbers = {**result.numbers, "rows_read": len(records) + len(aside)}
+        return split, dataclasses.replace(result, numbers=numbers), numbers
 
     def read(self, path: str | os.PathLike, aside: list[Aside] | None = None) -> list[Row]:
         """Reads the rows of a file of inputs, for `predict`.
@@ -523,13 +531,22 @@ class Model:
             self.parts.program.evaluate, out_shardings=meshes.replicated(self.parts.mesh)
         )
 
-    def _evaluate(self, split: Split) -> tuple[Split, evaluation.Evaluation]:
-        """Computes loss, metrics and columns of a split, without generated answers."""
+    def _step(self, split: Split) -> tuple[Callable[..., Any], Batches, Mapping[str, Any]]:
+        """Returns the evaluation of a batch, the batches of a split, and the weights of terms."""
         parts, run = self.parts, self.run
         hyper, batches = make_hyper(self.config, Clock(1, 1, 1)), parts.batches(split)
         step = lambda batch: self._pass(run.weights, run.frozen, parts.put(batch, batches), hyper)
-        objective = lambda terms, totals: objective_value(terms, totals, hyper["terms"])
-        return batches.split, evaluation.evaluate(step, self.task, batches, objective, {})
+        return step, batches, hyper["terms"]
+
+    def columns(self, split: Split) -> dict[str, np.ndarray]:
+        """Computes what the pass gives of each example of a split, by name."""
+        step, batches, _ = self._step(split)
+        return evaluation.run_pass(step, batches, self.task.decoded)[1]
+
+    def _evaluate(self, split: Split) -> tuple[Split, evaluation.Evaluation]:
+        """Computes loss, metrics and columns of a split, without generated answers."""
+        step, batches, weights = self._step(split)
+        return batches.split, evaluation.evaluate(step, self.task, batches, weights, {})
 
     def _as_trained(self, rows: list[Row]) -> list[Row]:
         """Prepares new rows as the training rows were: cleaned, filled and scaled.
@@ -559,6 +576,11 @@ class Model:
             preparing.replay(self.prepared, new, model_functions(self.prepared.get("run")))
         )
         return [next(treated) if around[row.file] is None else row for row in rows]
+
+    @property
+    def answer_limit(self) -> int:
+        """Returns how many tokens an answer has at most."""
+        return self._new_tokens(self.config)
 
     def _new_tokens(self, config: Config) -> int:
         """Returns how many tokens are generated at most where there is no reference."""

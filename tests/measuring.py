@@ -12,9 +12,7 @@ def numbers_of(task, split, columns):
     task = task.with_tuned(task.tune(task.row_outputs(split, columns)))
     outputs = task.row_outputs(split, columns)
     found = measured.measure(task.measures, task.config.evaluation.metrics, outputs, task.name)
-    return {
-        name: value for one in found.values() for name, value in one.numbers(task.spelled).items()
-    }
+    return {name: value for one in found.values() for name, value in one.numbers().items()}
 
 
 def matrix_of(task, split, columns):

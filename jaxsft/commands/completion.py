@@ -32,7 +32,7 @@ SCRIPTS = {
     ),
 }
 OF_RUN = {
-    "eval": ("run", "data.path", "output"),
+    "eval": ("run", "data.path", "eval.sets", "eval.harness", "output"),
     "predict": ("run", "input", "output"),
     "generate": ("run", "prompt", "input", "output"),
     "export": (

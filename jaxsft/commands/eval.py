@@ -4,10 +4,16 @@
   [data.columns.prompt=question]
   jaxsft eval run=runs/mine eval.sets={dev: dev.csv, reviews: reviews.csv} [output=FOLDER]
 
+  jaxsft eval run=runs/mine eval.harness=[arc_easy,hellaswag] [eval.harness_path=FOLDER]
+  [eval.fewshot=5] [eval.limit=100]
+
 All rows of a file are scored. The numbers are printed with their bounds (as a table on a terminal,
 as JSON into a file or a pipe) and, with predictions, written to FOLDER (default:
 RUN/evaluations/<file>; of several sets, a folder each). A folder of Hugging Face is no run
 directory, and stays as it is: without output= the numbers of its model are only printed.
+
+eval.harness scores a decoder on tasks of lm-evaluation-harness (pip install 'jaxsft[harness]'), and
+on those of your own in eval.harness_path; a chat is asked through its template.
 """
 
 from __future__ import annotations
@@ -22,11 +28,13 @@ from jaxsft.commands import from_run
 from jaxsft.data.split_notes import write_quarantine
 from jaxsft.errors import ConfigError
 
+HARNESS = ("eval.harness", "eval.harness_path", "eval.fewshot", "eval.limit")
+
 
 def main(arguments: list[str]) -> int:
-    own = ("run", "output", "data.path", "eval.sets")
+    own = ("run", "output", "data.path", "eval.sets", *HARNESS)
     mine, overrides = from_run.arguments(arguments, own, ("run",))
-    files = sets(mine)
+    files = {"harness": ""} if HARNESS[0] in mine else sets(mine)
 
     from jaxsft import api
     from jaxsft.hf import pretrained_folder
@@ -38,7 +46,10 @@ def main(arguments: list[str]) -> int:
     for name, file in files.items():
         nested = several or not mine.get("output")
         folder = None if untrained and not mine.get("output") else home / name if nested else home
-        found, bounds = _scored(model, name, file, folder)
+        asked = HARNESS[0] in mine
+        found, bounds = (
+            _by_harness(model, mine, folder) if asked else _scored(model, name, file, folder)
+        )
         numbers |= found
         intervals |= bounds
     if untrained and not mine.get("output"):
@@ -62,7 +73,9 @@ def main(arguments: list[str]) -> int:
 def sets(mine: dict[str, str]) -> dict[str, str]:
     """Returns the files to score, by name. Raises ConfigError."""
     if ("data.path" in mine) == ("eval.sets" in mine):
-        raise ConfigError("give data.path=FILE, or eval.sets={NAME: FILE, ...}, and not both")
+        raise ConfigError(
+            "give one of data.path=FILE, eval.sets={NAME: FILE, ...} and eval.harness=[TASK, ...]"
+        )
     if "data.path" in mine:
         return {Path(mine["data.path"]).name.split(".")[0]: mine["data.path"]}
     where = f"eval.sets={mine['eval.sets']}"
@@ -76,6 +89,36 @@ def sets(mine: dict[str, str]) -> dict[str, str]:
                 f" {file!r}"
             )
     return {str(name): file for name, file in found.items()}
+
+
+def _by_harness(
+    model: Any, mine: dict[str, str], folder: Path | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Returns the numbers of tasks of the library and their bounds; writes both if asked."""
+    from jaxsft.evaluation import harness
+
+    read = {
+        key: documents.parse_yaml(mine[key], key, ConfigError) for key in HARNESS if key in mine
+    }
+    tasks = read[HARNESS[0]]
+    tasks = tasks if isinstance(tasks, list) else [tasks]
+    whole = {key: read[key] for key in HARNESS[2:] if key in read}
+    if bad := [key for key, x in whole.items() if isinstance(x, bool) or not isinstance(x, int)]:
+        raise ConfigError(f"{bad[0]}={mine[bad[0]]}: expected a whole number")
+    more = {key.removeprefix("eval."): x for key, x in whole.items()}
+    path = mine.get("eval.harness_path")
+    numbers, intervals, found = harness.scored(model, list(map(str, tasks)), folder=path, **more)
+    if found["cut_prompts"]:
+        print(
+            f"{found['cut_prompts']} prompts are longer than model.context, and lost their"
+            " beginning",
+            file=sys.stderr,
+        )
+    if folder is not None:
+        rundir.write_json(folder / "intervals.json", intervals)
+        rundir.write_json(folder / "result.json", {**numbers, "checkpoint_step": model.step})
+        harness.write(folder, found)
+    return numbers, intervals
 
 
 def _scored(

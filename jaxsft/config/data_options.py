@@ -55,6 +55,9 @@ class Columns:
         "what a row belongs to (a document, a user): the bounds of numbers draw all rows of one"
         " together",
     )
+    schema: Optional[str] = option(
+        None, "of generated answers: the JSON Schema that each has to follow, as JSON or its text"
+    )
     labels: list[str] = option([], "one-hot columns of 0 and 1, each named as its class")
     targets: list[str] = option([], "numbers; none: the column of the label")
     answers: Optional[str] = option(

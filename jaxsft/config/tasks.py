@@ -194,6 +194,10 @@ class ClassifyTask(FeaturesTask):
 
     name: str = "classify"
     labels: Optional[list[str]] = option(None, "null: inferred from the training split")
+    out_of_scope: Optional[str] = option(
+        None,
+        "the label of texts that no other label fits: how well confidence tells them apart",
+    )
     loss: str = option(
         "cross_entropy",
         "what is minimised; mse, mae and huber are between probability and label",

@@ -33,10 +33,11 @@ class Records(NamedTuple):
 
 
 def columns_beside(config: Config) -> list[str]:
-    """Returns the columns that no task reads, but the evaluation: the cluster of a row, and those
-    of slices.
+    """Returns the columns that no task reads, but the evaluation: the cluster of a row, the schema
+    of its answer, and those of slices.
     """
-    asked = [config.data.columns.cluster, *config.evaluation.slices]
+    columns = config.data.columns
+    asked = [columns.cluster, columns.schema, *config.evaluation.slices]
     own = ("length",)
     return [name for name in asked if name and name not in own and not name.endswith(RULES)]
 
@@ -46,7 +47,8 @@ def beside(config: Config, rows: Sequence[formats.Row]) -> dict[str, dict[str, A
     names, out = columns_beside(config), {}
     for row in rows if names else ():
         if missing := next((name for name in names if name not in row.fields), None):
-            option = "data.columns.cluster"
+            of_cluster = missing == config.data.columns.cluster
+            option = f"data.columns.{'cluster' if of_cluster else 'schema'}"
             if missing in config.evaluation.slices:
                 option = "evaluation.slices"
             raise DataError(

@@ -37,7 +37,12 @@ def with_answers(
     texts, stopped = generate_answers(task, model, params, records, where, config, limit, mesh)
     found = task.answer_outputs(texts, records, where)
     arrays = {**found.arrays, "stopped": np.array(stopped, bool)}
-    outputs = dataclasses.replace(found, rows=np.array(kept, np.int64), arrays=arrays)
+    schemas = {}
+    if (column := config.data.columns.schema) is not None:
+        schemas = {"schema": [split.beside[place][column] for place in where]}
+    outputs = dataclasses.replace(
+        found, rows=np.array(kept, np.int64), arrays=arrays, texts={**found.texts, **schemas}
+    )
     names = (*task.answer_measures, "stop_rate")
     scored = measured.measure(names, measured.asked(config, of_answers=True), outputs, task.name)
     numbers = dict(result.numbers)

@@ -16,7 +16,7 @@ from jaxsft.errors import DataError
 from jaxsft.evaluation import statistics_file
 from jaxsft.evaluation.statistics_file import RowStatistics
 from jaxsft.metrics import by_name
-from jaxsft.metrics.base import Metric, ratio
+from jaxsft.metrics.base import Metric, of_each_target, ratio
 
 # of a line of predictions: what was read and what is right, not what was predicted
 ASKED = (
@@ -83,7 +83,10 @@ def _files(place: str, split: str) -> tuple[Path, Path]:
 
 def _of_statistics(place: str, file: Path, lines: Path) -> RunRows:
     content = statistics_file.load(file)
-    metrics = {name: by_name.take(name, str(file)) for name in content.metrics}
+    metrics = {
+        name: of_each_target(by_name.take(name, str(file)), content.labels.get(name, ()))
+        for name in content.metrics
+    }
     return RunRows(place, content, metrics, lines)
 
 

@@ -39,7 +39,6 @@ class FoldScores:
       measured: the metrics of all rows that gave an example, by name.
       rows: the numbers of the rows of each of `PARTS`.
       losses: of each of `PARTS`.
-      spelled: labels whose numbers have names of their own.
     """
 
     repeat: int
@@ -47,14 +46,13 @@ class FoldScores:
     measured: Mapping[str, Measured]
     rows: Mapping[str, np.ndarray]
     losses: Mapping[str, float]
-    spelled: Sequence[str] = ()
 
     def numbers(self, part: str) -> dict[str, float]:
         """Returns the numbers of the training rows, or of those that are held out."""
-        out = {"loss": self.losses[part]}
+        out = {}
         for one in self.measured.values():
-            out |= one.numbers(self.spelled, self.weights(one, part))
-        return out
+            out |= one.numbers(self.weights(one, part))
+        return {**out, "loss": self.losses[part]}
 
     def weights(self, one: Measured, part: str) -> np.ndarray:
         """Returns 1 for each row of a part, else 0, `[rows]`."""

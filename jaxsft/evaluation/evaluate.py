@@ -10,11 +10,13 @@ import jax
 import numpy as np
 
 from jaxsft.data import pipeline
-from jaxsft.data.pipeline import Batch, Batches
+from jaxsft.data.pipeline import Batch, Batches, Split
 from jaxsft.evaluation import measured
 from jaxsft.evaluation.measured import Measured
 from jaxsft.metrics.base import Outputs
 from jaxsft.models import step_sums
+from jaxsft.tasks import rows
+from jaxsft.tasks.loss_terms import objective_value
 from jaxsft.tasks.task import Task
 
 
@@ -85,14 +87,14 @@ def evaluate(
     run: Callable[[Batch], Any],
     task: Task,
     batches: Batches,
-    objective: Callable[[Any, Any], float],
+    weights: Mapping[str, Any],
     tuned: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Computes loss and metrics of a split.
 
     Args:
       run: the compiled evaluation of a batch.
-      objective: the loss from merged (terms, totals): the one that training minimises.
+      weights: of the terms of the loss that training minimises, by name.
       tuned: what the task has learnt from the validation split; None: this is that split, from
         which it learns thresholds.
     """
@@ -100,12 +102,37 @@ def evaluate(
     if tuned is None:
         tuned = task.tune(task.row_outputs(batches.split, columns))
     task = task.with_tuned(tuned)
-    outputs = task.row_outputs(batches.split, columns)
-    further = measured.asked(task.config, of_answers=False)
-    found = measured.measure(task.measures, further, outputs, task.name)
-    numbers = {"loss": objective(terms, totals)}
-    for one in found.values():
-        numbers |= one.numbers(task.spelled)
+    outputs = with_loss(task, batches.split, columns, weights)
+    found = metrics_of(task, outputs)
+    numbers = {"loss": objective_value(terms, totals, weights)}
+    for name in (name for name in found if name != "loss"):
+        numbers |= found[name].numbers()
     if "experts" in merged:
         numbers |= merged["experts"].brief()
     return Evaluation(numbers, columns, found, tuned=tuned, outputs=outputs)
+
+
+def metrics_of(task: Task, outputs: Outputs) -> dict[str, Measured]:
+    """Returns the metrics of the rows of a split, the loss and those that were asked for too."""
+    further = measured.asked(task.config, of_answers=False)
+    return measured.measure(("loss", *task.measures), further, outputs, task.name)
+
+
+def with_loss(
+    task: Task, split: Split, columns: Mapping[str, np.ndarray], weights: Mapping[str, Any]
+) -> Outputs:
+    """Returns the outputs of the rows of a split, with the sums of the terms of their loss where
+    every term is a sum over rows; those of a row that was dropped are 0.
+
+    Args:
+      weights: of the terms, by name.
+    """
+    outputs = task.row_outputs(split, columns)
+    if not all(f"loss.{name}" in columns for name in weights):
+        return outputs
+    there = np.isin(outputs.rows, rows.kept(split)[0])
+    found = np.zeros((len(there), len(weights), 2))
+    for i, (name, weight) in enumerate(weights.items()):
+        found[there, i, 0] = rows.total(split, columns[f"loss.{name}"]) * float(weight)
+        found[there, i, 1] = rows.total(split, columns[f"weight.{name}"])
+    return dataclasses.replace(outputs, arrays={**outputs.arrays, "loss_terms": found})

@@ -48,7 +48,7 @@ def gap_table(
     units: dict[str, dict[str, int]] = {}
     lower: set[str] = {"loss"}
     for i, (name, metrics) in enumerate(sets.items()):
-        values[name], drawn[name], units[name] = {"loss": {"value": losses[name]}}, {}, {}
+        values[name], drawn[name], units[name] = {"loss": {}}, {}, {}
         for one in metrics.values():
             mine = dataclasses.asdict(dataclasses.replace(options, seed=options.seed + i))
             values[name] |= bounds.intervals(one.metric, one.statistics, one.rows, **mine)
@@ -57,6 +57,7 @@ def gap_table(
             )
             units[name] |= dict.fromkeys(one.metric.names, len(one.rows))
             lower |= set(one.metric.lower_is_better)
+        values[name]["loss"]["value"] = losses[name]  # to the bit that of the result
     only_count = {n for one in sets[reference].values() for n in one.metric.counts}
     gaps = []
     for number in (n for n in values[reference] if n not in only_count):

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxsft.errors import ConfigError
 from jaxsft.metrics import by_name
-from jaxsft.metrics.base import Metric, Outputs, State, Statistics, select
+from jaxsft.metrics.base import Metric, Outputs, State, Statistics, of_each_target, select
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,19 +31,10 @@ class Measured:
         weights = np.ones(len(self.rows)) if weights is None else weights
         return self.metric.reduce(self.statistics, weights)
 
-    def numbers(
-        self, spelled: Sequence[str] = (), weights: np.ndarray | None = None
-    ) -> dict[str, float]:
-        """Returns the numbers of all rows, or under weights `[rows]`; those of the labels in
-        `spelled` by name as well.
-        """
-        state = self.state(weights)
-        out = {name: self.plain(name, x) for name, x in self.metric.value(state).items()}
-        each = self.metric.each(state) if spelled and self.metric.each else {}
-        for i, label in enumerate(spelled):
-            for name in (name for name in self.metric.names if name in each):
-                out[f"{name}_{label}"] = self.plain(name, each[name][i])
-        return out
+    def numbers(self, weights: np.ndarray | None = None) -> dict[str, float]:
+        """Returns the numbers of all rows, or under weights `[rows]`."""
+        values = self.metric.value(self.state(weights))
+        return {name: self.plain(name, x) for name, x in values.items()}
 
     def of(self, keep: np.ndarray) -> Measured:
         """Returns the same of the rows where `keep` is true."""
@@ -90,16 +81,18 @@ def measure(
                 f"evaluation.metrics=[{name}]: is of tags with scheme={metric.scheme}; those of the"
                 f" data are {outputs.scheme}"
             )
-    return {
-        name: Measured(
-            metric,
-            metric.observe(outputs),
-            outputs.rows,
-            metric.rows_of(outputs),
-            metric.signature(outputs) if metric.signature else "",
-        )
-        for name, metric in found.items()
-    }
+    return {name: _observed(metric, outputs) for name, metric in found.items()}
+
+
+def _observed(metric: Metric, outputs: Outputs) -> Measured:
+    labels = metric.rows_of(outputs)
+    return Measured(
+        of_each_target(metric, tuple(labels)),
+        metric.observe(outputs),
+        outputs.rows,
+        labels,
+        metric.signature(outputs) if metric.signature else "",
+    )
 
 
 def asked(config: Any, of_answers: bool) -> list[str]:

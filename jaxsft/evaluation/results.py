@@ -15,6 +15,11 @@ from jaxsft.evaluation import measured, score_curves, slices, statistics_file
 from jaxsft.evaluation.evaluate import Evaluation
 from jaxsft.tasks.task import Task
 
+UNBOUNDED = {
+    "loss": "a row is compared with the others of its batch, so that it has no loss alone",
+    "rows_read": "it only counts",
+}
+
 
 def write_predictions(path: Any, task: Task, split: Split, result: Evaluation) -> None:
     """Writes one line per input row, in order; a dropped row says why."""
@@ -77,7 +82,9 @@ def intervals_of(
         if len(one.rows):
             out |= slices.interval_of(one, clusters, e.level, e.replicates)
     for name, value in result.numbers.items():
-        if name not in out:
+        if name == "loss" and name in out:
+            out[name]["value"] = value  # to the bit that of the result
+        elif name not in out:
             out[name] = {
                 "value": value,
                 "low": None,
@@ -86,6 +93,6 @@ def intervals_of(
                 "clusters": None,
                 "method": "none",
                 "level": e.level,
-                "reason": "no sum over rows that is kept",
+                "reason": UNBOUNDED.get(name, "no sum over rows that is kept"),
             }
     return out

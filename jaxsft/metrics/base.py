@@ -11,8 +11,9 @@ of many rows run in one compiled program, of the same lines.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,8 @@ class Outputs:
       tokens: `nll` (nats), `correct`, `count` `[rows]`, sums over the trained tokens of a row;
         `bytes` `[rows]`, those of the trained text in UTF-8.
       a stretch of text: `exact`, `f1` `[rows]`.
+      every task: `loss_terms` `[rows, terms, 2]`, of each term of the loss `sum w v`, times the
+        weight of the term, and `sum w`; not where a term compares rows with each other.
       generated answers: texts `answer` and `references` (a list each), array `stopped` bool;
         `schema`, a JSON Schema that the answer has to follow.
 
@@ -93,7 +96,7 @@ class Cells:
         """Makes the cells of items whose coordinates are given; a negative one counts nowhere."""
         xp = namespace(axes[0])
         if xp is np and min(axis.min(initial=0) for axis in axes) >= 0:  # in place: many rows
-            index = axes[0].astype(np.int32)
+            index = axes[0].astype(np.intp)  # as `bincount` takes it, without a copy
             for axis, size in zip(axes[1:], shape[1:], strict=True):
                 index *= size
                 np.add(index, axis, out=index, casting="unsafe")
@@ -193,10 +196,37 @@ class Metric:
         """Returns whether it is of generated answers, instead of what the pass gives."""
         return "answer" in self.needs or "stopped" in self.needs
 
+    @property
+    def of_targets(self) -> bool:
+        """Returns whether it has numbers of each of several targets, which are called by both."""
+        return "targets" in self.needs and self.each is not None
+
     def fits(self, outputs: Outputs) -> bool:
         """Returns whether the outputs have what the metric reads."""
         chunks = "none" if outputs.scheme == "none" else "chunks"
         return all(name in outputs for name in self.needs) and self.scheme in (None, chunks)
+
+
+@functools.lru_cache(maxsize=64)
+def of_each_target(metric: Metric, targets: tuple[str, ...]) -> Metric:
+    """Returns a metric of several targets with the numbers of each beside their mean, as
+    `mse_TARGET`; any other metric as it is.
+    """
+    if not metric.of_targets or len(targets) < 2:
+        return metric
+    own = {f"{n}_{target}": (n, i) for i, target in enumerate(targets) for n in metric.names}
+
+    def value(state: State) -> dict[str, Array]:
+        each = metric.each(state)
+        return {**metric.value(state), **{new: each[n][..., i] for new, (n, i) in own.items()}}
+
+    low = tuple(new for new, (n, _) in own.items() if n in metric.lower_is_better)
+    return replace(
+        metric,
+        names=(*metric.names, *own),
+        value=value,
+        lower_is_better=(*metric.lower_is_better, *low),
+    )
 
 
 def measure(metric: Metric, outputs: Outputs) -> dict[str, float]:

@@ -23,8 +23,8 @@ def observe(outputs: Outputs) -> dict[str, Any]:
     """Returns the probability of the most probable label of each row, and whether it is right."""
 
     def work(logits: Any, label: Any) -> tuple[Any, ...]:
-        e, s = exponentials(logits)
         predicted = logits.argmax(-1)
+        e, s = exponentials(logits, of_label(logits, predicted))
         return of_label(e, predicted) / s, predicted == label
 
     confidence, hit = in_blocks(work, outputs["logits"], outputs["label"])
@@ -75,7 +75,7 @@ def reduce_by(bin_of: Any) -> Any:
         columns = {"rows": xp.ones_like(confidence), "confidence": confidence}
         columns["hit"] = statistics["hit"]
         if place.ndim == 1:
-            cells = Cells(place.astype(xp.int32), (BINS,))
+            cells = Cells(place.astype(np.intp if xp is np else xp.int32), (BINS,))
             found = {name: cells.count(mass * x) for name, x in columns.items()}
         else:  # bins that depend on the weights
             stacked = xp.stack([x.astype(weights.dtype) for x in columns.values()], -1)

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from jaxsft.metrics.base import Metric, namespace, ratio
 from jaxsft.metrics.regression import observe
 
@@ -17,10 +19,11 @@ NAMES = (*PINBALLS, "max_error", "median_absolute_error")
 def reduce(statistics: dict[str, Any], weights: Any) -> dict[str, Any]:
     """Returns sums over rows, the largest error and the weighted median, `[..., targets]` each."""
     xp, there = namespace(weights), statistics["there"].astype(weights.dtype)
-    error, gold = statistics["error"], statistics["gold"]  # predicted - gold
-    out = {f"pinball_{q}": weights @ xp.maximum(-q * error, (1 - q) * error) for q in QUANTILES}
-    for name, column in {"x": gold, "xx": gold**2, "e": error, "ee": error**2}.items():
-        out[name] = weights @ (column * there)
+    # predicted - gold; 0 where the target is missing
+    error, gold = statistics["error"], statistics["gold"]
+    columns = {"x": gold, "xx": gold**2, "e": error, "ee": error**2}
+    out = {name: weights @ column for name, column in columns.items()}
+    out["above"] = weights @ xp.maximum(error, 0)
     size, mass = abs(error), weights[..., None] * there
     return out | {
         "count": weights @ there,
@@ -37,6 +40,11 @@ def median(x: Any, mass: Any) -> Any:
       x: `[rows, columns]`; mass: `[..., rows, columns]`.
     """
     xp = namespace(mass)
+    if (
+        xp is np and mass.ndim == x.ndim and ((mass == 0) | (mass == 1)).all()
+    ):  # selected, not sorted
+        columns = (values[there > 0] for values, there in zip(x.T, mass.T, strict=True))
+        return np.array([np.median(kept) if len(kept) else np.nan for kept in columns])
     order = xp.argsort(x, axis=0)
     values = xp.take_along_axis(x, order, axis=0)
     lead = (1,) * (mass.ndim - x.ndim)
@@ -56,13 +64,15 @@ def each(state: dict[str, Any]) -> dict[str, Any]:
     gold; NaN where gold is constant.
     """
     n, xp = state["count"], namespace(state["count"])
+    above, below = state["above"], state["above"] - state["e"]
+    pinball = lambda q: (1 - q) * above + q * below
     some = ratio(n, n)
     variance = lambda x, xx: state[xx] - n * ratio(state[x], n, 0.0) ** 2
     gold = variance("x", "xx")
     gold = xp.where(gold > 1e-12 * state["xx"], gold, 0)  # what rounding leaves is none
     return {
         "rows": n,
-        **{name: ratio(state[name], n) for name in PINBALLS},
+        **dict(zip(PINBALLS, (ratio(pinball(q), n) for q in QUANTILES), strict=True)),
         "max_error": state["max_error"] * some,
         "median_absolute_error": state["median_absolute_error"],
         "explained_variance": 1 - ratio(variance("e", "ee"), gold),

@@ -44,16 +44,19 @@ def shifted(logits: Any) -> tuple[Any, Any]:
     return z, xp.exp(z).sum(-1)
 
 
-def exponentials(logits: Any) -> tuple[Any, Any]:
+def exponentials(logits: Any, largest: Any = None) -> tuple[Any, Any]:
     """Returns what the probabilities `[rows, labels]` are in proportion to, and its sums `[rows]`.
 
     On the host, `exp` of the logits themselves where no row could overflow or vanish: shares are as
     exact as those of shifted logits, and two passes over them are saved.
+
+    Args:
+      largest: `[rows]`, the largest logit of each row, where it is known.
     """
     if namespace(logits) is np:
         logits = wide(logits)
-        largest = logits.max(initial=-np.inf)
-        if largest <= SAFE and logits.min(initial=np.inf) >= -SAFE:
+        ends = logits if largest is None else largest
+        if ends.max(initial=-np.inf) <= SAFE and ends.min(initial=np.inf) >= -SAFE:
             e = np.exp(logits)
             return e, e.sum(-1)
     z, s = shifted(logits)

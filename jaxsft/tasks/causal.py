@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.losses.terms import tokens as token_losses
@@ -16,8 +17,20 @@ from jaxsft.models.heads import VocabHead
 from jaxsft.models.step_sums import TokenSums
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import rows
+from jaxsft.tasks.loss_terms import Weighed, by_text
 from jaxsft.tasks.rows import trained_bytes
 from jaxsft.tasks.task import Output, Task, Terms
+
+
+class TrainedTokens(NamedTuple):
+    """Places that a token is guessed at, `[B, N]`: the states below the head `[B, N, D]`, what is
+    right, its weight in the loss, and the text of the row that it is of.
+    """
+
+    hidden: Array
+    targets: Array
+    weights: Array
+    segments: Array
 
 
 class CausalTask(Task):
@@ -28,6 +41,15 @@ class CausalTask(Task):
         if m.tied and not m.head_bias:
             return None
         return VocabHead(m.embed, vocab, precision, matrix=not m.tied, bias=m.head_bias)
+
+    @property
+    def stop_ids(self) -> list[int]:
+        return self.state.get("stop_ids", [])
+
+    @property
+    def answers_up_to(self) -> int:
+        longest = self.state.get("longest_answer")
+        return Task.answers_up_to if longest is None else 2 * longest + 16
 
     def head_uses(self, lengths: np.ndarray) -> float:
         return float(lengths.sum())
@@ -40,30 +62,36 @@ class CausalTask(Task):
         weight = batch.loss_weight.sum()
         return {"cross_entropy": weight} | ({"z_loss": weight} if self._z_loss else {})
 
-    def loss(
-        self,
-        model: Transformer,
-        params,
-        batch: Batch,
-        hyper: Mapping[str, Any],
-        noise,
-        *,
-        columns: bool,
-    ) -> Output:
+    def loss(self, model, params, batch: Batch, hyper, noise, *, columns: bool) -> Output:
         hidden = self.hidden(model, params, batch, noise)  # [B, S, D]
-        stats = model.token_stats(params, hidden, batch.targets, self.config.loss.chunk)
-        weighted = lambda v: (batch.loss_weight * v).sum()
-        terms = {"cross_entropy": weighted(self.head_loss.of_tokens(stats, hyper))}
+        every = TrainedTokens(hidden, batch.targets, batch.loss_weight, batch.segment_ids)
+        return self.of_tokens(model, params, every, batch, hyper, columns=columns)
+
+    def of_tokens(
+        self, model, params, tokens: TrainedTokens, batch: Batch, hyper, *, columns: bool
+    ) -> Output:
+        """Computes loss terms, metric states and statistics of texts from the states of tokens."""
+        _, targets, weights, segments = tokens
+        stats = model.token_stats(params, tokens.hidden, targets, self.config.loss.chunk)
+        values = {"cross_entropy": self.head_loss.of_tokens(stats, hyper)}
         if self._z_loss:
-            terms["z_loss"] = weighted(token_losses.z_loss(stats))
-        mask = batch.loss_weight > 0
-        out = {"tokens": TokenSums.update(stats.nll, stats.correct, mask)}
-        return Output(terms, out, _per_text(stats, mask, batch) if columns else {})
+            values["z_loss"] = token_losses.z_loss(stats)
+        terms = {name: Weighed(x, weights, segments) for name, x in values.items()}
+        mask, found = weights > 0, None
+        if columns:
+            parts = {"nll": stats.nll, "count": jnp.ones_like(targets), "correct": stats.correct}
+            add = lambda x: by_text(jnp.where(mask, x, 0), segments, batch.example_ids.shape[1])
+            found = {name: add(x) for name, x in parts.items()}
+        sums = {"tokens": TokenSums.update(stats.nll, stats.correct, mask)}
+        return Output.of(terms, sums, batch, found)
 
     def hidden(self, model: Transformer, params, batch: Batch, noise):
         """Computes the states that the targets are predicted from, `[B, S, D]`."""
-        where = TokenInfo(batch.segment_ids, batch.positions)
-        return model.hidden(params, batch.tokens, where, noise)
+        where, source = TokenInfo(batch.segment_ids, batch.positions), {}
+        if batch.source is not None:
+            tokens, *there = batch.source
+            source = {"source": (tokens, TokenInfo(*there))}
+        return model.hidden(params, batch.tokens, where, noise, **source)
 
     def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
         sums = {name: rows.total(split, columns[name]) for name in ("nll", "correct", "count")}
@@ -82,18 +110,3 @@ class CausalTask(Task):
     def describe(self, record: Any, where: str, answer: str | None) -> dict[str, Any]:
         """Returns the fields of a row that its prediction shows; `answer` is the generated text."""
         return {"text": record.text}
-
-
-def _per_text(stats: token_losses.TokenStats, mask, batch: Batch) -> dict[str, Any]:
-    """Sums the statistics of the tokens of each packed text, `[B, G]`."""
-    # [B, G, S]
-    member = (
-        batch.segment_ids[:, None, :]
-        == jnp.arange(1, batch.example_ids.shape[1] + 1)[None, :, None]
-    )
-    add = lambda v: jnp.where(member & mask[:, None, :], v[:, None, :], 0).sum(-1)
-    return {
-        "nll": add(stats.nll),
-        "count": add(jnp.ones_like(batch.targets)),
-        "correct": add(stats.correct.astype(np.int32)),
-    }

@@ -35,10 +35,6 @@ class ChatSFT(CausalTask):
         """Returns a conversation with an empty last answer, to be generated. Raises DataError."""
         return open_chat(row, columns)
 
-    @property
-    def stop_ids(self) -> list[int]:
-        return self.state["stop_ids"]
-
     @classmethod
     def fit(
         cls, config: Config, tokenizer: Tokenizer, records: Sequence[Chat], where: Sequence[str]
@@ -113,10 +109,6 @@ class ChatSFT(CausalTask):
         texts = {"answer": answers, "references": references}
         tokens = text_overlap.tokens_for([text for texts in references for text in texts])
         return Outputs(np.arange(len(records)), {}, texts=texts, tokenizer=tokens)
-
-    @property
-    def answers_up_to(self) -> int:
-        return 2 * self.state["longest_answer"] + 16
 
     def describe(self, record: Chat, where: str, answer: str | None) -> dict[str, Any]:
         out = {

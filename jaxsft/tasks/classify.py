@@ -15,11 +15,12 @@ from jaxsft.data.formats import Row
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import LabelledText
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
+from jaxsft.errors import ConfigError
 from jaxsft.metrics.base import Outputs
 from jaxsft.models.step_sums import Hits
-from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import rows, specs
-from jaxsft.tasks.task import Output, Terms
+from jaxsft.tasks.loss_terms import Weighed
+from jaxsft.tasks.task import Output
 from jaxsft.tasks.whole_text import TextTask, about
 
 
@@ -44,10 +45,13 @@ class Classify(TextTask):
         records: Sequence[LabelledText],
         where: Sequence[str],
     ) -> dict[str, Any]:
-        return {
-            "labels": cls.fit_labels(config.task.labels, {r.label for r in records}, where),
-            **cls.fit_features(config, records, where),
-        }
+        labels = cls.fit_labels(config.task.labels, {r.label for r in records}, where)
+        if (outside := config.task.out_of_scope) is not None and outside not in labels:
+            raise ConfigError(
+                f"task.out_of_scope={outside}: is none of the labels ({', '.join(labels[:5])}); if"
+                " no training row has it, name it in task.labels"
+            )
+        return {"labels": labels, **cls.fit_features(config, records, where)}
 
     @property
     def labels(self) -> list[str]:
@@ -65,33 +69,20 @@ class Classify(TextTask):
             records, where, [{"label": label, "weight": 1.0} for (label,) in labels]
         )
 
-    def totals(self, batch: Batch) -> Terms:
-        return {self.config.task.loss: self.weight(batch).sum()}
-
-    def loss(
-        self,
-        model: Transformer,
-        params,
-        batch: Batch,
-        hyper: Mapping[str, Any],
-        noise,
-        *,
-        columns: bool,
-    ) -> Output:
+    def loss(self, model, params, batch: Batch, hyper, noise, *, columns: bool) -> Output:
         logits = self.read(model, params, batch, noise)  # [B, G, C]
         gold, present = batch.segment["label"].astype(jnp.int32), batch.example_ids >= 0
-        terms = {
-            self.config.task.loss: (
-                self.weight(batch) * self.head_loss.of_labels(logits, gold, hyper)
-            ).sum()
-        }
+        values = self.head_loss.of_labels(logits, gold, hyper)
+        terms = {self.config.task.loss: Weighed(values, self.weight(batch))}
         hits = Hits.update(logits.argmax(-1) == gold, present)
-        return Output(terms, {"hits": hits}, {"logits": logits} if columns else {})
+        return Output.of(terms, {"hits": hits}, batch, {"logits": logits} if columns else None)
 
     def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
         logits = rows.mean(split, columns["logits"])
         gold = rows.first(split, split.arrays["segment.label"]).astype(np.int64)
         arrays = {"label": gold, "predicted": logits.argmax(-1), "logits": logits}
+        if (outside := self.config.task.out_of_scope) is not None:
+            arrays["out_of_scope"] = gold == self.labels.index(outside)
         return Outputs(rows.kept(split)[0], arrays, self.labels)
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:

@@ -24,8 +24,8 @@ from jaxsft.models.attention import TokenInfo
 from jaxsft.models.crf import TagHead
 from jaxsft.models.heads import TextHead
 from jaxsft.models.step_sums import Hits
-from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import rows, specs
+from jaxsft.tasks.loss_terms import Weighed
 from jaxsft.tasks.tag import TagWords
 from jaxsft.tasks.task import Output, Terms
 from jaxsft.tasks.whole_text import TextTask
@@ -96,16 +96,7 @@ class SlotsAndIntent(TagWords):
         tags = dict.fromkeys(TagWords.term_weights(self.config), batch.words["weight"].sum())
         return {"intent": TextTask.weight(batch).sum()} | tags
 
-    def loss(
-        self,
-        model: Transformer,
-        params,
-        batch: Batch,
-        hyper: Mapping[str, Any],
-        noise,
-        *,
-        columns: bool,
-    ) -> Output:
+    def loss(self, model, params, batch: Batch, hyper, noise, *, columns: bool) -> Output:
         where = TokenInfo(batch.segment_ids, batch.positions)
         hidden = self.states(model, params, batch, noise)  # [B, S, D]
         noise = noise.at(model.config.layers + 1) if noise else None
@@ -120,14 +111,12 @@ class SlotsAndIntent(TagWords):
             noise and noise.at(1),
         )
         gold, present = batch.segment["label"].astype(jnp.int32), batch.example_ids >= 0
-        terms = {
-            "intent": (
-                (TextTask.weight(batch) * self.head_loss.of_labels(logits, gold, hyper)).sum()
-            )
-        }
+        values = self.head_loss.of_labels(logits, gold, hyper)
+        terms = {"intent": Weighed(values, TextTask.weight(batch))}
         hits = Hits.update(logits.argmax(-1) == gold, present, "intent_accuracy")
-        more = {"intent": logits} if columns else {}
-        return Output(terms | tags.terms, tags.states | {"intent": hits}, tags.columns | more)
+        found = {"intent": logits} if columns else None
+        text = Output.of(terms, {"intent": hits}, batch, found)
+        return Output(*(a | b for a, b in zip(text, tags, strict=True)))
 
     # --- results
     # ----------------------------------------------------------------------------------------------

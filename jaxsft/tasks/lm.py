@@ -35,10 +35,6 @@ class LM(CausalTask):
     ) -> dict[str, Any]:
         return {"stop_ids": [] if tokenizer.eos_id is None else [tokenizer.eos_id]}
 
-    @property
-    def stop_ids(self) -> list[int]:
-        return self.state["stop_ids"]
-
     def encode_all(self, records: Sequence[Text], where: Sequence[str]) -> list[Encoded | str]:
         before = [] if self.tokenizer.bos_id is None else [self.tokenizer.bos_id]
         after = [] if self.tokenizer.eos_id is None else [self.tokenizer.eos_id]

@@ -9,8 +9,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float
 
 from jaxsft.config.schema import Config
 from jaxsft.data.encode import Encoded
@@ -20,13 +18,10 @@ from jaxsft.data.pipeline import Batch
 from jaxsft.data.records import Text
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
-from jaxsft.losses.terms import tokens as token_losses
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads_mlm import MaskedHead
-from jaxsft.models.step_sums import TokenSums
-from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import specs
-from jaxsft.tasks.causal import CausalTask
+from jaxsft.tasks.causal import CausalTask, TrainedTokens
 from jaxsft.tasks.task import Output
 
 
@@ -88,16 +83,7 @@ class MaskedLM(CausalTask):
         m = self.config.model
         return MaskedHead(m, vocab, precision, self.config.task.activation)
 
-    def loss(
-        self,
-        model: Transformer,
-        params,
-        batch: Batch,
-        hyper: Mapping[str, Any],
-        noise,
-        *,
-        columns: bool,
-    ) -> Output:
+    def loss(self, model, params, batch: Batch, hyper, noise, *, columns: bool) -> Output:
         # [B, S, D]
         hidden = model.hidden(
             params, batch.tokens, TokenInfo(batch.segment_ids, batch.positions, batch.types), noise
@@ -106,39 +92,12 @@ class MaskedLM(CausalTask):
         # the chosen places, then others, whose weight is 0
         at = jnp.argsort(batch.loss_weight <= 0, axis=1, stable=True)[:, :most]
         take = functools.partial(jnp.take_along_axis, indices=at, axis=1)
-        weight, targets, segments = (
-            take(batch.loss_weight),
-            take(batch.targets),
-            take(batch.segment_ids),
-        )
+        weight, targets, segments = map(take, (batch.loss_weight, batch.targets, batch.segment_ids))
         # [B, K, E]
         x = model.head.apply(
             {"params": params["head"]},
             jnp.take_along_axis(hidden, at[..., None], axis=1),
             method="transform",
         )
-        stats = model.token_stats(params, x, targets, self.config.loss.chunk)
-        terms = {"cross_entropy": (weight * self.head_loss.of_tokens(stats, hyper)).sum()}
-        if self._z_loss:
-            terms["z_loss"] = (weight * token_losses.z_loss(stats)).sum()
-        mask = weight > 0
-        out = {"tokens": TokenSums.update(stats.nll, stats.correct, mask)}
-        return Output(
-            terms,
-            out,
-            _per_text(stats, mask, segments, batch.example_ids.shape[1]) if columns else {},
-        )
-
-
-def _per_text(
-    stats: token_losses.TokenStats, mask: Array, segments: Array, texts: int
-) -> dict[str, Float[Array, "batch texts"]]:
-    """Sums the statistics of the guessed tokens of each packed text, `[B, G]`."""
-    # [B, G, K]
-    member = (segments[:, None, :] == jnp.arange(1, texts + 1)[None, :, None]) & mask[:, None, :]
-    add = lambda v: jnp.where(member, v[:, None, :], 0).sum(-1)
-    return {
-        "nll": add(stats.nll),
-        "count": add(jnp.ones_like(segments)),
-        "correct": add(stats.correct.astype(np.int32)),
-    }
+        chosen = TrainedTokens(x, targets, weight, segments)
+        return self.of_tokens(model, params, chosen, batch, hyper, columns=columns)

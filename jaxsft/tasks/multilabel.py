@@ -21,9 +21,9 @@ from jaxsft.errors import ConfigError
 from jaxsft.metrics import label_sets
 from jaxsft.metrics.base import Outputs
 from jaxsft.models.step_sums import LabelSums
-from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import rows, specs
-from jaxsft.tasks.task import Output, Terms
+from jaxsft.tasks.loss_terms import Weighed
+from jaxsft.tasks.task import Output
 from jaxsft.tasks.whole_text import TextTask, about
 
 HALF = 0.5
@@ -108,28 +108,16 @@ class MultiLabelTask(TextTask):
     def numbers_in_program(self) -> bool:
         return self.config.task.positive_weight == "balanced"
 
-    def totals(self, batch: Batch) -> Terms:
-        return {self.config.task.loss: self.weight(batch).sum()}
-
-    def loss(
-        self,
-        model: Transformer,
-        params,
-        batch: Batch,
-        hyper: Mapping[str, Any],
-        noise,
-        *,
-        columns: bool,
-    ) -> Output:
+    def loss(self, model, params, batch: Batch, hyper, noise, *, columns: bool) -> Output:
         logits = self.read(model, params, batch, noise)  # [B, G, L]
         gold = batch.segment["labels"] > 0
         values = self.head_loss.of_label_sets(logits, gold, hyper)
         weights = jnp.where(gold, self.positive_weight, 1).astype(logits.dtype)
-        terms = {self.config.task.loss: ((self.weight(batch) * (weights * values).mean(-1)).sum())}
+        terms = {self.config.task.loss: Weighed((weights * values).mean(-1), self.weight(batch))}
         counts = LabelSums.update(
             gold, jax.nn.sigmoid(logits) >= self._number, batch.example_ids >= 0
         )
-        return Output(terms, {"labels": counts}, {"logits": logits} if columns else {})
+        return Output.of(terms, {"labels": counts}, batch, {"logits": logits} if columns else None)
 
     # --- results
     # ----------------------------------------------------------------------------------------------

@@ -32,7 +32,8 @@ from jaxsft.models.model_base import Params
 from jaxsft.models.step_sums import Hits, SquaredErrorSums
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import rows, specs
-from jaxsft.tasks.task import Output, Terms
+from jaxsft.tasks.loss_terms import Weighed
+from jaxsft.tasks.task import Output
 from jaxsft.tasks.whole_text import TextTask, about
 
 # what a loss reads; others: score
@@ -167,19 +168,7 @@ class PairTask(TextTask):
     def count(self, batch: Batch) -> int:
         return super().count(batch) * (2 if self.apart else 1)
 
-    def totals(self, batch: Batch) -> Terms:
-        return {self.config.task.loss: self.weight(batch).sum()}
-
-    def loss(
-        self,
-        model: Transformer,
-        params,
-        batch: Batch,
-        hyper: Mapping[str, Any],
-        noise,
-        *,
-        columns: bool,
-    ) -> Output:
+    def loss(self, model, params, batch: Batch, hyper, noise, *, columns: bool) -> Output:
         out, present = self.read(model, params, batch, noise), batch.example_ids >= 0
         head, targets = self.head_loss, self.head_loss.loss.targets
         states: dict[str, Any] = {}
@@ -199,9 +188,10 @@ class PairTask(TextTask):
             gold = batch.segment["score"]
             values, found = head.values(predicted, gold, hyper), {"predicted": predicted}
             states = {"errors": SquaredErrorSums.update(predicted, gold, present)}
-        return Output(
-            {head.name: (self.weight(batch) * values).sum()}, states, found if columns else {}
-        )
+        term = Weighed(values, self.weight(batch))
+        if targets == "nothing":  # the others of the batch are in it: no share of a text
+            return Output({head.name: term.total()}, states, found if columns else {})
+        return Output.of({head.name: term}, states, batch, found if columns else None)
 
     # --- results
     # ----------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from jaxsft.models.step_sums import Hits
 from jaxsft.models.transformer import Transformer
 from jaxsft.models.word_states import first_piece
 from jaxsft.tasks import rows, specs
-from jaxsft.tasks.tag import with_dropped, words_of_row
+from jaxsft.tasks.tag import with_dropped, word_term, words_of_row
 from jaxsft.tasks.task import Output, Task, Terms
 
 PUNCTUATION = "PUNCT"  # of Universal Dependencies' parts of speech
@@ -151,36 +151,25 @@ class ParseTrees(Task):
     def totals(self, batch: Batch) -> Terms:
         return dict.fromkeys(self.term_weights(self.config), batch.words["weight"].sum())
 
-    def loss(
-        self,
-        model: Transformer,
-        params,
-        batch: Batch,
-        hyper: Mapping[str, Any],
-        noise,
-        *,
-        columns: bool,
-    ) -> Output:
+    def loss(self, model, params, batch: Batch, hyper, noise, *, columns: bool) -> Output:
         hidden = self.states(model, params, batch, noise)  # [B, S, D]
         words, there = batch.words, batch.words["segment"] > 0
         noise = noise.at(model.config.layers + 1) if noise else None
         views = model.head.apply({"params": params["head"]}, first_piece(hidden, words), noise)
         arcs = biaffine.masked_arcs(views, words["segment"])  # [B, W, 1 + W]
         labels = biaffine.label_logits(views, words["head"], model.precision)  # [B, W, R]
-        weigh = lambda value: (words["weight"] * jnp.where(there, value, 0)).sum()
         values = lambda logits, gold: self.head_loss.of_words(logits, gold, hyper)
         # Arcs are not smoothed: how many heads there are to choose from is not the same for every
         # sentence of a row.
         terms = {
-            "heads": weigh(token_losses.from_logits(arcs, words["head"]).nll),
-            "relations": weigh(values(labels, words["deprel"])),
+            "heads": word_term(token_losses.from_logits(arcs, words["head"]).nll, words),
+            "relations": word_term(values(labels, words["deprel"]), words),
         }
         if self.upos:
-            terms["upos"] = weigh(values(views.tags, words["upos"]))
+            terms["upos"] = word_term(values(views.tags, words["upos"]), words)
         hits = Hits.update(arcs.argmax(-1) == words["head"], there, "uas")
-        return Output(
-            terms, {"words": hits}, self._columns(model, views, arcs, words) if columns else {}
-        )
+        found = self._columns(model, views, arcs, words) if columns else None
+        return Output.of(terms, {"words": hits}, batch, found)
 
     def _columns(
         self, model: Transformer, views: biaffine.Views, arcs: jax.Array, words: Mapping[str, Any]

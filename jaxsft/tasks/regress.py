@@ -19,8 +19,8 @@ from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import DataError
 from jaxsft.metrics.base import Outputs
 from jaxsft.models.step_sums import SquaredErrorSums
-from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import rows, specs
+from jaxsft.tasks.loss_terms import Weighed
 from jaxsft.tasks.task import Output, Terms
 from jaxsft.tasks.whole_text import TextTask, about
 
@@ -113,33 +113,19 @@ class Regress(TextTask):
             self.config.task.loss: (self.weight(batch)[..., None] * batch.segment["there"]).sum()
         }
 
-    def loss(
-        self,
-        model: Transformer,
-        params,
-        batch: Batch,
-        hyper: Mapping[str, Any],
-        noise,
-        *,
-        columns: bool,
-    ) -> Output:
+    def loss(self, model, params, batch: Batch, hyper, noise, *, columns: bool) -> Output:
         predicted = self.read(model, params, batch, noise)  # [B, G, T]
         gold, there = batch.segment["targets"], batch.segment["there"] > 0
         weight = self.weight(batch)[..., None] * there
         terms = {
-            self.config.task.loss: (weight * self.head_loss.values(predicted, gold, hyper)).sum()
+            self.config.task.loss: Weighed(self.head_loss.values(predicted, gold, hyper), weight)
         }
-        errors = SquaredErrorSums.update(
-            predicted, gold, there & (batch.example_ids >= 0)[..., None]
-        )
-        return Output(terms, {"errors": errors}, {"predicted": predicted} if columns else {})
+        mask = there & (batch.example_ids >= 0)[..., None]
+        states = {"errors": SquaredErrorSums.update(predicted, gold, mask)}
+        return Output.of(terms, states, batch, {"predicted": predicted} if columns else None)
 
     # --- results
     # ----------------------------------------------------------------------------------------------
-    @property
-    def spelled(self) -> Sequence[str]:
-        return self.targets if self.width > 1 else ()
-
     def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
         """Returns targets and predictions, `[rows, T]` in the units of the data."""
         (mean, deviation), kept = self.scale, rows.kept(split)[0]

@@ -19,14 +19,11 @@ from jaxsft.config.schema import Config
 from jaxsft.data.encode import Encoded
 from jaxsft.data.encoded_texts import no_text
 from jaxsft.data.formats import Row
-from jaxsft.data.pipeline import Batch
 from jaxsft.data.records import Seq2Seq, group_references, seq2seq_record
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.metrics import text_overlap as text_scores
 from jaxsft.metrics.base import Outputs
-from jaxsft.models.attention import TokenInfo
-from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import specs
 from jaxsft.tasks.causal import CausalTask
 
@@ -145,32 +142,12 @@ class Seq2SeqTask(CausalTask):
         ids = self._framed([])
         return (ids[:-1], ids[-1:]) if self.two else None
 
-    def hidden(self, model: Transformer, params, batch: Batch, noise):
-        if batch.source is None:
-            return super().hidden(model, params, batch, noise)
-        tokens, *where = batch.source
-        return model.hidden(
-            params,
-            batch.tokens,
-            TokenInfo(batch.segment_ids, batch.positions),
-            noise,
-            source=(tokens, TokenInfo(*where)),
-        )
-
     # --- answers
     # ----------------------------------------------------------------------------------------------
-    @property
-    def stop_ids(self) -> list[int]:
-        return self.state["stop_ids"]
-
     @property
     def start_ids(self) -> list[int]:
         """Returns the ids that a decoder starts from; [] for a decoder-only model."""
         return self.state["start_ids"]
-
-    @property
-    def answers_up_to(self) -> int:
-        return 2 * self.state["longest_answer"] + 16
 
     def prompt(self, record: Seq2Seq, where: str) -> list[int]:
         """Returns the ids that an answer is generated from.

@@ -28,8 +28,8 @@ from jaxsft.errors import DataError
 from jaxsft.metrics import answers as scoring
 from jaxsft.metrics.base import Outputs
 from jaxsft.models.heads import SpanHead, layers_of, members
-from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import rows, specs
+from jaxsft.tasks.loss_terms import Weighed
 from jaxsft.tasks.task import Output, Task, Terms
 
 NONE = -1e30
@@ -114,16 +114,7 @@ class SpanTask(Task):
     def totals(self, batch: Batch) -> Terms:
         return {"cross_entropy": self._weight(batch).sum()}
 
-    def loss(
-        self,
-        model: Transformer,
-        params,
-        batch: Batch,
-        hyper: Mapping[str, Any],
-        noise,
-        *,
-        columns: bool,
-    ) -> Output:
+    def loss(self, model, params, batch: Batch, hyper, noise, *, columns: bool) -> Output:
         hidden = self.states(model, params, batch, noise)  # [B, S, D]
         # [B, S, 2]
         logits = model.head.apply(
@@ -138,8 +129,9 @@ class SpanTask(Task):
             batch.positions[:, None, :, None] == gold[:, :, None]
         )
         nll = (log_z - jnp.where(there, logits[:, None], 0).sum(2)).mean(-1)
-        terms = {"cross_entropy": (self._weight(batch) * nll).sum()}
-        return Output(terms, {}, self.best(logits, log_z, batch)._asdict() if columns else {})
+        terms = {"cross_entropy": Weighed(nll, self._weight(batch))}
+        found = self.best(logits, log_z, batch)._asdict() if columns else None
+        return Output.of(terms, {}, batch, found)
 
     def best(
         self,
@@ -196,14 +188,15 @@ class SpanTask(Task):
 
     # --- results
     # ----------------------------------------------------------------------------------------------
-    def _answers(self, split: Split, columns) -> dict[int, tuple[str, float]]:
-        """Returns (answer, probability of its ends) for each kept row; the answer may be empty.
+    def _answers(self, split: Split, columns) -> dict[int, tuple[str, float, int]]:
+        """Returns (answer, probability of its ends, its first character) for each kept row; the
+        answer may be empty.
 
         Of a context in windows it is that of the window where the probability is largest. It is
         empty where "no answer" is at least as probable in every window, if the run has learnt
         questions without one.
         """
-        found = {name: rows.parts_by_row(split, values) for name, values in columns.items()}
+        found = {name: rows.parts_by_row(split, columns[name]) for name in Best._fields}
         at, context = (
             rows.parts_by_row(split, split.arrays[f"segment.{name}"]) for name in ("at", "context")
         )
@@ -211,7 +204,7 @@ class SpanTask(Task):
         for row, scores in found["score"].items():
             k, nothing = int(scores.argmax()), float(found["nothing"][row].min())
             if self.state["unanswered"] and nothing >= scores[k]:
-                out[row] = ("", float(np.exp(nothing)))
+                out[row] = ("", float(np.exp(nothing)), 0)
                 continue
             shift = int(at[row][k]) - int(context[row][k])
             offsets, text = (
@@ -219,20 +212,30 @@ class SpanTask(Task):
                 split.records[row].context,
             )
             start, end = (int(found[name][row][k]) + shift for name in ("start", "end"))
-            out[row] = (text[offsets[start][0] : offsets[end][1]].strip(), float(np.exp(scores[k])))
+            answer = text[offsets[start][0] : offsets[end][1]]
+            begin = offsets[start][0] + len(answer) - len(answer.lstrip())
+            out[row] = (answer.strip(), float(np.exp(scores[k])), begin)
         return out
 
     def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
         found = self._answers(split, columns)
-        pairs = [(answer, split.records[row].answers) for row, (answer, _) in found.items()]
+        pairs = [(answer, split.records[row].answers) for row, (answer, *_) in found.items()]
         arrays = {
             name: np.array([scoring.best(score, *pair) for pair in pairs], np.float64)
             for name, score in (("exact", scoring.exact), ("f1", scoring.f1))
         }
-        return Outputs(np.array(list(found), np.int64), arrays)
+        gold, predicted = [], []
+        for place, (row, (answer, _, begin)) in enumerate(found.items()):
+            record = split.records[row]
+            predicted += [(place, begin, begin + len(answer), 0)] if answer else []
+            right = zip(record.starts[:1], record.answers[:1], strict=True)
+            gold += [(place, start, start + len(text), 0) for start, text in right]
+        for name, spans in (("gold", gold), ("predicted", predicted)):
+            arrays[f"span.{name}"] = np.array(spans, np.int64).reshape(-1, 4)
+        return Outputs(np.array(list(found), np.int64), arrays, ("answer",))
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
-        for row, (answer, probability) in self._answers(split, columns).items():
+        for row, (answer, probability, _) in self._answers(split, columns).items():
             record = split.records[row]
             out = {
                 "row": row,

@@ -18,8 +18,6 @@ from jaxsft.data.pipeline import Batch
 from jaxsft.data.records import Text
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
-from jaxsft.models.attention import TokenInfo
-from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import specs
 from jaxsft.tasks.causal import CausalTask
 from jaxsft.tasks.seq2seq import start_ids
@@ -85,13 +83,3 @@ class SpanCorruption(CausalTask):
     def digest(self) -> dict[str, Any]:
         t = self.config.task
         return {**super().digest, "spans": [t.share, t.mean_length, t.sentinel, self.spans.start]}
-
-    def hidden(self, model: Transformer, params, batch: Batch, noise):
-        tokens, *where = batch.source
-        return model.hidden(
-            params,
-            batch.tokens,
-            TokenInfo(batch.segment_ids, batch.positions),
-            noise,
-            source=(tokens, TokenInfo(*where)),
-        )

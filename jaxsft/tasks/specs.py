@@ -26,11 +26,12 @@ ANY = (*TRUNCATED, "window", "head_tail", "sentence")
 
 
 # what the outputs of a task have (`jaxsft.metrics.base.Outputs`), by `TaskSpec.output`
-_TOKENS, _ANSWER = ("nll", "correct", "count", "bytes"), ("answer", "references", "stopped")
+_TOKENS = ("nll", "correct", "count", "bytes")
+_ANSWER = ("answer", "references", "stopped", "schema")
 _LABEL, _NUMBERS = ("label", "predicted", "logits"), ("targets", "predictions")
 _WORDS = ("word.row", "word.tag", "word.predicted", "intent_hit", "frame_hit")
 GIVEN = {
-    "label": _LABEL,
+    "label": (*_LABEL, "out_of_scope"),
     "labels": ("labels", "given", "logits"),
     "numbers": _NUMBERS,
     "comparison": (*_LABEL, *_NUMBERS, "rank", "cosine"),
@@ -45,7 +46,7 @@ GIVEN = {
         "word.punctuation",
         "is_tree",
     ),
-    "stretch": ("exact", "f1"),
+    "stretch": ("exact", "f1", "span.gold", "span.predicted"),
     "answer": (*_TOKENS, *_ANSWER),
     "target": (*_TOKENS, *_ANSWER),
     "continuation": _TOKENS,
@@ -156,7 +157,7 @@ class TaskSpec:
         own = [*self.measures_of(self, config), *self.answer_measures]
         seen = {number: name for name in own for number in by_name.METRICS[name].names}
         for name in config.evaluation.metrics:
-            by_name.check_fits(name, GIVEN.get(self.output, ()), self.name)
+            by_name.check_fits(name, self.given(config), self.name)
             if by_name.METRICS[name].of_answers and config.evaluation.generate == "never":
                 raise ConfigError(
                     f"evaluation.metrics=[{name}]: is of generated answers; set"
@@ -169,6 +170,12 @@ class TaskSpec:
                         " too; ask for one of them, or give the number another name"
                     )
         return tuple(dict.fromkeys(["loss", *seen, *self.numbers_of(config)]))
+
+    def given(self, config: Any) -> list[str]:
+        """Returns the arrays and texts that the outputs of the task have under this config."""
+        of = {"schema": config.data.columns.schema, "out_of_scope": _out_of_scope(config)}
+        every = ("loss_terms", *GIVEN.get(self.output, ()))
+        return [name for name in every if of.get(name, name) is not None]
 
     def answer_numbers(self, config: Any) -> tuple[str, ...]:
         """Returns the names of the numbers that need generated answers."""
@@ -210,6 +217,14 @@ def _of_scheme(spec: TaskSpec, config: Any) -> tuple[str, ...]:
     """
     gone = {"auto": "", "none": "chunk_scores"}.get(config.data.columns.scheme, "word_scores")
     return tuple(name for name in spec.measures if name != gone)
+
+
+def _out_of_scope(config: Any) -> str | None:
+    return getattr(config.task, "out_of_scope", None)
+
+
+def _of_labels(spec: TaskSpec, config: Any) -> tuple[str, ...]:
+    return spec.measures[: 1 if _out_of_scope(config) is None else None]
 
 
 def _of_pair(spec: TaskSpec, config: Any) -> tuple[str, ...]:
@@ -276,7 +291,8 @@ CLASSIFY = TaskSpec(
     "jaxsft.tasks.classify:Classify",
     output="label",
     metric="accuracy",
-    measures=("label_scores",),
+    measures=("label_scores", "out_of_scope"),
+    measures_of=_of_labels,
     head="text",
     problems=("single_label_classification",),
     pipeline="text-classification",

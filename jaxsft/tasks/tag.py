@@ -10,6 +10,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from jaxsft.config.schema import Config
 from jaxsft.data import schemes
@@ -27,10 +28,10 @@ from jaxsft.metrics.by_name import METRICS
 from jaxsft.models.crf import Chains, ChainScores, TagHead, negative_log_likelihood, viterbi
 from jaxsft.models.heads import layers_of
 from jaxsft.models.step_sums import Hits
-from jaxsft.models.transformer import Transformer
 from jaxsft.models.word_states import first_piece, mean_of_pieces, word_of
 from jaxsft.tasks import rows, specs
 from jaxsft.tasks.label_order import in_order
+from jaxsft.tasks.loss_terms import Weighed
 from jaxsft.tasks.task import Output, Task, Terms
 
 FORBIDDEN = -1e9  # the score of what a scheme does not allow
@@ -210,16 +211,7 @@ class TagWords(Task):
     def totals(self, batch: Batch) -> Terms:
         return dict.fromkeys(self.term_weights(self.config), batch.words["weight"].sum())
 
-    def loss(
-        self,
-        model: Transformer,
-        params,
-        batch: Batch,
-        hyper: Mapping[str, Any],
-        noise,
-        *,
-        columns: bool,
-    ) -> Output:
+    def loss(self, model, params, batch: Batch, hyper, noise, *, columns: bool) -> Output:
         hidden = self.states(model, params, batch, noise)  # [B, S, D]
         noise = noise.at(model.config.layers + 1) if noise else None
         return self.of_states(
@@ -227,15 +219,7 @@ class TagWords(Task):
         )
 
     def of_states(
-        self,
-        hidden,
-        module: TagHead,
-        weights,
-        batch: Batch,
-        hyper: Mapping[str, Any],
-        noise,
-        *,
-        columns: bool,
+        self, hidden, module: TagHead, weights, batch: Batch, hyper, noise, *, columns: bool
     ) -> Output:
         """Computes loss terms, metric states and predictions of tags from the states of tokens.
 
@@ -248,7 +232,6 @@ class TagWords(Task):
             jnp.maximum(batch.words["tag"], 0),
             batch.words["tag"] != UNTAGGED,
         )
-        weigh = lambda value: (words["weight"] * jnp.where(words["segment"] > 0, value, 0)).sum()
         head = lambda x: module.apply({"params": weights}, x, noise)
         values = lambda logits, tags: self.head_loss.of_words(logits, tags, hyper)
         if self.config.task.align == "all":
@@ -256,7 +239,9 @@ class TagWords(Task):
             padded = jnp.pad(gold, ((0, 0), (0, 1)))
             of_token = jnp.take_along_axis(padded, word_of(words, hidden.shape[1]), axis=1)
             # the tokens of a word share its weight
-            terms = {"cross_entropy": weigh(mean_of_pieces(values(by_token, of_token), words))}
+            terms = {
+                "cross_entropy": word_term(mean_of_pieces(values(by_token, of_token), words), words)
+            }
             logits = first_piece(by_token, words)
         else:
             # [B, W, C]
@@ -267,12 +252,13 @@ class TagWords(Task):
             )
             if self.config.task.crf:
                 nll = negative_log_likelihood(logits, gold, chains_of(words), self._scores(weights))
-                terms = {"crf": weigh(nll)}
+                terms = {"crf": word_term(nll, words)}
             else:
-                terms = {"cross_entropy": weigh(values(logits, gold))}
+                terms = {"cross_entropy": word_term(values(logits, gold), words)}
         best = self._best(weights, logits, words)
         hits = Hits.update(best == gold, words["own"] & (words["segment"] > 0) & tagged)
-        return Output(terms, {"words": hits}, {"word.prediction": best} if columns else {})
+        found = {"word.prediction": best} if columns else None
+        return Output.of(terms, {"words": hits}, batch, found)
 
     def _best(self, weights, logits, words):
         if not (self.config.task.crf or self.config.task.valid):
@@ -368,6 +354,12 @@ def with_dropped(
     columns = [np.concatenate([gold, golds])]
     columns += [np.concatenate([x, np.full(len(golds), -1, x.dtype)]) for x in predicted]
     return tuple(x[order] for x in (row, *columns))
+
+
+def word_term(values: Array, words: Mapping[str, Any]) -> Weighed:
+    """Returns the term of a loss of each word, `[B, W]`."""
+    values = jnp.where(words["segment"] > 0, values, 0)
+    return Weighed(values, words["weight"], words["segment"])
 
 
 def chains_of(words: Mapping[str, Any]) -> Chains:

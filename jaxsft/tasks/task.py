@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from flax import linen as nn
@@ -24,6 +24,7 @@ from jaxsft.models.model_base import Params
 from jaxsft.models.transformer import Transformer
 from jaxsft.rundir import Stored
 from jaxsft.tasks.frozen_backbone import FrozenBackbone
+from jaxsft.tasks.loss_terms import Weighed
 from jaxsft.tasks.prediction_lines import PredictionLines
 from jaxsft.tasks.specified import Specified
 from jaxsft.tasks.task_measures import TaskMeasures
@@ -38,12 +39,29 @@ class Output(NamedTuple):
       terms: per loss term `sum w v`, unnormalised; `Task.totals` gives its `sum w`.
       states: sums for the line that is logged, by name.
       columns: `[B, G]` arrays by name, one value (or vector) per packed text; `word.NAME` is `[B,
-        W]`, one per word.
+        W]`, one per word. `loss.TERM` and `weight.TERM` are the sums of a term over each text, `sum
+        w v` and `sum w`; they are missing where a term compares texts with each other.
     """
 
     terms: Terms
     states: dict[str, Any]
     columns: dict[str, Array]
+
+    @classmethod
+    def of(
+        cls,
+        terms: Mapping[str, Weighed],
+        states: dict[str, Any],
+        batch: Batch,
+        columns: Mapping[str, Array] | None,
+    ) -> Self:
+        """Adds the terms up, and where there are columns (not None) over each text too."""
+        found, texts = {}, batch.example_ids.shape[1]
+        if columns is not None:
+            for name, term in terms.items():
+                found[f"loss.{name}"], found[f"weight.{name}"] = term.of_texts(texts)
+        sums = {name: term.total() for name, term in terms.items()}
+        return cls(sums, states, {**(columns or {}), **found})
 
 
 class Task(Specified, TaskMeasures, FrozenBackbone, PredictionLines):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Self
 
 from jaxsft.config.schema import Config
@@ -25,17 +25,14 @@ class TaskMeasures:
         """
         return self.spec.measures
 
-    @property
-    def spelled(self) -> Sequence[str]:
-        """Returns the labels of which each number is written by itself too, as `mse_LABEL`."""
-        return ()
-
     def sign(self, metric: str) -> int:
         """Returns -1 for a number of which less is better, otherwise 1."""
         spec = self.spec
         names = [*spec.measures, *spec.answer_measures, *self.config.evaluation.metrics]
         low = {"loss", *by_name.lower_is_better(names)}
-        low |= {of_target(name, label) for name in low for label in self.spelled}
+        low |= {
+            of_target(name, label) for name in low for label in self.config.data.columns.targets
+        }
         return -1 if metric in low else 1
 
     @property

@@ -260,6 +260,9 @@ class TextTask(Task):
         )
         return place(vectors, where, self._start)
 
+    def totals(self, batch: Batch) -> Terms:
+        return {self.config.task.loss: self.weight(batch).sum()}
+
     @staticmethod
     def weight(batch: Batch) -> Float[Array, "batch texts"]:
         """Returns the weight of each text, `[B, G]` float32; 0 where there is none."""

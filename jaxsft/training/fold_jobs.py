@@ -17,8 +17,8 @@ from jaxsft.config import compose
 from jaxsft.config.schema import Config
 from jaxsft.data.pipeline import Split
 from jaxsft.errors import DataError
-from jaxsft.evaluation import measured
 from jaxsft.evaluation.crossval import FoldScores, outputs_of_rows
+from jaxsft.evaluation.evaluate import metrics_of, with_loss
 from jaxsft.tasks.task import Task
 from jaxsft.training.fold_session import FoldModel, FoldSession
 
@@ -139,12 +139,10 @@ class FoldJobs:
         """Returns the metrics of the rows of a training."""
         task, split = self.task(job, trained), self.session.split
         own = {name: x for name, x in trained.columns.items() if "/" not in name}
-        outputs = task.row_outputs(split, own)
+        outputs = with_loss(task, split, own, task.term_weights(job.config))
         rows = {"held_out": job.held} | ({"train": job.train} if job.whole else {})
         outputs = outputs_of_rows(outputs, np.concatenate(list(rows.values())))
-        further = measured.asked(task.config, of_answers=False)
-        found = measured.measure(task.measures, further, outputs, task.name)
-        return FoldScores(repeat, fold, found, rows, trained.losses, task.spelled)
+        return FoldScores(repeat, fold, metrics_of(task, outputs), rows, trained.losses)
 
     def beside(self, job: Job, trained: Trained, name: str) -> FoldScores:
         """Returns the metrics of a set that no fold trains on, as one that is held out."""
@@ -152,12 +150,10 @@ class FoldJobs:
         split = self.session.encoded(self.session.learnt(job.train), name)
         start = f"{name}/"
         own = {k.removeprefix(start): x for k, x in trained.columns.items() if k.startswith(start)}
-        outputs = task.row_outputs(split, own)
-        further = measured.asked(task.config, of_answers=False)
-        found = measured.measure(task.measures, further, outputs, task.name)
+        outputs = with_loss(task, split, own, task.term_weights(job.config))
         rows = {"held_out": outputs.rows, "train": outputs.rows[:0]}
         losses = {"held_out": trained.losses[name]}
-        return FoldScores(0, 0, found, rows, losses, task.spelled)
+        return FoldScores(0, 0, metrics_of(task, outputs), rows, losses)
 
 
 def _merged(

@@ -27,10 +27,11 @@ from jaxsft.data.pipeline import Batches
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.evaluation.crossval import outputs_of_rows
 from jaxsft.sharding import mesh as meshes
+from jaxsft.tasks.loss_terms import objective_value
 from jaxsft.tasks.task import Task
 from jaxsft.training import components, partition, runs
 from jaxsft.training.hyper import Hyper, make_hyper
-from jaxsft.training.step import Program, State, objective_value
+from jaxsft.training.step import Program, State
 from jaxsft.training.trial import Trial
 
 

@@ -27,7 +27,7 @@ from jaxsft.sharding import mesh as meshes
 from jaxsft.training import backbone, components, device, manifest, partition, runs
 from jaxsft.training.checkpoint import digest, flatten
 from jaxsft.training.hyper import free, make_hyper, program_key
-from jaxsft.training.step import State, StepMetrics, objective_value
+from jaxsft.training.step import State, StepMetrics
 from jaxsft.training.trial import Trial
 
 
@@ -228,9 +228,8 @@ class Session:
         run = lambda batch: self.evaluate_batch(
             weights, frozen, self.components.put(batch, batches), hyper
         )
-        objective = lambda terms, totals: objective_value(terms, totals, hyper["terms"])
         tuned = None if name == "validation" else trial.tuned
-        result = evaluation.evaluate(run, self.task, batches, objective, tuned)
+        result = evaluation.evaluate(run, self.task, batches, hyper["terms"], tuned)
         trial.tuned = result.tuned
         if not (generate and self.task.generates):
             return result

@@ -177,7 +177,8 @@ def of_source(config: Config, whole: bool = True) -> tuple[Config, ModelConfig]:
 def check_columns(config: Config) -> None:
     """Raises ConfigError for an option of data.columns that the task's records never read."""
     read = typed.columns_read(config.task.spec.records)
-    read = {*read, "cluster"}  # which the evaluation reads
+    # which the evaluation reads
+    read = {*read, "cluster", *(["schema"] if config.task.spec.generates else [])}
     unread = [name for name in prepared.told(config.data.columns) if name not in read]
     if unread:
         raise ConfigError(

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -190,16 +189,3 @@ class Program:
         given = (self.task, self.model, params, batch, hyper, None)
         out = extra_losses.task_output(*given, columns=True)
         return (out.terms, self.task.totals(batch), out.states), out.columns
-
-
-def objective_value(
-    terms: Mapping[str, Any], totals: Mapping[str, Any], weights: Mapping[str, Any]
-) -> float:
-    """Computes `sum_k lambda_k S_k / W_k` of merged sums, on the host; NaN where a `W_k` is 0."""
-    return float(
-        sum(
-            float(weights[k])
-            * (float(terms[k]) / float(totals[k]) if totals[k] > 0 else float("nan"))
-            for k in terms
-        )
-    )

@@ -15,8 +15,9 @@ from jaxsft import rundir
 from jaxsft.config.schema import Config
 from jaxsft.errors import JaxsftError
 from jaxsft.models import step_sums
+from jaxsft.tasks.loss_terms import objective_value
 from jaxsft.training.hyper import Hyper
-from jaxsft.training.step import State, StepMetrics, objective_value
+from jaxsft.training.step import State, StepMetrics
 
 
 class Diverged(JaxsftError):

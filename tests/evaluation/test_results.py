@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn import metrics as sklearn
 
 from jaxsft.evaluation import slices
 from jaxsft.rundir import read_json, read_jsonl
@@ -46,6 +47,7 @@ def run(rows, tmp_path_factory):
         "evaluation.level=0.9",
         "evaluation.replicates=200",
         "evaluation.metrics=[mcc]",
+        "task.out_of_scope=good",
         f"run_dir={folder / 'run'}",
     )
     assert code == 0, err
@@ -90,6 +92,15 @@ def test_probabilities_of_all_labels_are_written_where_they_are_asked_for(run):
     assert max(line["probabilities"].values()) == pytest.approx(line["probability"], abs=1e-5)
 
 
+def test_texts_out_of_scope_are_told_by_low_confidence(run):
+    lines = read_jsonl(run / "predictions" / "test.jsonl")
+    outside = [line["label"] == "good" for line in lines]
+    score = [-max(line["probabilities"].values()) for line in lines]
+    expected = sklearn.roc_auc_score(outside, score)
+    assert read_json(run / "result.json")["test/oos_auroc"] == pytest.approx(expected, abs=2e-3)
+    assert read_json(run / "intervals.json")["test/oos_auroc"]["low"] is not None
+
+
 def test_several_sets_are_scored_by_one_command(run, rows, tmp_path):
     a = tiny.write_lines(tmp_path / "a.jsonl", rows[:30])
     b = tiny.write_lines(tmp_path / "b.jsonl", rows[30:])
@@ -100,7 +111,10 @@ def test_several_sets_are_scored_by_one_command(run, rows, tmp_path):
     parts = [read_json(tmp_path / "out" / name / "result.json") for name in ("one", "two")]
     assert parts[0]["one/accuracy"] + parts[1]["two/accuracy"] == pytest.approx(2 * whole)
     assert "one/accuracy" in out and "two/accuracy" in out
-    assert read_json(tmp_path / "out" / "two" / "intervals.json")["two/accuracy"]["n"] == 30
+    intervals = read_json(tmp_path / "out" / "two" / "intervals.json")
+    assert intervals["two/accuracy"]["n"] == 30
+    assert set(intervals) == set(parts[1]) - {"checkpoint_step"}
+    assert intervals["two/rows_read"]["reason"] == "it only counts"
 
 
 @pytest.mark.parametrize(
@@ -112,6 +126,9 @@ def test_several_sets_are_scored_by_one_command(run, rows, tmp_path):
         ("evaluation.level=1", "evaluation.level=1"),
         ("evaluation.level=0.999", "evaluation.level=0.999 needs 2000 of them"),
         ("evaluation.slices=[id]", "the column has 60 values, more than 50"),
+        ("evaluation.metrics=[out_of_scope]", "reads out_of_scope, which task=classify"),
+        ("task.out_of_scope=other", "task.out_of_scope=other: is none of the labels (bad, good)"),
+        ("data.columns.schema=doc", "data.columns.schema: task=classify never reads it"),
         ("evaluation.metrics=[row_count]", "gives rows, which label_scores gives too"),
     ],
 )

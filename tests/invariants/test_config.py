@@ -299,11 +299,13 @@ ELSEWHERE = {
     "tests/evaluation/test_explain.py": ("evaluation.dynamics",),
     "tests/evaluation/test_results.py": (
         "data.columns.cluster",
+        "task.out_of_scope",
         "evaluation.slices",
         "evaluation.probabilities",
         "evaluation.level",
         "evaluation.replicates",
     ),
+    "tests/evaluation/test_every_number.py": ("data.columns.schema",),
     "tests/training/test_trackers.py": ("trackers.use", "trackers.project", "trackers.name"),
     "tests/models/test_encoder_decoder.py": (
         "model.decoder_layers",

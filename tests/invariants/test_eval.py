@@ -19,7 +19,6 @@ from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.evaluation.generated import answer_limit
 from jaxsft.generation.decoding import Answer
 from jaxsft.models.attention import TokenInfo
-from jaxsft.training.step import objective_value
 from tests.conftest import assert_same, bench, make_records
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -47,7 +46,7 @@ def evaluated(task, batch_size, mesh=(), packing=True):
         run,
         b.parts.task,
         batches,
-        lambda terms, totals: objective_value(terms, totals, b.hyper["terms"]),
+        b.hyper["terms"],
     )
     return dataclasses.replace(b, batches=batches), result
 

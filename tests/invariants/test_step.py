@@ -15,8 +15,8 @@ from jaxsft.errors import ConfigError
 from jaxsft.models.attention import TokenInfo, blocked
 from jaxsft.models.layer_stack import layers_of
 from jaxsft.models.model_base import segments
+from jaxsft.tasks.loss_terms import objective_value
 from jaxsft.training import partition
-from jaxsft.training.step import objective_value
 from tests.conftest import assert_close, assert_same, bench, distance
 
 LOSS = {"label_smoothing": 0.1, "z_loss": 0.01}

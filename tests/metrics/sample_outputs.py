@@ -74,6 +74,7 @@ def of_rows(
         **{name: flips() for name in ("intent_hit", "frame_hit", "stopped")},
         "exact": flips().astype(float),
         "f1": rng.random(rows),
+        "loss_terms": rng.exponential(size=(rows, 2, 2)),
     }
     text = lambda: " ".join(rng.choice(["a", "cat", "sat", "on", "mats"], rng.integers(3, 9)))
     texts = {

@@ -143,6 +143,8 @@ def test_a_fold_is_a_run_on_its_rows_to_the_bit(rows, tmp_path, packing):
     fold = read_json(tmp_path / "folds" / "folds" / "repeat0-fold1.json")
     table = read_json(tmp_path / "solo" / "figures" / "gaps.json")
     gap = result.numbers["validation/loss"] - result.numbers["train/loss"]
+    bounds = {name: table["gaps"][0].pop(name) for name in ("low", "high", "se")}
+    assert bounds["low"] < gap < bounds["high"] and bounds["se"] > 0
     assert table["gaps"][0] == {
         "number": "loss", "from": "train", "to": "validation", "gap": gap, "worse": gap > 0
     }  # fmt: skip

@@ -21,11 +21,11 @@ from jaxsft.data.pipeline import Batch
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.generation.decoding import generate
 from jaxsft.sharding import mesh as meshes
+from jaxsft.tasks.loss_terms import objective_value
 from jaxsft.training import device
 from jaxsft.training.checkpoint import unflatten
 from jaxsft.training.components import build_components
 from jaxsft.training.hyper import make_hyper
-from jaxsft.training.step import objective_value
 
 
 def main(folder: str, variant: str) -> None:
