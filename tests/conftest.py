@@ -10,13 +10,11 @@ import signal
 import tempfile
 from pathlib import Path
 
+from tests import xla
+
 # Before anything imports jax.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# The programs are tiny and run once: LLVM's optimisations take two to four times as long as they
-# save (measured).
-for _flag in ("xla_force_host_platform_device_count=8", "xla_backend_optimization_level=0"):
-    if _flag.partition("=")[0] not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{_flag}".strip()
+os.environ["XLA_FLAGS"] = xla.flags(8, os.environ.get("XLA_FLAGS", ""))
 # Programs are kept between sessions of one user; what is compiled in less than a quarter of a
 # second is not worth its file.
 os.environ.setdefault(
@@ -113,8 +111,9 @@ def pytest_collection_modifyitems(items):
     places = [ROOT / place for place in HEART.split()]
     missing = [str(place) for place in places if not place.exists()]
     assert not missing, f"HEART names what is no more: {missing}"
+    of_file = functools.cache(lambda path: any(path.is_relative_to(place) for place in places))
     for item in items:
-        if any(item.path == place or place in item.path.parents for place in places):
+        if of_file(item.path):
             item.add_marker("heart")
 
 
