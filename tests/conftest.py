@@ -103,6 +103,16 @@ optim/test_schedules.py check prepare/test_run.py prepare/test_training.py
 reports/test_markdown_report.py sharding/test_mesh.py
 tasks/test_tag.py tasks/test_span.py training/test_checkpoint.py training/test_runs.py
 """
+
+
+def short(values: Sequence[Any], *often: Any) -> list[Any]:
+    """Parameters of a test, of which `make test` runs those that are named last, and `.ci/run`
+    all."""
+    assert not (gone := [one for one in often if one not in values]), gone
+    of = lambda one: one if isinstance(one, tuple) else (one,)
+    return [v if v in often else pytest.param(*of(v), marks=pytest.mark.slow) for v in values]
+
+
 BUDGET = 60  # seconds that a file may take on two cores of a fast machine
 
 

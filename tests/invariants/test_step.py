@@ -18,7 +18,7 @@ from jaxsft.models.layer_stack import layers_of
 from jaxsft.models.model_base import segments
 from jaxsft.training import partition
 from jaxsft.training.step import objective_value
-from tests.conftest import assert_close, assert_same, bench, distance
+from tests.conftest import assert_close, assert_same, bench, distance, short
 
 LOSS = {"label_smoothing": 0.1, "z_loss": 0.01}
 pytestmark = pytest.mark.usefixtures("x64")
@@ -66,7 +66,7 @@ def same_update(a, b, k=1, **hyper):
 # --- how a batch is cut
 # --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("k", [0, 1], ids=["full batch", "with empty micro-batches"])
-@pytest.mark.parametrize("accumulate", [2, 4])
+@pytest.mark.parametrize("accumulate", [4])
 def test_micro_batches_give_the_same_step(accumulate, k):  # guards A1, A4, A5, A6
     """With label smoothing, z-loss, turn weights and dropout, whose masks belong to rows."""
     same_update(chat(), chat(accumulate), k)
@@ -87,7 +87,7 @@ def test_micro_batches_of_texts():  # guards A1, A2, A5
     same_update(classify(), classify(4), 3)
 
 
-@pytest.mark.parametrize("task", ["chat", "classify"])
+@pytest.mark.parametrize("task", short(["chat", "classify"], "chat"))
 def test_packing_changes_no_sum_and_no_gradient(task):  # guards B1, B9
     """The whole epoch is one batch, packed into few rows or one text a row."""
 
@@ -139,12 +139,14 @@ def test_micro_batches_balance_experts_alike(k):  # guards A1, A5, A6
     same_update(experts(), experts(4), k)
 
 
+@pytest.mark.slow
 def test_devices_balance_experts_alike():  # guards A3
     sharded = experts(2, (("data", 2), ("fsdp", 2), ("tensor", 2)))
     assert sharded.parts.mesh.size == 8
     same_update(experts(), sharded)
 
 
+@pytest.mark.slow
 def test_packing_balances_experts_alike():  # guards B1, B12
     packed, plain = experts(packing=True, batch_size=16), experts(batch_size=16)
     assert packed.batches.plan.rows < plain.batches.plan.rows
@@ -234,7 +236,7 @@ def test_devices_do_not_matter(mesh, accumulate):  # guards A3
 @pytest.mark.parametrize(
     "options",
     [
-        {"remat": True, "unroll": "none"},
+        pytest.param({"remat": True, "unroll": "none"}, marks=pytest.mark.slow),
         {"remat": True, "chunk": 48},
         {"unroll": "none", "chunk": 7, "attention": "blocked", "accumulate": 2},
     ],
@@ -356,7 +358,7 @@ def test_training_and_evaluation_have_one_loss(b):  # guards A10, E13
         assert abs(float(noisy.terms["cross_entropy"] - terms["cross_entropy"])) > 1e-3
 
 
-@pytest.mark.parametrize("attention", ["blocked", "reference"])
+@pytest.mark.parametrize("attention", short(["blocked", "reference"], "reference"))
 def test_sums_are_at_least_float32(attention):  # guards A12, H6
     """In bf16, only products (and the rounding of their operands) are in bfloat16: no sum,
     exponential or logarithm is.
@@ -486,12 +488,7 @@ def test_a_stacked_trial_equals_its_solo_run():  # guards I6
     assert len({float(x) for x in sums.terms["cross_entropy"]}) == 3
 
 
-OFTEN = ("adamw", "muon")  # the others for .ci/run
-
-
-@pytest.mark.parametrize(
-    "name", [n if n in OFTEN else pytest.param(n, marks=pytest.mark.slow) for n in optim.OPTIMIZERS]
-)
+@pytest.mark.parametrize("name", short(list(optim.OPTIMIZERS), "adamw", "muon"))
 def test_every_optimizer_steps_in_a_stack(name):
     """Two steps under jit and vmap: finite, the trial of rate 0 stays, the other one moves every
     weight.

@@ -122,9 +122,9 @@ def solo(files, tmp_path_factory):
     return alone(given(files), tmp_path_factory.mktemp("solo") / "run")
 
 
-def alone(arguments, run_dir):
-    """The run of these arguments on one device of this process."""
-    code, _, err = tiny.jaxsft(*arguments, "mesh.data=1", f"run_dir={run_dir}")
+def alone(arguments, run_dir, *mesh):
+    """The run of these arguments in this process; on one device where no mesh is given."""
+    code, _, err = tiny.jaxsft(*arguments, *(mesh or ["mesh.data=1"]), f"run_dir={run_dir}")
     assert code == 0, err
     return run_dir
 
@@ -264,15 +264,7 @@ def test_a_lost_process_ends_the_others_and_the_run_goes_on_elsewhere(files, sol
         err
     )
     # An unfinished run may be continued on another mesh, by one process.
-    [(code, err)] = finish(
-        start(
-            given(files, f"run_dir={run_dir}", SAVED_OFTEN, "mesh.tensor=2", "mesh.data=2"),
-            tmp_path,
-            count=1,
-            devices=4,
-        )
-    )
-    assert code == 0, err
+    alone(given(files, SAVED_OFTEN), run_dir, "mesh.tensor=2", "mesh.data=2")
     same(run_dir, solo)
 
 
