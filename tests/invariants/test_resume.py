@@ -212,6 +212,7 @@ def test_kill_minus_nine(files, tmp_path):  # guards F1, F9
         "train.duration=120steps",
         "train.log_every=5steps",
         "checkpoint.every=20steps",
+        "evaluation.every=20steps",  # a step of an evaluation is saved too
         "model.dropout=0.1",
     ]
     code, _, err = tiny.jaxsft(*args, f"run_dir={tmp_path / 'whole'}")

@@ -32,6 +32,7 @@ GIVEN = [
     "train.log_every=1steps",
     "model.dropout=0.1",
     "checkpoint.every=15steps",
+    "evaluation.every=15steps",  # a step of an evaluation is saved too
 ]
 SAVED_OFTEN = "checkpoint.every=4steps"  # for those that are stopped on the way
 
