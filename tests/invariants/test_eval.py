@@ -294,6 +294,7 @@ def test_evaluation_repeats_and_changes_nothing():  # guards E13
     assert_same(state, straight)
 
 
+@pytest.mark.slow
 def test_noise_on_embeddings_is_of_training_only():  # guards H9
     plain, noisy = (bench("lm", 5, train={"neftune": alpha}) for alpha in (None, 5.0))
     batch = plain.batches[0]
