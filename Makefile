@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-WORKERS ?= -n 2 --dist loadfile --max-worker-restart 2
+WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 2
 
 .PHONY: demo test test-all check docs site clean
 

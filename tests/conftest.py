@@ -10,13 +10,11 @@ import signal
 import tempfile
 from pathlib import Path
 
+from tests import xla
+
 # Before anything imports jax.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# The programs are tiny and run once: LLVM's optimisations take two to four times as long as they
-# save (measured).
-for _flag in ("xla_force_host_platform_device_count=8", "xla_backend_optimization_level=0"):
-    if _flag.partition("=")[0] not in os.environ.get("XLA_FLAGS", ""):
-        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --{_flag}".strip()
+os.environ["XLA_FLAGS"] = xla.flags(8, os.environ.get("XLA_FLAGS", ""))
 # Programs are kept between sessions of one user; what is compiled in less than a quarter of a
 # second is not worth its file.
 os.environ.setdefault(
@@ -105,17 +103,48 @@ optim/test_schedules.py check prepare/test_run.py prepare/test_training.py
 reports/test_markdown_report.py sharding/test_mesh.py
 tasks/test_tag.py tasks/test_span.py training/test_checkpoint.py training/test_runs.py
 """
+
+
+def short(values: Sequence[Any], *often: Any) -> list[Any]:
+    """Parameters of a test, of which `make test` runs those that are named last, and `.ci/run`
+    all."""
+    assert not (gone := [one for one in often if one not in values]), gone
+    of = lambda one: one if isinstance(one, tuple) else (one,)
+    return [v if v in often else pytest.param(*of(v), marks=pytest.mark.slow) for v in values]
+
+
+# Files that take the longest come first, so that no worker is left alone with one of them at the
+# end; the Makefile keeps this order.
+FIRST = """
+sharding/test_hosts.py invariants/test_resume.py invariants/test_step.py invariants/test_config.py
+models/adapters/test_in_models.py test_remote.py invariants/test_words.py docs/test_pages.py
+invariants/test_texts.py test_api.py test_cli.py
+"""
 BUDGET = 60  # seconds that a file may take on two cores of a fast machine
 
 
+@functools.cache
+def _of_heart(path: Path) -> bool:
+    return any(path.is_relative_to(ROOT / place) for place in HEART.split())
+
+
+def pytest_ignore_collect(collection_path, config):
+    """A file of which `make test` runs nothing is not imported for it."""
+    heart = (config.option.markexpr or "").startswith("heart")
+    ignored = heart and collection_path.suffix == ".py" and not _of_heart(collection_path)
+    return True if ignored else None  # None: as pytest decides
+
+
 def pytest_collection_modifyitems(items):
-    """Marks what `make test` runs."""
-    places = [ROOT / place for place in HEART.split()]
-    missing = [str(place) for place in places if not place.exists()]
-    assert not missing, f"HEART names what is no more: {missing}"
+    """Marks what `make test` runs, and puts the longest files first."""
+    places, first = ([ROOT / place for place in listed.split()] for listed in (HEART, FIRST))
+    missing = [str(place) for place in (*places, *first) if not place.exists()]
+    assert not missing, f"HEART or FIRST names what is no more: {missing}"
     for item in items:
-        if any(item.path == place or place in item.path.parents for place in places):
+        if _of_heart(item.path):
             item.add_marker("heart")
+    rank = {place: i for i, place in enumerate(first)}
+    items.sort(key=lambda item: rank.get(item.path, len(first)))
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -163,6 +163,7 @@ def test_one_file_is_split_and_a_second_start_repeats_the_numbers(files, tmp_pat
     assert code == 0 and "is complete" in err and out.endswith(again) and "accuracy *" in again
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_every_job_and_tells_of_the_one_that_failed(files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, out, err = jaxsft(
@@ -200,7 +201,7 @@ def test_a_sweep_runs_every_job_and_tells_of_the_one_that_failed(files, tmp_path
 @pytest.mark.parametrize(
     "given",
     [
-        "task.variables={mood: kind, deep: false}",
+        pytest.param("task.variables={mood: kind, deep: false}", marks=pytest.mark.slow),
         "task.variables.mood=kind +task.variables.deep=false",
     ],
 )

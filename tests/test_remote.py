@@ -130,14 +130,7 @@ def test_two_processes_share_a_run_at_a_store(files, objects, machine, tmp_path)
     assert [code for code, _ in test_hosts.finish(processes)] == [0, 0]
     there, here = tmp_path / "there", tmp_path / "here"
     remote.pull(HOME, there)
-    solo = test_hosts.start(
-        test_hosts.given(files, "mesh.data=1", f"run_dir={here}", steps=6),
-        tmp_path,
-        count=1,
-        devices=1,
-    )
-    assert [code for code, _ in test_hosts.finish(solo)] == [0]
-    test_hosts.same(there, here)
+    test_hosts.same(there, test_hosts.alone(test_hosts.given(files, steps=6), here))
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ from jaxsft.config import compose, schema
 from jaxsft.data import synthetic
 from jaxsft.optim.rules.adamw import AdamW
 from jaxsft.rundir import json_text, read_json, read_jsonl, write_json
+from tests import xla
 
 RATES = ("tokens_per_second", "model_flops_per_second", "mfu")  # they depend on the machine
 MODEL = [
@@ -125,7 +126,11 @@ def jaxsft(*arguments: str) -> tuple[int, str, str]:
 
 def start(*arguments: str, cwd: Path) -> subprocess.Popen:
     """The command line in a process of its own, with one virtual device."""
-    env = {**os.environ, "XLA_FLAGS": "", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    env = {
+        **os.environ,
+        "XLA_FLAGS": xla.flags(),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     return subprocess.Popen(
         [sys.executable, "-m", "jaxsft", *arguments],
         cwd=cwd,

@@ -3,7 +3,9 @@
 Text is given as it was found; each writer escapes it in its own way.
 """
 
+import copy
 import datetime
+import functools
 import math
 import os
 import random
@@ -16,9 +18,9 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from jaxsft import seal
+from jaxsft import plugins, seal
 from jaxsft.config import overrides
-from jaxsft.documents import read_yaml
+from jaxsft.documents import YAML_BYTES, parse_yaml, read_text
 from jaxsft.errors import DataError, JaxsftError
 from jaxsft.reports.curves import series
 from jaxsft.rundir import duration_text, number, read_json, read_jsonl
@@ -64,7 +66,16 @@ def read_or(run_dir: Path, name: str, otherwise: Any) -> Any:
 def config(run_dir: Path) -> dict:
     """Returns `config.yaml`, empty where there is none. Raises DataError where it is damaged."""
     path = run_dir / "config.yaml"
-    return read_yaml(path, top=dict) if path.exists() else {}
+    if not path.exists():
+        return {}
+    text = read_text(path, DataError, YAML_BYTES)
+    return copy.deepcopy(_config(text, path))
+
+
+@functools.lru_cache(maxsize=8)
+def _config(text: str, path: Path) -> dict:
+    """Parses a `config.yaml`; a report asks for it thirty times."""
+    return parse_yaml(text, path, top=dict)
 
 
 def config_or_empty(run_dir: Path) -> dict:
@@ -464,6 +475,12 @@ def filled_in(default: Any) -> bool:
 
 def defaults(task: str) -> dict[str, Any]:
     """Returns the config of a task as this version composes it without any override."""
+    return copy.deepcopy(_defaults(task, tuple(plugins.found())))
+
+
+@functools.cache
+def _defaults(task: str, theirs: tuple[plugins.Plugin, ...]) -> dict[str, Any]:
+    """Composes the config of a task, with these plug-ins; several files of a report ask for it."""
     return OmegaConf.to_container(overrides.node([f"task={task}"]))
 
 

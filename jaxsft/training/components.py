@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -32,6 +32,39 @@ from jaxsft.sharding import weights
 from jaxsft.tasks.task import Task
 from jaxsft.training import partition
 from jaxsft.training.step import Program, State
+
+
+@dataclasses.dataclass(frozen=True)
+class _Start:
+    """The function that makes fresh weights, equal for equal models: JAX knows it again, as of a
+    fold or a trial, and neither traces nor compiles it twice.
+    """
+
+    model: Transformer
+
+    def __call__(self, key: jax.Array) -> Params:
+        """Returns fresh weights, in the boxes that name their axes."""
+        return self.model.init(key)
+
+
+def _start(model: Transformer) -> Callable[[jax.Array], Params]:
+    """Returns the function that makes the fresh weights of a model; of its own where a part of the
+    model, as the head of a plug-in, has no hash.
+    """
+    try:
+        hash(model)
+    except TypeError:
+        return model.init
+    return _Start(model)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _boxed(start: Callable[[jax.Array], Params], key: jax.Array) -> Params:
+    return start(key)
+
+
+def _unboxed(start: Callable[[jax.Array], Params], key: jax.Array) -> Params:
+    return nn.meta.unbox(start(key))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,10 +105,9 @@ class Components:
 
     def init_params(self) -> Params:
         """Initialises the parameters from `seeds.init`, placed on the mesh from the start."""
-        init = lambda key: nn.meta.unbox(self.model.init(key))
-        return jax.jit(init, out_shardings=meshes.shardings(self.specs, self.mesh))(
-            jax.random.key(self.config.seeds.init)
-        )
+        placed = meshes.shardings(self.specs, self.mesh)
+        init = jax.jit(_unboxed, static_argnums=0, out_shardings=placed)
+        return init(_start(self.model), jax.random.key(self.config.seeds.init))
 
     @property
     def room(self) -> int:
@@ -188,7 +220,7 @@ def build_components(
     model = kind(
         config.model, rows, config.precision, task.head(rows, config.precision), mesh, **options
     )
-    specs = weights.specs(jax.eval_shape(model.init, jax.random.key(0)))
+    specs = weights.specs(_boxed.eval_shape(_start(model), jax.random.key(0)))
     return Components(config, tokenizer, task, model, specs, mesh)
 
 

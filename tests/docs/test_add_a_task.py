@@ -58,6 +58,7 @@ def test_the_task_of_the_page(installed, tmp_path):
         *tiny.FAST,
         "model.dropout=0.1",
         "train.duration=40steps",
+        "evaluation.every=10steps",
         "optim.learning_rate=1e-2",
         f"run_dir={run}",
         f"data.path={data}",

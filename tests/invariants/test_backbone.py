@@ -24,7 +24,7 @@ from jaxsft.training import backbone, device, loop, runs
 from jaxsft.training.checkpoint import flatten
 from jaxsft.training.components import build_components
 from tests import tiny
-from tests.conftest import assert_close, assert_same, bench, make_config, make_records
+from tests.conftest import assert_close, assert_same, bench, make_config, make_records, short
 from tests.invariants.test_resume import Killed, kill_at
 
 KINDS = {
@@ -51,7 +51,7 @@ def both(name, task, groups, folder):
     return b, b.batches[0], plain
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", short(list(KINDS), "words"))
 # guards A1, E5
 def test_a_step_on_what_is_cached_is_the_step_that_runs_the_backbone(kind, tmp_path, x64):
     """Packed or not, on a mesh, in micro-batches: terms, metric states, norm of the gradient and
@@ -156,7 +156,7 @@ def config(files, run_dir, task="classify", /, **groups):
     return tiny.config(files, run_dir, task, **given, **groups)
 
 
-@pytest.mark.parametrize("task", ["classify", "tag"])
+@pytest.mark.parametrize("task", short(["classify", "tag"], "classify"))
 def test_a_run_is_the_run_with_train_freeze(files, tmp_path, task):  # guards E1, F1
     """In float32 to rounding: every training and validation line, the predictions, and the
     weights."""
@@ -197,6 +197,7 @@ def whole(files, tmp_path_factory):
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_a_run_is_like_any_other_to_what_opens_it(whole, files, tmp_path):  # guards F2
     """`eval` runs the whole model and finds the same metrics; `predict` answers; another run starts
     from it.
@@ -301,7 +302,9 @@ def test_the_name_tells_apart_what_the_states_depend_on():  # guards D7
         assert named(**same) == names["nothing"], same
 
 
-@pytest.mark.parametrize("limit, stays", [(None, True), (1.0, True), (1e-6, False)])
+@pytest.mark.parametrize(
+    "limit, stays", short([(None, True), (1.0, True), (1e-6, False)], (1e-6, False))
+)
 def test_features_that_are_too_much_are_removed(files, tmp_path, capsys, limit, stays):
     """Of other runs only: 1,074 bytes are less than this run needs for itself."""
     other = tmp_path / "cache" / "backbone" / "of-another-run"

@@ -438,7 +438,13 @@ def value_of(config: schema.Config, key: str):
     return functools.reduce(getattr, key.split("."), config)
 
 
-@pytest.mark.parametrize("key", STEP)
+# of what changes the lowered step, the options that a user sets first, and some of each group
+OFTEN = [key for key in STEP if not key.startswith("model.")]
+OFTEN += ["model.layers", "model.norm", "model.positions", "model.window", "model.experts"]
+OFTEN += ["model.rope_scaling.factor", "model.dropout", "model.attention", "model.remat"]
+
+
+@pytest.mark.parametrize("key", conftest.short(list(STEP), *OFTEN))
 def test_an_option_changes_what_is_computed(key):  # guards H5
     config = conftest.make_config("chat", **BASE)
     assert STEP[key] != value_of(beside(config, key), key)
@@ -544,10 +550,7 @@ OF_ADAPTERS = [(name, key) for name, keys in ADAPTERS.items() for key in keys]
 
 @pytest.mark.parametrize(
     "name, key",
-    [
-        pair if pair[0] == "lora" else pytest.param(*pair, marks=pytest.mark.slow)
-        for pair in OF_ADAPTERS
-    ],
+    conftest.short(OF_ADAPTERS, ("lora", "rank"), ("lora", "dropout"), ("lora", "target")),
 )
 def test_an_option_of_an_adapter_changes_what_is_computed(name, key):  # guards H5
     value, part = ADAPTERS[name][key]
@@ -670,6 +673,7 @@ def test_the_seed_of_the_split_acts(files):
     assert parts(0) == parts(0) != parts(1)
 
 
+@pytest.mark.slow  # the first half is test_resume.py's, which runs often
 def test_pretrained_weights_are_taken_and_fresh_ones_are_not(files, tmp_path):
     still = {"optim": optims.OPTIMIZERS["adamw"](learning_rate=0.0, weight_decay=0.0)}
     train = {"duration": "1steps", "batch_size": 4}

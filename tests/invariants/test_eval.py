@@ -19,7 +19,7 @@ from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.evaluation.generated import answer_limit
 from jaxsft.generation.decoding import Answer
 from jaxsft.models.attention import TokenInfo
-from tests.conftest import assert_same, bench, make_records
+from tests.conftest import assert_same, bench, make_records, short
 
 pytestmark = pytest.mark.usefixtures("x64")
 ROWS = 13
@@ -59,7 +59,7 @@ def same(one, other):
         np.testing.assert_allclose(one.columns[name], other.columns[name], rtol=1e-11, atol=1e-12)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("batch_size", short([1, 3], 3))
 @pytest.mark.parametrize("task", ["chat", "classify"])
 def test_batch_size_does_not_matter(task, batch_size):  # guards E1, E3
     _, expected = evaluated(task, 8)
@@ -67,7 +67,7 @@ def test_batch_size_does_not_matter(task, batch_size):  # guards E1, E3
     same(evaluated(task, batch_size)[1], expected)
 
 
-@pytest.mark.parametrize("task", ["chat", "lm"])
+@pytest.mark.parametrize("task", short(["chat", "lm"], "chat"))
 def test_packing_and_devices_do_not_matter(task):  # guards B9, E2
     """Eight devices with thirteen texts: the last batch is mostly filler."""
     _, expected = evaluated(task, 8)
@@ -293,6 +293,7 @@ def test_evaluation_repeats_and_changes_nothing():  # guards E13
     assert_same(state, straight)
 
 
+@pytest.mark.slow
 def test_noise_on_embeddings_is_of_training_only():  # guards H9
     plain, noisy = (bench("lm", 5, train={"neftune": alpha}) for alpha in (None, 5.0))
     batch = plain.batches[0]

@@ -13,6 +13,7 @@ from jaxsft.config import optim as config
 from jaxsft.optim import optimizers
 from jaxsft.optim.schedules import SCHEDULES, unit
 from jaxsft.sharding.weight_spec import WeightSpec
+from tests.conftest import short
 
 SPECS = {
     "layers": {
@@ -27,7 +28,10 @@ SPECS = {
         "bias": WeightSpec((7,), np.float32, ("vocab",)),
     },
 }
-OPTIONS = [cls() for cls in config.OPTIMIZERS.values()]
+OPTIONS = short(
+    [cls() for cls in config.OPTIMIZERS.values()],
+    *(config.OPTIMIZERS[name]() for name in ("adamw", "muon", "adafactor")),
+)
 ids = list(config.OPTIMIZERS)
 
 

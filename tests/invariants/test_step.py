@@ -17,7 +17,7 @@ from jaxsft.models.layer_stack import layers_of
 from jaxsft.models.model_base import segments
 from jaxsft.tasks.loss_terms import objective_value
 from jaxsft.training import partition
-from tests.conftest import assert_close, assert_same, bench, distance
+from tests.conftest import assert_close, assert_same, bench, distance, short
 
 LOSS = {"label_smoothing": 0.1, "z_loss": 0.01}
 pytestmark = pytest.mark.usefixtures("x64")
@@ -65,7 +65,7 @@ def same_update(a, b, k=1, **hyper):
 # --- how a batch is cut
 # --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("k", [0, 1], ids=["full batch", "with empty micro-batches"])
-@pytest.mark.parametrize("accumulate", [2, 4])
+@pytest.mark.parametrize("accumulate", [4])
 def test_micro_batches_give_the_same_step(accumulate, k):  # guards A1, A4, A5, A6
     """With label smoothing, z-loss, turn weights and dropout, whose masks belong to rows."""
     same_update(chat(), chat(accumulate), k)
@@ -86,7 +86,7 @@ def test_micro_batches_of_texts():  # guards A1, A2, A5
     same_update(classify(), classify(4), 3)
 
 
-@pytest.mark.parametrize("task", ["chat", "classify"])
+@pytest.mark.parametrize("task", short(["chat", "classify"], "chat"))
 def test_packing_changes_no_sum_and_no_gradient(task):  # guards B1, B9
     """The whole epoch is one batch, packed into few rows or one text a row."""
 
@@ -138,18 +138,21 @@ def test_micro_batches_balance_experts_alike(k):  # guards A1, A5, A6
     same_update(experts(), experts(4), k)
 
 
+@pytest.mark.slow
 def test_devices_balance_experts_alike():  # guards A3
     sharded = experts(2, (("data", 2), ("fsdp", 2), ("tensor", 2)))
     assert sharded.parts.mesh.size == 8
     same_update(experts(), sharded)
 
 
+@pytest.mark.slow
 def test_packing_balances_experts_alike():  # guards B1, B12
     packed, plain = experts(packing=True, batch_size=16), experts(batch_size=16)
     assert packed.batches.plan.rows < plain.batches.plan.rows
     same_update(packed, plain, 0)
 
 
+@pytest.mark.slow
 def test_losses_of_routers_by_hand():  # guards A5, B12
     """The step is that of the task's loss and the two losses, with counts and means over the tokens
     that are there, in numpy.
@@ -213,7 +216,7 @@ def test_losses_of_routers_by_hand():  # guards A5, B12
 # --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "mesh, accumulate",
-    [({"data": 8}, 1), ({"fsdp": 4, "tensor": 2}, 2)],
+    short([({"data": 8}, 1), ({"fsdp": 4, "tensor": 2}, 2)], ({"fsdp": 4, "tensor": 2}, 2)),
     ids=["data", "fsdp x tensor"],
 )
 def test_devices_do_not_matter(mesh, accumulate):  # guards A3
@@ -233,7 +236,15 @@ def test_devices_do_not_matter(mesh, accumulate):  # guards A3
 @pytest.mark.parametrize(
     "options",
     [
-        {"remat": True, "unroll": "none", "remat_saves": ("q", "context"), "attention": "blocked"},
+        pytest.param(
+            {
+                "remat": True,
+                "unroll": "none",
+                "remat_saves": ("q", "context"),
+                "attention": "blocked",
+            },
+            marks=pytest.mark.slow,
+        ),
         {"remat": True, "chunk": 48},
         {"unroll": "none", "chunk": 7, "attention": "blocked", "accumulate": 2},
     ],
@@ -355,7 +366,7 @@ def test_training_and_evaluation_have_one_loss(b):  # guards A10, E13
         assert abs(float(noisy.terms["cross_entropy"] - terms["cross_entropy"])) > 1e-3
 
 
-@pytest.mark.parametrize("attention", ["blocked", "reference"])
+@pytest.mark.parametrize("attention", short(["blocked", "reference"], "reference"))
 def test_sums_are_at_least_float32(attention):  # guards A12, H6
     """In bf16, only products (and the rounding of their operands) are in bfloat16: no sum,
     exponential or logarithm is.
@@ -485,12 +496,7 @@ def test_a_stacked_trial_equals_its_solo_run():  # guards I6
     assert len({float(x) for x in sums.terms["cross_entropy"]}) == 3
 
 
-OFTEN = ("adamw", "muon")  # the others for .ci/run
-
-
-@pytest.mark.parametrize(
-    "name", [n if n in OFTEN else pytest.param(n, marks=pytest.mark.slow) for n in optim.OPTIMIZERS]
-)
+@pytest.mark.parametrize("name", short(list(optim.OPTIMIZERS), "adamw"))
 def test_every_optimizer_steps_in_a_stack(name):
     """Two steps under jit and vmap: finite, the trial of rate 0 stays, the other one moves every
     weight.

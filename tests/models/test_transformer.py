@@ -15,6 +15,7 @@ from jaxsft.models.dropout import Dropout
 from jaxsft.models.heads import VocabHead
 from jaxsft.models.layer_stack import layers_of
 from jaxsft.models.transformer import Transformer
+from tests.conftest import short
 
 VOCAB, D, L, H, K, N, F, CONTEXT = 11, 8, 2, 4, 2, 2, 12, 9
 BASE = {
@@ -135,7 +136,9 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize(
-    "options", OPTIONS, ids=lambda o: ",".join(f"{k}={v}" for k, v in o.items()) or "default"
+    "options",
+    short(OPTIONS, {}, OPTIONS[2], OPTIONS[-1]),
+    ids=lambda o: ",".join(f"{k}={v}" for k, v in o.items()) or "default",
 )
 def test_every_option_runs(options):
     m = model(**options)
@@ -156,7 +159,8 @@ def test_every_option_runs(options):
         assert np.isfinite(g).all() and np.abs(g).max() > 0, jax.tree_util.keystr(path)
 
 
-@pytest.mark.parametrize("name", EXTRAS)
+# the choices of most families are in tests/hf/families/test_parity.py too
+@pytest.mark.parametrize("name", short(list(EXTRAS), "neox", "experts"))
 def test_what_families_choose_among(name):
     """Every weight has a gradient, logits are finite, scanned and unrolled alike, and each option
     by itself changes the logits.

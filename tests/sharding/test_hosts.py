@@ -20,7 +20,7 @@ from jaxsft.rundir import read_json, read_jsonl
 from jaxsft.sharding import hosts
 from jaxsft.sharding.weights import flatten
 from jaxsft.training import runs
-from tests import tiny
+from tests import tiny, xla
 from tests.sharding import restoring
 from tests.training import test_pretrained as test_hf
 
@@ -31,8 +31,10 @@ GIVEN = [
     "train.batch_size=4",
     "train.log_every=1steps",
     "model.dropout=0.1",
-    "checkpoint.every=4steps",
+    "checkpoint.every=15steps",
+    "evaluation.every=15steps",  # a step of an evaluation is saved too
 ]
+SAVED_OFTEN = "checkpoint.every=4steps"  # for those that are stopped on the way
 
 
 @pytest.fixture(scope="module")
@@ -58,12 +60,7 @@ def start(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = {
-        **os.environ,
-        "XLA_FLAGS": (
-            f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
-        ),
-    }
+    env = {**os.environ, "XLA_FLAGS": xla.flags(devices)}
     joined = lambda i: (
         [
             f"hosts.coordinator=127.0.0.1:{port}",
@@ -123,12 +120,14 @@ def numbers(run_dir):
 @pytest.fixture(scope="module")
 def solo(files, tmp_path_factory):
     """The run on one device of one process."""
-    folder = tmp_path_factory.mktemp("solo")
-    [(code, err)] = finish(
-        start(given(files, f"run_dir={folder / 'run'}"), folder, count=1, devices=1)
-    )
+    return alone(given(files), tmp_path_factory.mktemp("solo") / "run")
+
+
+def alone(arguments, run_dir, *mesh):
+    """The run of these arguments in this process; on one device where no mesh is given."""
+    code, _, err = tiny.jaxsft(*arguments, *(mesh or ["mesh.data=1"]), f"run_dir={run_dir}")
     assert code == 0, err
-    return folder / "run"
+    return run_dir
 
 
 def same(run_dir, solo):
@@ -177,14 +176,11 @@ def test_two_processes_load_a_pretrained_folder(files, tmp_path):  # guards A3, 
         "train.log_every=1steps",
         "checkpoint.include_base=true",
     ]
-    given += ["train.freeze=[embed/.*,layers/0/.*]", "optim.learning_rate=1e-3", "mesh.data=1"]
-    for name, count, mesh in (("one", 1, ()), ("two", 2, ("mesh.fsdp=2", "mesh.tensor=2"))):
-        ended = finish(
-            start(
-                [*given, *mesh, f"run_dir={tmp_path / name}"], tmp_path, count=count, devices=count
-            )
-        )
-        assert [code for code, _ in ended] == [0] * count, ended
+    given += ["train.freeze=[embed/.*,layers/0/.*]", "optim.learning_rate=1e-3"]
+    alone(given, tmp_path / "one")
+    mesh = ["mesh.data=1", "mesh.fsdp=2", "mesh.tensor=2"]
+    ended = finish(start([*given, *mesh, f"run_dir={tmp_path / 'two'}"], tmp_path))
+    assert [code for code, _ in ended] == [0, 0], ended
     assert read_json(tmp_path / "two" / "manifest.json")["processes"] == 2
     assert len(numbers(tmp_path / "two")) == 3 and numbers(tmp_path / "two") == pytest.approx(
         numbers(tmp_path / "one"), rel=2e-5
@@ -206,11 +202,10 @@ def test_two_processes_share_what_a_frozen_backbone_gives(files, tmp_path):  # g
     """Each with a cache of its own, as on two hosts, and both with one: the numbers of one process;
     one copy lies in each cache, nothing beside.
     """
-    solo = tmp_path / "solo"
-    [(code, err)] = finish(
-        start(given(files, *CACHED, f"run_dir={solo}", steps=12), tmp_path, count=1, devices=1)
+    solo = alone(
+        given(files, *CACHED[:-1], f"data.cache_dir={tmp_path / 'cache'}", steps=12),
+        tmp_path / "solo",
     )
-    assert code == 0, err
     hosts_of = {
         "apart": [tmp_path / "0", tmp_path / "1"],
         "one disk": [tmp_path / "2", tmp_path / "2"],
@@ -260,7 +255,9 @@ def test_two_processes_share_what_a_frozen_backbone_gives(files, tmp_path):  # g
 # guards F1, F9
 def test_a_lost_process_ends_the_others_and_the_run_goes_on_elsewhere(files, solo, tmp_path):
     run_dir = tmp_path / "run"
-    processes = start(given(files, f"run_dir={run_dir}", "mesh.data=1", "mesh.fsdp=auto"), tmp_path)
+    processes = start(
+        given(files, f"run_dir={run_dir}", SAVED_OFTEN, "mesh.data=1", "mesh.fsdp=auto"), tmp_path
+    )
     wait_for_step(run_dir, 6, processes)
     processes[1].kill()
     (code, err), _ = finish(processes, timeout=400)
@@ -268,22 +265,14 @@ def test_a_lost_process_ends_the_others_and_the_run_goes_on_elsewhere(files, sol
         err
     )
     # An unfinished run may be continued on another mesh, by one process.
-    [(code, err)] = finish(
-        start(
-            given(files, f"run_dir={run_dir}", "mesh.tensor=2", "mesh.data=2"),
-            tmp_path,
-            count=1,
-            devices=4,
-        )
-    )
-    assert code == 0, err
+    alone(given(files, SAVED_OFTEN), run_dir, "mesh.tensor=2", "mesh.data=2")
     same(run_dir, solo)
 
 
 @pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_of_them_at_one_step(files, solo, tmp_path):  # guards F1
     run_dir = tmp_path / "run"
-    processes = start(given(files, f"run_dir={run_dir}", steps=4000), tmp_path)
+    processes = start(given(files, f"run_dir={run_dir}", SAVED_OFTEN, steps=4000), tmp_path)
     wait_for_step(run_dir, 5, processes)
     processes[1].send_signal(signal.SIGTERM)
     ended = finish(processes)

@@ -236,6 +236,7 @@ def learnt(tmp_path_factory):
     path = tiny.write_lines(folder / "pairs.jsonl", rows)
     changed = [
         "train.duration=120steps",
+        "evaluation.every=120steps",  # a step of an evaluation is saved, though none is made here
         "evaluation.generate=end",
         "generate.max_new_tokens=auto",
         "optim.learning_rate=0.01",

@@ -203,6 +203,7 @@ def learnt(tmp_path_factory):
     options += [
         "optim.learning_rate=0.01",
         "schedule=constant",
+        "evaluation.every=40steps",  # a step of an evaluation is saved, though none is made here
         f"data.train={path}",
         f"data.test={path}",
         f"run_dir={folder / 'run'}",

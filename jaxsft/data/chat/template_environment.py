@@ -112,10 +112,9 @@ class Environment(ImmutableSandboxedEnvironment):
             "safe": lambda value: value,
             "string": self._finalize,
         }
+        there = {**self.filters, **ours}
         self.filters = {
-            name: self._guarded(name, {**self.filters, **ours}[name])
-            for name in prices.FILTERS
-            if name in self.filters or name in ours
+            name: self._guarded(name, there[name]) for name in prices.FILTERS if name in there
         }
         self.filters |= {
             "_concat": lambda *values: self.concat(map(self._finalize, values)),

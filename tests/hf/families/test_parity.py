@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxsft.models.attention import TokenInfo
+from tests.conftest import short
 from tests.hf.families import hf
 
 TOLERANCE = 1e-5
@@ -43,7 +44,10 @@ def rows(arrays: dict) -> tuple[np.ndarray, TokenInfo]:
     return laid(arrays["ids"]), TokenInfo(laid(segments), laid(places), types)
 
 
-@pytest.mark.parametrize("name", hf.CASES)
+OFTEN = ("bert", "deberta", "gemma3", "gpt2", "llama", "modernbert", "qwen3", "t5_encoder")
+
+
+@pytest.mark.parametrize("name", short(list(hf.CASES), *OFTEN))
 def test_numbers_are_those_of_transformers(name, tmp_path):  # guards G9, B1, B3
     about, arrays = hf.golden(name)
     model, params = hf.load(hf.write(name, tmp_path), hf.kind(about), about["context"])
