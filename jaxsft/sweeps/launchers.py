@@ -1,0 +1,90 @@
+"""How the trials of a sweep are started, and how they are chosen: the names of `hydra/launcher` and
+`hydra/sweeper` that are ours, and what to use in place of those that are not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Callable, Sequence
+
+from jaxsft.config import sweep_options
+from jaxsft.config.sweep_options import SweepConfig
+from jaxsft.errors import ConfigError
+from jaxsft.sweeps import command_grid
+from jaxsft.sweeps.command_grid import ComposedGrid, SweepCommand
+from jaxsft.sweeps.sweep_parent import WantedSweep, WantedTrial
+
+# name -> module:function, which takes what was asked for and the options, and returns the exit code
+LAUNCHERS = {"slots": "jaxsft.sweeps.sweep_parent:begin"}
+# name -> module:function, which takes a SweepCommand, the words and the options
+SWEEPERS = {"basic": "jaxsft.sweeps.launchers:product"}
+_SLOTS = "hydra/launcher=slots, the default, runs sweep.slots=N trials at a time"
+_CLUSTER = (
+    f"{_SLOTS} on this machine, and jaxsft sweep resume DIR in a job of the cluster goes on with a"
+    " sweep"
+)
+INSTEAD = {
+    "basic": "sweep.slots=1, the default, runs one trial after the other",
+    "joblib": _SLOTS,
+    "submitit_local": _SLOTS,
+    "submitit_slurm": _CLUSTER,
+    "ray": _CLUSTER,
+    "ray_aws": _CLUSTER,
+    "rq": _CLUSTER,
+}
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Runs `jaxsft train -m ...` and returns the exit code.
+
+    Raises:
+      ConfigError: a word is wrong, some jobs cannot run (each of them is told), or the directory
+        holds another sweep.
+      JaxsftError: anything else that the user can mend.
+    """
+    options, words = sweep_options.taken(arguments)
+    command = SweepCommand.of_arguments(words)
+    launcher(command.launcher)
+    sweeper = command.sweeper or "basic"
+    if sweeper not in SWEEPERS:
+        raise ConfigError(f"hydra/sweeper={sweeper}: there are {', '.join(SWEEPERS)}")
+    return _function(SWEEPERS[sweeper])(command, arguments, options)
+
+
+def product(command: SweepCommand, arguments: Sequence[str], options: SweepConfig) -> int:
+    """Runs all combinations of the swept options; returns the exit code."""
+    found = command_grid.composed(command)
+    return launcher(command.launcher)(wanted(found, arguments), options)
+
+
+def wanted(found: ComposedGrid, arguments: Sequence[str]) -> WantedSweep:
+    """Returns the sweep of a composed grid."""
+    trials = [
+        WantedTrial(job.swept, dataclasses.replace(config, run_dir=None))
+        for job, config in zip(found.jobs, found.configs, strict=True)
+    ]
+    return WantedSweep(
+        found.place,
+        ("jaxsft", "train", *arguments),
+        tuple(command_grid.fixed(found.jobs)),
+        found.swept,
+        tuple(trials),
+    )
+
+
+def launcher(name: str | None) -> Callable[[WantedSweep, SweepConfig], int]:
+    """Returns the function of a launcher; None is the default. Raises ConfigError."""
+    name = name or "slots"
+    if name in LAUNCHERS:
+        return _function(LAUNCHERS[name])
+    instead = INSTEAD.get(name, _SLOTS)
+    raise ConfigError(
+        f"hydra/launcher={name}: would not keep the account of a sweep; {instead} (there are"
+        f" {', '.join(LAUNCHERS)})"
+    )
+
+
+def _function(place: str) -> Callable[..., int]:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)
