@@ -26,6 +26,13 @@ COMMANDS = {
             " tasks)"
         ),
     ),
+    "sweep": (
+        "sweep_room",
+        (
+            "look after a sweep, or run a study: jaxsft sweep status|resume|retry|add|cancel|report"
+            " DIR, jaxsft sweep run experiments/NAME"
+        ),
+    ),
     "crossval": (
         "cross_validate",
         (
@@ -110,4 +117,4 @@ COMMANDS = {
     ),
 }
 # whose config has `plugins`; of the others it is no option of a run
-WITH_PLUGINS = ("train", "crossval", "check", "prepare")
+WITH_PLUGINS = ("train", "sweep", "crossval", "check", "prepare")

@@ -42,6 +42,7 @@ class SweepCommand:
       folders: of the user's presets.
       hydra: overrides of Hydra itself, but for launcher and sweeper.
       launcher, sweeper: what was chosen; None: nothing.
+      place: the folder of the sweep, of a command that does not say it in a word.
     """
 
     words: tuple[str, ...]
@@ -49,6 +50,7 @@ class SweepCommand:
     hydra: tuple[str, ...] = ()
     launcher: str | None = None
     sweeper: str | None = None
+    place: str | None = None
 
     @classmethod
     def of_arguments(cls, arguments: Sequence[str]) -> SweepCommand:
@@ -95,26 +97,33 @@ class ComposedGrid:
     place: str | None
 
 
-def composed(command: SweepCommand) -> ComposedGrid:
+def composed(command: SweepCommand, differing: Sequence[str] = ()) -> ComposedGrid:
     """Composes and checks the config of every job.
 
-    Raises ConfigError; faulty jobs are told one by one before.
+    Args:
+      differing: options that count as swept, though they have one value here.
+
+    Raises:
+      ConfigError: as `grid`; or some jobs are faulty, and were told one by one before.
     """
     with composer.opened(command.folders) as maker:
-        jobs, swept = grid(maker, command.words)
+        jobs, swept = grid(maker, command.words, differing)
         words = [word for word in jobs[0].words if not word.lstrip("+~").startswith("run_dir=")]
         settings = maker.hydra([*words, *command.hydra])
         if given := settings.sweeper.get("params"):
             theirs = [f"{key}={value}" for key, value in given.items()]
-            jobs, swept = grid(maker, [*theirs, *command.words])
+            jobs, swept = grid(maker, [*theirs, *command.words], differing)
         configs = preflight.checked(
             (job.name, lambda words=job.words: maker.config(words)) for job in jobs
         )
-    return ComposedGrid(tuple(jobs), tuple(configs), tuple(swept), _place(settings, configs))
+    place = command.place or _place(settings, configs)
+    return ComposedGrid(tuple(jobs), tuple(configs), tuple(swept), place)
 
 
-def grid(maker: Composer, words: Sequence[str]) -> tuple[list[GridJob], list[str]]:
-    """Returns the jobs of some overrides, and the options that they sweep.
+def grid(
+    maker: Composer, words: Sequence[str], differing: Sequence[str] = ()
+) -> tuple[list[GridJob], list[str]]:
+    """Returns the jobs of some overrides, and the options that they sweep or that differ.
 
     Raises ConfigError where they cannot be read.
     """
@@ -125,7 +134,7 @@ def grid(maker: Composer, words: Sequence[str]) -> tuple[list[GridJob], list[str
         parsed = OverridesParser.create(config_loader=maker.loader).parse_overrides(list(words))
         # the last word of an option counts
         last = {one.get_key_element(): one.is_sweep_override() for one in parsed}
-        swept = [key for key, sweeps in last.items() if sweeps]
+        swept = [key for key, sweeps in last.items() if sweeps or key in differing]
         if "run_dir" in swept:
             raise ConfigError(
                 "run_dir: names the folder of the whole sweep, and cannot be swept; each trial has"

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from jaxsft.config import sweep_options
 from jaxsft.config.sweep_options import SweepConfig
@@ -14,6 +15,7 @@ from jaxsft.errors import ConfigError
 from jaxsft.sweeps import command_grid
 from jaxsft.sweeps.command_grid import ComposedGrid, SweepCommand
 from jaxsft.sweeps.sweep_parent import WantedSweep, WantedTrial
+from jaxsft.sweeps.sweep_plan import SweepPlan
 
 # name -> module:function, which takes what was asked for and the options, and returns the exit code
 LAUNCHERS = {"slots": "jaxsft.sweeps.sweep_parent:begin"}
@@ -56,6 +58,26 @@ def product(command: SweepCommand, arguments: Sequence[str], options: SweepConfi
     """Runs all combinations of the swept options; returns the exit code."""
     found = command_grid.composed(command)
     return launcher(command.launcher)(wanted(found, arguments), options)
+
+
+def add(place: Path, words: Sequence[str]) -> int:
+    """Plans the trials that some words stand for beside those of a sweep, and runs what is left;
+    returns the exit code. Raises ConfigError.
+    """
+    options, others = sweep_options.taken(words)
+    more = SweepCommand.of_arguments(others)
+    with sweep_parent.at_home(SweepPlan.read(place)) as plan:
+        before = SweepCommand.of_arguments(plan.given[2:])
+        command = dataclasses.replace(
+            more,
+            words=(*plan.fixed, *more.words),
+            folders=(*before.folders, *more.folders),
+            place=str(plan.folder),
+        )
+        differing = [word.partition("=")[0] for word in more.words]
+        found = command_grid.composed(command, differing)
+        asked = dataclasses.replace(wanted(found, plan.given[2:]), fixed=plan.fixed)
+        return launcher(None)(asked, dataclasses.replace(options, changed="add"))
 
 
 def wanted(found: ComposedGrid, arguments: Sequence[str]) -> WantedSweep:

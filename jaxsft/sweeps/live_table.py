@@ -9,7 +9,6 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from jaxsft.rundir import duration_text
@@ -26,9 +25,10 @@ COLOURS = {"done": "green", "failed": "red", "started": "cyan", "interrupted": "
 class LiveTable:
     """Shows a running sweep; called by the scheduler at every turn."""
 
-    def __init__(self, trials: Sequence[PlannedTrial], folder: Path):
-        self._trials, self._folder = list(trials), folder
-        self._last: dict[str, str] = {}
+    def __init__(self, trials: Sequence[PlannedTrial], before: Mapping[str, TrialState]):
+        """Takes the trials, and their states `before`, which are no news."""
+        self._trials = list(trials)
+        self._last = {name: state.status for name, state in before.items()}
         self._drawn = 0.0
         self._live: Any = None
         if sys.stderr.isatty():

@@ -41,9 +41,7 @@ class Handle(Protocol):
 class Child:
     """A process that this one started, in a group of its own: Ctrl-C does not reach it."""
 
-    def __init__(
-        self, command: Sequence[str], log: Path, env: Mapping[str, str], cwd: Path | None = None
-    ):
+    def __init__(self, command: Sequence[str], log: Path, env: Mapping[str, str]):
         """Starts it; what it prints is added to `log`.
 
         Raises OSError where the system starts no further process.
@@ -55,7 +53,6 @@ class Child:
                 stdout=file,
                 stderr=file,
                 env=dict(env),
-                cwd=cwd,
                 start_new_session=True,
             )
 

@@ -161,7 +161,7 @@ class Scheduler:
         """Takes over the trials that run by the ledger; those whose process is gone are written
         down as interrupted, and can be started again.
         """
-        jobs: dict[tuple[str | None, int | None], list[PlannedTrial]] = {}
+        jobs: dict[tuple[object, ...], list[PlannedTrial]] = {}
         handles, states = {}, self.ledger.states()
         for trial in trials:
             state = states.get(trial.id)
@@ -169,7 +169,7 @@ class Scheduler:
                 continue
             handle = self._find(state, trial)
             if handle is not None:
-                process = (state.host, state.pid)
+                process = (state.host, state.pid, state.start)
                 jobs.setdefault(process, []).append(trial)
                 handles[process] = handle
                 continue
@@ -324,11 +324,13 @@ class Scheduler:
 
 
 def unfinished(
-    states: Mapping[str, TrialState], trials: Iterable[PlannedTrial]
+    states: Mapping[str, TrialState], trials: Iterable[PlannedTrial], retries: int = 0
 ) -> list[PlannedTrial]:
-    """Returns the trials that are still to be started, in their order."""
-    return [
-        one
-        for one in trials
-        if one.id in states and states[one.id].status in ("planned", "interrupted")
-    ]
+    """Returns the trials that are still to be started, in their order: those that were never run,
+    were interrupted, or were lost no more than `retries` times.
+    """
+    waits = lambda state: (
+        state.status in ("planned", "interrupted")
+        or (state.status == "failed" and state.kind == "infrastructure" and state.lost <= retries)
+    )
+    return [one for one in trials if one.id in states and waits(states[one.id])]

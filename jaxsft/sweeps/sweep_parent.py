@@ -14,8 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jaxsft
-from jaxsft import invocation, rundir
+from jaxsft import rundir
 from jaxsft.config.schema import Config
 from jaxsft.config.sweep_options import SweepConfig
 from jaxsft.errors import ConfigError, JaxsftError
@@ -25,7 +24,7 @@ from jaxsft.sweeps.live_table import LiveTable, caption, failures
 from jaxsft.sweeps.processes import Child, Handle
 from jaxsft.sweeps.scheduler import KILLED, Grid, Limits, Scheduler, Source, unfinished
 from jaxsft.sweeps.sweep_plan import PlannedTrial, SweepPlan
-from jaxsft.sweeps.trial_ledger import BUSY, TrialLedger, TrialState
+from jaxsft.sweeps.trial_ledger import BUSY, ENDED, TrialLedger, TrialState
 from jaxsft.sweeps.work_order import WorkOrder
 
 BUSY_TEXT = "runs this sweep; wait for it, or choose another directory"
@@ -68,7 +67,7 @@ def begin(wanted: WantedSweep, options: SweepConfig) -> int:
       ConfigError: the folder holds other trials, and `sweep.changed` does not say what to do.
       JaxsftError: another process runs this sweep, or the disk is full.
     """
-    code = {"jaxsft": jaxsft.__version__, "git": invocation.git_revision()}
+    code = sweep_plan.code_now()
     data = fingerprints([one.config for one in wanted.trials])
     stem = f"{wanted.trials[0].config.task.name}-sweep"
     folder = rundir.create(wanted.place, stem=stem)
@@ -95,6 +94,74 @@ def begin(wanted: WantedSweep, options: SweepConfig) -> int:
         changed = "add" if fresh else options.changed
         plan = settled(plan, wanted, changed, code, data)
         return run(plan, options)
+
+
+def resume(place: Path, options: SweepConfig, again: Sequence[int] | None = None) -> int:
+    """Runs what is left of a sweep as it was planned, and returns the exit code.
+
+    Args:
+      again: failed trials that are run once more: these numbers, empty for all; None: as the
+        options say.
+
+    Raises:
+      ConfigError: data or code are not those that it was planned with.
+      JaxsftError: another process runs this sweep, or the disk is full.
+    """
+    with at_home(SweepPlan.read(place)) as plan, RunLock(plan.folder, BUSY_TEXT):
+        now = {name: sweep_plan.fingerprint(name) for name in plan.data}
+        changed = [name for name, found in now.items() if found != plan.data[name]]
+        if plan.code.get("source") != sweep_plan.code_now()["source"]:
+            changed.append("the code of jaxsft")
+        if changed and options.changed != "keep":
+            raise ConfigError(
+                f"{plan.folder}: {', '.join(changed[:3])} changed since it was planned;"
+                " sweep.changed=keep goes on all the same"
+            )
+        ledger = TrialLedger(plan.folder)
+        _write_missing(plan, ledger)
+        if again is not None:
+            for number in again:
+                plan.by_number(number)
+            retry(plan, ledger, again)
+        return run(plan, options)
+
+
+@contextlib.contextmanager
+def at_home(plan: SweepPlan) -> Iterator[SweepPlan]:
+    """Yields a plan in the directory that it was made in, where its relative paths start.
+
+    Raises ConfigError where that is not on this machine.
+    """
+    home = Path(plan.cwd or os.curdir)
+    if not home.is_dir():
+        raise ConfigError(f"{plan.folder}: was planned in {home}, which is not here")
+    if home.resolve() == Path.cwd().resolve():
+        yield plan
+        return
+    folder = plan.folder.resolve()
+    with contextlib.chdir(home):
+        yield SweepPlan.read(folder)
+
+
+def cancel(place: Path, numbers: Sequence[int] | None) -> list[int]:
+    """Writes down that trials are not to be run, and returns their numbers; a parent that runs
+    them now ends them.
+
+    Args:
+      numbers: of trials; None: all that have not ended.
+
+    Raises ConfigError where there is no such trial.
+    """
+    plan, out = SweepPlan.read(place), []
+    chosen = plan.trials if numbers is None else [plan.by_number(n) for n in numbers]
+    ledger = TrialLedger(plan.folder)
+    for one in chosen:
+        with ledger.locked() as states:
+            state = states.get(one.id) or TrialState(one.id, one.number)
+            if state.status not in ENDED:
+                ledger.write("cancelled", one.id, one.number, state.attempt)
+                out.append(one.number)
+    return out
 
 
 def fingerprints(configs: Sequence[Config]) -> dict[str, str]:
@@ -184,7 +251,7 @@ def _difference(
 ) -> str:
     """Says in one sentence how the trials of a command differ from those of its folder."""
     if same:
-        what = "the code is another one" if dict(plan.code) != dict(code) else ""
+        what = "the code is another one" if plan.code.get("source") != code["source"] else ""
         changed = [place for place in data if plan.data.get(place) != data[place]]
         what = f"{', '.join(changed[:3])} changed" if changed else what
         return (
@@ -230,10 +297,10 @@ def run(plan: SweepPlan, options: SweepConfig, source: Source | None = None) -> 
     find = lambda state, trial: processes.find(state, trial.beside(".alive"))
     limits = Limits(options.seconds, options.retries, options.on_error == "stop")
     starter = WorkerStarter(plan, slots)
-    with LiveTable(plan.trials, plan.folder) as table:
+    with LiveTable(plan.trials, ledger.states()) as table:
         scheduler = Scheduler(ledger, Grid(()), len(slots), starter, find, limits, watch=table)
         scheduler.adopt(plan.trials)
-        scheduler.source = source or Grid(unfinished(ledger.states(), plan.trials))
+        scheduler.source = source or Grid(unfinished(ledger.states(), plan.trials, options.retries))
         print(
             f"sweep: {plan.folder} ({caption(plan.trials, ledger.states(), len(slots))};"
             f" {len(slots)} at a time)",
@@ -294,11 +361,7 @@ class WorkerStarter:
     ) -> Handle:
         """Returns the process. Raises OSError where the system starts none."""
         device = self.slots[slot]
-        cwd = Path(self.plan.cwd or os.curdir)
-        if not cwd.is_dir():
-            raise JaxsftError(f"{self.plan.folder}: was planned in {cwd}, which is not here")
-        inside = os.path.relpath(self.plan.folder.resolve(), cwd.resolve())
-        folder = inside if not inside.startswith("..") else str(self.plan.folder.resolve())
+        folder = str(self.plan.folder)
         for one in trials:
             place = f"run_dir={folder}/{sweep_plan.JOBS}/{one.run_dir.name}"
             words = (*self.plan.fixed, *one.overrides, place)
@@ -308,7 +371,7 @@ class WorkerStarter:
         with open(log, "ab") as file:
             file.write(f"--- {sweep_plan.moment()} {about}\n".encode())
         numbers = [str(one.number) for one in trials]
-        return Child([*self.command, folder, *numbers], log, {**os.environ, **device.env}, cwd)
+        return Child([*self.command, folder, *numbers], log, {**os.environ, **device.env})
 
 
 @contextlib.contextmanager

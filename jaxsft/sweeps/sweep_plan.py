@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import glob
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +18,8 @@ from typing import Any
 
 import yaml
 
-from jaxsft import documents, rundir
+import jaxsft
+from jaxsft import documents, invocation, rundir
 from jaxsft.config import compose, overrides
 from jaxsft.config.schema import Config
 from jaxsft.errors import ConfigError, DataError, JaxsftError
@@ -207,10 +210,38 @@ def trial_id(config: Config, data: Mapping[str, str], code: Mapping[str, Any]) -
     }
     # of a pretrained model the options that nobody asked for have other defaults
     of_asked = list(asked(config)) if config.model.pretrained else None
+    same = {key: value for key, value in code.items() if key != "git"}
     files = {place: data[place] for place in places(config) if place in data}
-    return rundir.sha256_json(
-        {"config": values, "asked": of_asked, "data": files, "code": dict(code)}
-    )
+    return rundir.sha256_json({"config": values, "asked": of_asked, "data": files, "code": same})
+
+
+# whose sources decide what numbers a trial comes to
+ROOMS = (
+    "config",
+    "data",
+    "evaluation",
+    "generation",
+    "hf",
+    "losses",
+    "metrics",
+    "models",
+    "optim",
+    "sharding",
+    "tasks",
+    "training",
+)
+
+
+@functools.cache
+def code_now() -> dict[str, Any]:
+    """Returns what code this is: the version, a hash of the sources that decide about numbers, and
+    the Git revision, which is told but does not make a trial another one.
+    """
+    package = Path(jaxsft.__file__).parent
+    sources = sorted(path for room in ROOMS for path in (package / room).rglob("*.py"))
+    found = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    revision = invocation.git_revision()
+    return {"jaxsft": jaxsft.__version__, "source": found[:16], "git": revision}
 
 
 def asked(config: Config) -> tuple[str, ...]:
