@@ -47,13 +47,12 @@ class LiveTable:
         if self._live is not None:
             self._live.stop()
 
-    def add(self, trials: Sequence[PlannedTrial]) -> None:
-        """Shows more trials, which a search has decided on."""
-        self._trials += trials
-
     def __call__(self, scheduler: Scheduler) -> None:
         """Draws the table, or prints what has changed."""
         now, states = time.monotonic(), scheduler.ledger.states()
+        known = {trial.id for trial in self._trials}
+        # a search decides on more
+        self._trials += [t for job in scheduler.running for t in job.trials if t.id not in known]
         news = [
             (trial, states[trial.id])
             for trial in self._trials

@@ -195,19 +195,34 @@ def settled(
             return plan
         if changed not in ("add", "supersede"):
             raise ConfigError(_difference(plan, wanted, ids, active, same, code, data))
-    trials, taken = list(plan.trials), set(old)
-    for name, one in zip(ids, wanted.trials, strict=True):
-        if name not in taken:
-            number = max((t.number for t in trials), default=-1) + 1
-            trials.append(sweep_plan.planned(plan.folder, number, name, one.overrides, one.config))
-            taken.add(name)
     swept = tuple(dict.fromkeys([*plan.swept, *wanted.swept]))
-    merged = {"data": {**plan.data, **data}, "code": dict(code)} if len(trials) > len(old) else {}
-    plan = dataclasses.replace(plan, trials=tuple(trials), swept=swept, **merged)
-    plan.write()
+    plan = grown(dataclasses.replace(plan, swept=swept), wanted.trials, code, data)
     if changed == "supersede":
         _supersede(plan, ledger, set(ids))
     _write_missing(plan, ledger, set(ids))
+    return plan
+
+
+def grown(
+    plan: SweepPlan,
+    wanted: Sequence[WantedTrial],
+    code: Mapping[str, Any],
+    data: Mapping[str, str],
+) -> SweepPlan:
+    """Returns the plan with further trials, written; those that it has already are not added.
+
+    Numbers go on behind those of the plan, so that no directory is used twice.
+    """
+    trials = {one.id: one for one in plan.trials}
+    for one in wanted:
+        name = sweep_plan.trial_id(one.config, data, code)
+        number = max((t.number for t in trials.values()), default=-1) + 1
+        if name not in trials:
+            trials[name] = sweep_plan.planned(plan.folder, number, name, one.overrides, one.config)
+    more = len(trials) > len(plan.trials)
+    merged = {"data": {**plan.data, **data}, "code": dict(code)} if more else {}
+    plan = dataclasses.replace(plan, trials=tuple(trials.values()), **merged)
+    plan.write()
     return plan
 
 
@@ -287,7 +302,8 @@ def run(plan: SweepPlan, options: SweepConfig, source: Source | None = None) -> 
     """Runs what is left of a planned sweep, and returns the exit code; the caller holds its lock.
 
     Args:
-      source: where trials come from; None: those of the plan.
+      source: where trials come from; None: those of the plan. It plans a trial (`grown`, and
+        `planned` in the ledger) before it gives it out.
 
     Raises JaxsftError where the disk is full or the ledger cannot be written.
     """
@@ -317,6 +333,8 @@ def run(plan: SweepPlan, options: SweepConfig, source: Source | None = None) -> 
         raise JaxsftError(
             f"{plan.folder}: the disk is full; make room, and the same command goes on"
         )
+    if source is not None:
+        plan = SweepPlan.read(plan.folder)
     return _ended(plan, ledger, received[0] if received else None)
 
 

@@ -4,6 +4,7 @@ over a real ledger. What a process does is what `jaxsft/sweeps/worker.py` does.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 from collections import Counter
@@ -153,7 +154,10 @@ class World:
 
     def wait(self, seconds: float) -> None:
         """Lets time pass: processes act, and may be killed before any of it."""
-        end = self.now + seconds
+        self.act_until(self.now + seconds)
+        self._danger()
+
+    def act_until(self, end: float) -> None:
         while True:
             due = [p for p in self.alive() if p.due <= end]
             self.most = max(self.most, len(self.alive()))
@@ -166,7 +170,6 @@ class World:
             else:
                 process.act()
         self.now = end
-        self._danger()
 
     def _danger(self) -> None:
         """Kills the parent, or cuts the power, or nothing."""
@@ -187,6 +190,13 @@ class World:
         world = self
 
         class Deadly(TrialLedger):
+            @contextlib.contextmanager
+            def locked(self):
+                if world.rng.random() < 0.3:
+                    world.act_until(world.now + 1)  # others are faster
+                with super().locked() as states:
+                    yield states
+
             def write(self, *args, **about) -> None:
                 world._danger()
                 super().write(*args, **about)
