@@ -15,6 +15,7 @@ from jaxsft.config.composer import Composer
 from jaxsft.config.schema import Config
 from jaxsft.errors import ConfigError
 from jaxsft.sweeps import preflight
+from jaxsft.sweeps.study_file import Study
 
 FOLDERS = ("-cd", "--config-dir")
 MULTIRUN = ("-m", "--multirun")
@@ -118,6 +119,34 @@ def composed(command: SweepCommand, differing: Sequence[str] = ()) -> ComposedGr
         )
     place = command.place or _place(settings, configs)
     return ComposedGrid(tuple(jobs), tuple(configs), tuple(swept), place)
+
+
+def of_study(command: SweepCommand, study: Study) -> ComposedGrid:
+    """Composes and checks the config of every trial of a study; the words of the command take the
+    place of its options.
+
+    Raises ConfigError; faulty trials are told one by one before.
+    """
+    with composer.opened(command.folders) as maker:
+        given, swept = grid(maker, command.words)
+        if swept:
+            raise ConfigError(f"{swept[0]}: a study says itself what differs between its trials")
+        settings = maker.hydra([*command.hydra])
+        jobs = []
+        for setting in study.settings:
+            own = [overrides.unquoted(word) for word in overrides.from_values(setting)]
+            common = [overrides.unquoted(word) for word in overrides.from_values(study.options)]
+            words = {_key(word): word for word in common}
+            words |= {_key(word): word for word in [*given[0].words, *own]}
+            jobs.append(GridJob(tuple(words.values()), tuple(word.lstrip("+") for word in own)))
+        configs = preflight.checked(
+            (job.name, lambda words=job.words: maker.config(words)) for job in jobs
+        )
+    return ComposedGrid(tuple(jobs), tuple(configs), tuple(study.swept), _place(settings, configs))
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].lstrip("+~")
 
 
 def grid(

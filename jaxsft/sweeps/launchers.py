@@ -12,7 +12,7 @@ from pathlib import Path
 from jaxsft.config import sweep_options
 from jaxsft.config.sweep_options import SweepConfig
 from jaxsft.errors import ConfigError
-from jaxsft.sweeps import command_grid
+from jaxsft.sweeps import command_grid, study_file, sweep_parent
 from jaxsft.sweeps.command_grid import ComposedGrid, SweepCommand
 from jaxsft.sweeps.sweep_parent import WantedSweep, WantedTrial
 from jaxsft.sweeps.sweep_plan import SweepPlan
@@ -58,6 +58,26 @@ def product(command: SweepCommand, arguments: Sequence[str], options: SweepConfi
     """Runs all combinations of the swept options; returns the exit code."""
     found = command_grid.composed(command)
     return launcher(command.launcher)(wanted(found, arguments), options)
+
+
+def study(place: Path, words: Sequence[str]) -> int:
+    """Runs the study of an experiment; returns the exit code.
+
+    Args:
+      words: options that take the place of those of the study, and how the sweep is run.
+
+    Raises:
+      ConfigError: the study or a word is wrong, or some trials cannot run (each is told before).
+    """
+    options, others = sweep_options.taken(words)
+    command, found = SweepCommand.of_arguments(others), study_file.read(place)
+    asked = dataclasses.replace(
+        wanted(command_grid.of_study(command, found), ()),
+        given=("jaxsft", "sweep", "run", str(place), *words),
+        study=found.about,
+        stem=found.about["name"],
+    )
+    return launcher(command.launcher)(asked, options)
 
 
 def add(place: Path, words: Sequence[str]) -> int:

@@ -48,6 +48,7 @@ class WantedSweep:
       fixed: the overrides that all trials have.
       swept: the options that differ.
       study: of an experiment; None: none.
+      stem: of the name of a new folder; None: by the task.
     """
 
     place: str | None
@@ -56,6 +57,7 @@ class WantedSweep:
     swept: tuple[str, ...]
     trials: tuple[WantedTrial, ...]
     study: Mapping[str, Any] | None = None
+    stem: str | None = None
 
 
 # --- planning
@@ -69,7 +71,7 @@ def begin(wanted: WantedSweep, options: SweepConfig) -> int:
     """
     code = sweep_plan.code_now()
     data = fingerprints([one.config for one in wanted.trials])
-    stem = f"{wanted.trials[0].config.task.name}-sweep"
+    stem = wanted.stem or f"{wanted.trials[0].config.task.name}-sweep"
     folder = rundir.create(wanted.place, stem=stem)
     with RunLock(folder, BUSY_TEXT):
         if (folder / "config.yaml").exists():
