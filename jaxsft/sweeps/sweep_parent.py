@@ -27,6 +27,7 @@ from jaxsft.sweeps.sweep_plan import PlannedTrial, SweepPlan
 from jaxsft.sweeps.trial_ledger import BUSY, ENDED, TrialLedger, TrialState
 from jaxsft.sweeps.work_order import WorkOrder
 
+WORKER = (sys.executable, "-m", "jaxsft.sweeps.worker")
 BUSY_TEXT = "runs this sweep; wait for it, or choose another directory"
 
 
@@ -62,8 +63,11 @@ class WantedSweep:
 
 # --- planning
 # --------------------------------------------------------------------------------------------------
-def begin(wanted: WantedSweep, options: SweepConfig) -> int:
+def begin(wanted: WantedSweep, options: SweepConfig, worker: Sequence[str] = WORKER) -> int:
     """Plans a sweep, or takes one that was begun, and runs it; returns the exit code.
+
+    Args:
+      worker: the program of a job, behind which stand the folder and the numbers of its trials.
 
     Raises:
       ConfigError: the folder holds other trials, and `sweep.changed` does not say what to do.
@@ -95,7 +99,7 @@ def begin(wanted: WantedSweep, options: SweepConfig) -> int:
         )
         changed = "add" if fresh else options.changed
         plan = settled(plan, wanted, changed, code, data)
-        return run(plan, options)
+        return run(plan, options, worker=worker)
 
 
 def resume(place: Path, options: SweepConfig, again: Sequence[int] | None = None) -> int:
@@ -300,7 +304,12 @@ def _difference(
 
 # --- running
 # --------------------------------------------------------------------------------------------------
-def run(plan: SweepPlan, options: SweepConfig, source: Source | None = None) -> int:
+def run(
+    plan: SweepPlan,
+    options: SweepConfig,
+    source: Source | None = None,
+    worker: Sequence[str] = WORKER,
+) -> int:
     """Runs what is left of a planned sweep, and returns the exit code; the caller holds its lock.
 
     Args:
@@ -314,7 +323,7 @@ def run(plan: SweepPlan, options: SweepConfig, source: Source | None = None) -> 
         retry(plan, ledger)
     find = lambda state, trial: processes.find(state, trial.beside(".alive"))
     limits = Limits(options.seconds, options.retries, options.on_error == "stop")
-    starter = WorkerStarter(plan, slots)
+    starter = WorkerStarter(plan, slots, worker)
     with LiveTable(plan.trials, ledger.states()) as table:
         scheduler = Scheduler(ledger, Grid(()), len(slots), starter, find, limits, watch=table)
         scheduler.adopt(plan.trials)
@@ -374,7 +383,7 @@ class WorkerStarter:
 
     plan: SweepPlan
     slots: Sequence[device_slots.DeviceSlot]
-    command: tuple[str, ...] = (sys.executable, "-m", "jaxsft.sweeps.worker")
+    command: Sequence[str]
 
     def __call__(
         self, trials: Sequence[PlannedTrial], slot: int, attempts: Mapping[str, int]
