@@ -259,6 +259,11 @@ def _write_missing(plan: SweepPlan, ledger: TrialLedger, wanted: set[str] = froz
             attempt = 0 if state is None else state.attempt
             why = "its results are gone" if gone else None
             ledger.append("planned", one.id, one.number, attempt, message=why)
+            if again and state.run_dir is not None and one.finished:
+                about = {
+                    key: getattr(state, key) for key in ("run_dir", "metric", "value", "seconds")
+                }
+                ledger.append("done", one.id, one.number, attempt, **about)
 
 
 def _difference(

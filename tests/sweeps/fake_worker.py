@@ -2,7 +2,7 @@
 its config says. Called as `fake_worker.py SWEEP NUMBER` by a scheduler under test.
 
 seed 0-9: leaves a result; 10-19: raises; 20-29: is killed the first time; 30-39: hangs; 40-49: the
-disk is full; 50-59: takes until the file `go` is there; 60-69: as that, and is interrupted by SIGTERM
+disk is full; 50-59: waits for the file `go`; 60-69: as that, and is interrupted by SIGTERM
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Sweeps of real processes, which train nothing: they raise, hang, are killed, lose their parent. Only
-what is counted is asserted, never how long anything took.
+"""Sweeps of real processes, which train nothing: they raise, hang, are killed, lose their parent.
+
+Only what is counted is asserted, never how long anything took.
 """
 
 from __future__ import annotations
