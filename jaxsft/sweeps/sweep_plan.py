@@ -62,7 +62,7 @@ class PlannedTrial:
     def typed(self) -> Config:
         """Returns the config with its run directory. Raises ConfigError."""
         config = compose.typed({**self.config, "run_dir": str(self.run_dir)})
-        return dataclasses.replace(config, unasked=_unasked(config, self.asked))
+        return with_asked(config, self.asked)
 
     @property
     def finished(self) -> bool:
@@ -255,10 +255,12 @@ def _noted(config: Config) -> dict[str, Any]:
     return compose.flat(parts)
 
 
-def _unasked(config: Config, given: Sequence[str]) -> tuple[tuple[str, Any], ...]:
-    return tuple(
+def with_asked(config: Config, given: Sequence[str]) -> Config:
+    """Returns a config with a note of what nobody asked for, from what somebody did (`asked`)."""
+    unasked = tuple(
         (key, overrides.fixed(value)) for key, value in _noted(config).items() if key not in given
     )
+    return dataclasses.replace(config, unasked=unasked)
 
 
 def places(config: Config) -> list[str]:

@@ -9,7 +9,7 @@ import dataclasses
 from jaxsft import remote
 from jaxsft.config import compose, pretrained_defaults, validate
 from jaxsft.config import resolve as resolving
-from jaxsft.config.environment import Facts, StartingModel
+from jaxsft.config.environment import Device, Facts, StartingModel
 from jaxsft.config.model import wide
 from jaxsft.config.schema import (
     Config,
@@ -32,11 +32,14 @@ from jaxsft.training import pretrained as hf
 from jaxsft.training import pretrained_conflicts
 
 
-def resolve(config: Config) -> Config:
+def resolve(config: Config, device: Device | None = None) -> Config:
     """Returns the config that runs, with what data, pretrained model and machine decide.
 
     Architecture and tokenizer are those of `model.pretrained`, splits those of a prepared set; the
     rest is decided in `config/resolve.py`. Raises ConfigError.
+
+    Args:
+      device: where it will run; None: on the devices that JAX finds here.
     """
     config, brought = with_template_tokens(config)
     if config.model.pretrained:
@@ -49,7 +52,7 @@ def resolve(config: Config) -> Config:
     config = config if config.model.pretrained else hf.with_head_of_family(config)
     if config.data.format != "auto":
         formats.named(config.data.format)
-    facts = Facts(platforms.facts(), scores=text_scores.installed())
+    facts = Facts(device or platforms.facts(), scores=text_scores.installed())
     return resolving.resolve(config, facts)
 
 
