@@ -117,7 +117,7 @@ def composed(command: SweepCommand, differing: Sequence[str] = ()) -> ComposedGr
         configs = preflight.checked(
             (job.name, lambda words=job.words: maker.config(words)) for job in jobs
         )
-    place = command.place or _place(settings, configs)
+    place = command.place or place_of(settings, configs)
     return ComposedGrid(tuple(jobs), tuple(configs), tuple(swept), place)
 
 
@@ -142,7 +142,9 @@ def of_study(command: SweepCommand, study: Study) -> ComposedGrid:
         configs = preflight.checked(
             (job.name, lambda words=job.words: maker.config(words)) for job in jobs
         )
-    return ComposedGrid(tuple(jobs), tuple(configs), tuple(study.swept), _place(settings, configs))
+    return ComposedGrid(
+        tuple(jobs), tuple(configs), tuple(study.swept), place_of(settings, configs)
+    )
 
 
 def _key(word: str) -> str:
@@ -177,7 +179,16 @@ def grid(
     return jobs, [key.lstrip("+") for key in swept]
 
 
-def _place(settings: Any, configs: Sequence[Config]) -> str | None:
+def without_place(config: Config) -> Config:
+    """Returns a config without a run directory, which the plan of a sweep gives it."""
+    return dataclasses.replace(config, run_dir=None)
+
+
+def place_of(settings: Any, configs: Sequence[Config]) -> str | None:
+    """Returns the folder of a sweep that Hydra's settings or the configs name; None: neither does.
+
+    Raises ConfigError where both do, or it is no folder.
+    """
     named = {"hydra.sweep.dir": settings.sweep.dir, "run_dir": configs[0].run_dir}
     given = {key: str(value) for key, value in named.items() if value not in (None, ".")}
     if len(given) > 1:

@@ -21,6 +21,7 @@ from jaxsft.sweeps.sweep_plan import SweepPlan
 LAUNCHERS = {"slots": "jaxsft.sweeps.sweep_parent:begin"}
 # name -> module:function, which takes a SweepCommand, the words and the options
 SWEEPERS = {"basic": "jaxsft.sweeps.launchers:product"}
+OTHER_SWEEPERS = "jaxsft.sweeps.foreign_sweeper:run"
 _SLOTS = "hydra/launcher=slots, the default, runs sweep.slots=N trials at a time"
 _CLUSTER = (
     f"{_SLOTS} on this machine, and jaxsft sweep resume DIR in a job of the cluster goes on with a"
@@ -48,10 +49,8 @@ def run(arguments: Sequence[str]) -> int:
     options, words = sweep_options.taken(arguments)
     command = SweepCommand.of_arguments(words)
     launcher(command.launcher)
-    sweeper = command.sweeper or "basic"
-    if sweeper not in SWEEPERS:
-        raise ConfigError(f"hydra/sweeper={sweeper}: there are {', '.join(SWEEPERS)}")
-    return _function(SWEEPERS[sweeper])(command, arguments, options)
+    place = SWEEPERS.get(command.sweeper or "basic", OTHER_SWEEPERS)
+    return _function(place)(command, arguments, options)
 
 
 def product(command: SweepCommand, arguments: Sequence[str], options: SweepConfig) -> int:
@@ -97,13 +96,13 @@ def add(place: Path, words: Sequence[str]) -> int:
         differing = [word.partition("=")[0] for word in more.words]
         found = command_grid.composed(command, differing)
         asked = dataclasses.replace(wanted(found, plan.given[2:]), fixed=plan.fixed)
-        return launcher(None)(asked, dataclasses.replace(options, changed="add"))
+        return launcher(None)(asked, sweep_parent.adding(options))
 
 
 def wanted(found: ComposedGrid, arguments: Sequence[str]) -> WantedSweep:
     """Returns the sweep of a composed grid."""
     trials = [
-        WantedTrial(job.swept, dataclasses.replace(config, run_dir=None))
+        WantedTrial(job.swept, command_grid.without_place(config))
         for job, config in zip(found.jobs, found.configs, strict=True)
     ]
     return WantedSweep(

@@ -170,6 +170,11 @@ def cancel(place: Path, numbers: Sequence[int] | None) -> list[int]:
     return out
 
 
+def adding(options: SweepConfig) -> SweepConfig:
+    """Returns the options of a sweep to whose trials others are added."""
+    return dataclasses.replace(options, changed="add")
+
+
 def fingerprints(configs: Sequence[Config]) -> dict[str, str]:
     """Returns the fingerprint of every file that the configs name. Raises DataError."""
     named = dict.fromkeys(place for config in configs for place in sweep_plan.places(config))
