@@ -32,7 +32,15 @@ from jaxsft.config.schema import (
     GenerateConfig,
     MeshConfig,
 )
-from jaxsft.data import encoded_split, file_records, hub, prepared, splits, unseen_labels
+from jaxsft.data import (
+    config_files,
+    encoded_split,
+    file_records,
+    hub,
+    prepared,
+    splits,
+    unseen_labels,
+)
 from jaxsft.data.encoded_split import Split
 from jaxsft.data.file_records import Records
 from jaxsft.data.formats import Row
@@ -48,7 +56,7 @@ from jaxsft.generation import stops
 from jaxsft.hf import pretrained_folder as pretrained
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import platforms
-from jaxsft.training import open_folder, runs, setup
+from jaxsft.training import open_folder, runs
 from jaxsft.training.held import Held
 from jaxsft.training.hyper import make_hyper
 from jaxsft.training.recorder import Result
@@ -133,7 +141,7 @@ def _changed(overrides: Sequence[str], config: Config) -> Config:
     """Returns the config of a run with these options, on the devices that are here."""
     config = composing.override(config, overrides)
     validate.of_run(config)
-    setup.check_columns(config)
+    config_files.check_columns(config)
     given = any(text.startswith("mesh.") for text in overrides)
     config = dataclasses.replace(
         config, mesh=meshes.resolve(config.mesh) if given else _mesh_here(config.mesh)

@@ -1,9 +1,13 @@
-"""The command line that started this process, as it can be typed again; a manifest has it."""
+"""The command line that started this process, as it can be typed again, and the revision of the
+code that it runs; a manifest has both.
+"""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 _command: list[str] | None = None
 
@@ -17,3 +21,20 @@ def remember(command: Sequence[str]) -> None:
 def command() -> list[str]:
     """Returns the words of the command line, or of the Python program where no command runs."""
     return list(sys.argv) if _command is None else list(_command)
+
+
+def git_revision() -> str | None:
+    """Returns the Git revision of this code, with `+` where it was changed.
+
+    Returns None outside a checkout.
+    """
+    here = Path(__file__).parent
+    try:
+        run = lambda *args: subprocess.run(
+            ["git", *args], cwd=here, capture_output=True, text=True, timeout=5, check=True
+        ).stdout.strip()
+        return run("rev-parse", "HEAD") + (
+            "+" if run("status", "--porcelain", "--untracked-files=no") else ""
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -163,39 +163,57 @@ def test_one_file_is_split_and_a_second_start_repeats_the_numbers(files, tmp_pat
     assert code == 0 and "is complete" in err and out.endswith(again) and "accuracy *" in again
 
 
-@pytest.mark.slow
-def test_a_sweep_runs_every_job_and_tells_of_the_one_that_failed(files, tmp_path, monkeypatch):
+def test_a_sweep_finds_what_cannot_run_before_anything_starts(files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, out, err = jaxsft(
+    code, _, err = jaxsft(
         "train",
         "-m",
         "task=lm",
         f"data.train={files / 'book.txt'}",
-        "model.kv_heads=3,1,2",
+        "model.kv_heads=1,3,2",
+        "optim.learning_rate=1e-3,fast",
         *[o for o in tiny.FAST if "kv_heads" not in o],
     )
+    lines = err.splitlines()
+    assert code == 1 and len(lines) == 5, err
     assert (
-        code == 1
-        and err.count("jaxsft: ") == 1
-        and "model.kv_heads=3: does not divide model.heads=2" in err
+        "job 2 (model.kv_heads=3,optim.learning_rate=0.001): model.kv_heads=3: does not divide"
+        in (lines[1])
     )
-    runs = sorted(tmp_path.glob("**/result.json"))
-    assert [p.parent.name for p in runs] == ["model.kv_heads=1", "model.kv_heads=2"] and len(
-        {p.parent.parent for p in runs}
-    ) == 1
-    table = [line.split() for line in out[out.rindex("\nrun ") + 1 :].splitlines()]
-    assert [line[:2] for line in table[:3]] == [
-        ["run", "model.kv_heads"],
-        ["model.kv_heads=1", "1"],
-        ["model.kv_heads=2", "2"],
+    assert "job 5 (model.kv_heads=2,optim.learning_rate=fast): optim.learning_rate: " in lines[3]
+    assert lines[4] == "jaxsft: 4 of 6 jobs cannot run; none was started"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_sweep_trains_each_job_and_sets_them_side_by_side(files, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [
+        "train",
+        "-m",
+        "task=lm",
+        f"data.train={files / 'book.txt'}",
+        "model.kv_heads=1,2",
+        "run_dir=two",
+        *[o for o in tiny.FAST if "kv_heads" not in o],
     ]
-    assert (runs[0].parent.parent / "comparison.html").is_file()
+    code, out, err = jaxsft(*words)
+    assert code == 0, err
+    runs = sorted(tmp_path.glob("two/jobs/*/result.json"))
+    assert [p.parent.name[:4] for p in runs] == ["000-", "001-"]
+    table = [line.split() for line in out[out.rindex("\nrun ") + 1 :].splitlines()]
+    assert [line[1] for line in table[:3]] == ["model.kv_heads", "1", "2"]
+    assert (tmp_path / "two" / "comparison.html").is_file()
     command = rundir.read_json(runs[0].parent / "manifest.json")["command"]
-    assert (
-        "-m" not in command
-        and "model.kv_heads=1" in command
-        and f"run_dir={runs[0].parent.relative_to(tmp_path)}" in command
-    )
+    assert "-m" not in command and "model.kv_heads=1" in command
+    assert f"run_dir={runs[0].parent.relative_to(tmp_path)}" in command
+    # the words of one trial train that trial: here they find it complete
+    code, _, err = jaxsft(*command[1:])
+    assert code == 0 and "this run is complete" in err
+    # and the sweep is complete: nothing is trained again
+    before = [p.stat().st_mtime_ns for p in runs]
+    code, again, err = jaxsft(*words)
+    assert code == 0 and "(2 done; 1 at a time)" in err and "started" not in err
+    assert again == out and before == [p.stat().st_mtime_ns for p in runs]
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from jaxsft import cli, invocation, progress
-from jaxsft.commands import completion, env, train
+from jaxsft.commands import completion, env
 from jaxsft.config import overrides, schema
+from jaxsft.data import config_files
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.reports import facts, run_comparison
 from jaxsft.rundir import JsonLines, read_json, write_json, write_text
@@ -137,11 +138,11 @@ def test_a_gpu_that_is_not_used_is_told(monkeypatch):
 # --------------------------------------------------------------------------------------------------
 def test_a_path_that_is_not_there_is_told_before_jax(tmp_path):
     with pytest.raises(DataError, match=r"none\.csv: there is no such file"):
-        train.check_files(
+        config_files.check_files(
             overrides.composed(["task=classify", f"data.train={tmp_path / 'none.csv'}"])
         )
     (tmp_path / "a.csv").write_text("text,label\n")
-    train.check_files(
+    config_files.check_files(
         overrides.composed(
             ["task=classify", f"data.train={tmp_path}/*.csv", "data.test=hub:datasets/a/b@main/c"]
         )

@@ -56,6 +56,19 @@ def test_yaml_that_no_file_needs_is_one_sentence(text):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", YAML)
+def test_a_long_document_has_the_same_bounds(text, monkeypatch):
+    monkeypatch.setattr(documents, "LONG_YAML", 0)  # this one counts as long
+    ours = any(word in YAML[text] for word in ("nested", "given before", "alias", "merge"))
+    with pytest.raises(DataError, match=YAML[text] if ours else "^f.yaml") as caught:
+        documents.parse_yaml(text, "f.yaml")
+    assert str(caught.value).startswith("f.yaml") and "\n" not in str(caught.value)
+    assert documents.parse_yaml("a: [1, {b: .inf}]\nc: ~", "f") == {
+        "a": [1, {"b": float("inf")}],
+        "c": None,
+    }
+
+
 def test_what_files_need_is_read(tmp_path):
     value = {
         "a": [1, -2.5e-3, 10**30, True, None, {"ü😀": "\u2028"}],

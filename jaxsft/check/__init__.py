@@ -18,7 +18,7 @@ from jaxsft.check.overlap import find_overlap
 from jaxsft.check.text_findings import languages, suspicious
 from jaxsft.config import validate
 from jaxsft.config.schema import Config
-from jaxsft.data import formats
+from jaxsft.data import config_files, formats
 from jaxsft.data.ledger import length_summary
 from jaxsft.data.records import columns_read
 from jaxsft.training import setup
@@ -34,8 +34,8 @@ def check(config: Config) -> CheckResult:
     validate.of_run(config)
     spec, config = config.task.spec, setup.with_template_tokens(config)[0]
     kind = spec.records
-    setup.check_columns(config)
-    config = setup.of_prepared(
+    config_files.check_columns(config)
+    config = config_files.of_prepared(
         setup.like_pretrained(config) if config.model.pretrained else config,
         columns_read(kind),
     )

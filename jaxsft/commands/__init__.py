@@ -33,6 +33,13 @@ COMMANDS = {
             " jaxsft plan model.pretrained=DIR topology=v5p:4x4x4"
         ),
     ),
+    "sweep": (
+        "sweep_room",
+        (
+            "look after a sweep, or run a study: jaxsft sweep status|resume|retry|add|cancel|report"
+            " DIR, jaxsft sweep run experiments/NAME"
+        ),
+    ),
     "crossval": (
         "cross_validate",
         (
@@ -117,4 +124,4 @@ COMMANDS = {
     ),
 }
 # whose config has `plugins`; of the others it is no option of a run
-WITH_PLUGINS = ("train", "plan", "crossval", "check", "prepare")
+WITH_PLUGINS = ("train", "plan", "sweep", "crossval", "check", "prepare")

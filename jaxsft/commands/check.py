@@ -15,8 +15,8 @@ from __future__ import annotations
 import sys
 
 from jaxsft.commands import hydra_app
-from jaxsft.commands.train import check_files
 from jaxsft.config.schema import Config
+from jaxsft.data.config_files import check_files
 
 
 def main(arguments: list[str]) -> int:

@@ -20,9 +20,9 @@ import sys
 
 from jaxsft import progress, remote
 from jaxsft.commands import hydra_app
-from jaxsft.commands.train import check_files
 from jaxsft.config import metric_names
 from jaxsft.config.schema import Config
+from jaxsft.data.config_files import check_files
 
 
 def main(arguments: list[str]) -> int:

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-import math
 import os
 import re
 import sys
@@ -18,10 +17,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from jaxsft import documents, invocation
+from jaxsft import documents
 from jaxsft.commands import shown_config
-from jaxsft.commands.outcomes import Outcome, Outcomes, exit_code, summary
-from jaxsft.commands.sweep import Sweep
 from jaxsft.config import compose
 from jaxsft.config.overrides import OVERRIDE, ROOTS, as_config_error, config_folder, quote, typed
 from jaxsft.config.schema import Config
@@ -49,6 +46,8 @@ KNOWN = {  # the values of flags
     shown_config.CFG: ("job", "hydra", "all"),
     ("-i", "--info"): ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
 }
+ASKING = ("-c", "--cfg", "-i", "--info", "-sc", "--shell-completion")  # nothing is run
+OF_SWEEPS = ("sweep.", "hydra/launcher=")
 
 
 def _refuse_malformed(arguments: list[str]) -> None:
@@ -129,61 +128,43 @@ def _presets(folder: str, group: str, name: str) -> list[str]:
 
 @dataclasses.dataclass
 class _Job:
-    """One job of an application: the composed config goes to `function`.
-
-    A launcher may run it in another process; what must come back from there is in `outcomes`.
+    """The job of an application, or its jobs one after the other: each composed config goes to
+    `function`.
 
     Attributes:
+      multirun: a job fails by itself, and the others go on.
+      codes: the exit code of each job, with the overrides that it was given.
       raised: what ended all jobs, or the only one: it is raised again behind Hydra, which would
         tell of it in lines of its own.
     """
 
     function: Callable[[Any], int]
     root: Any
-    sweep: Sweep | None
-    outcomes: Outcomes | None  # of a multirun
-    code: int = 0
+    multirun: bool
+    codes: list[tuple[str, int]] = dataclasses.field(default_factory=list)
     raised: Exception | None = None
 
-    def __call__(self, node: Any) -> float | int | None:
-        """Runs the job.
-
-        Returns: its exit code; in a sweep that trains, the number by which Hydra's sweeper judges
-          it, NaN where it failed.
-        """
-        if self.outcomes is None:
-            try:
-                self.code = self.function(self._config(node))
-            except Exception as error:
-                self.raised = error
-            return self.code
-        return self._of_many(node, self.outcomes)
-
-    def _of_many(self, node: Any, outcomes: Outcomes) -> float | int | None:
-        """Runs a job of several: it fails by itself, and the others go on."""
-        if self.raised is not None:
-            return None
+    def __call__(self, node: Any) -> int | None:
+        """Runs a job; returns its exit code."""
         from hydra.core.hydra_config import HydraConfig
 
-        now, config = HydraConfig.get(), None
-        outcome = Outcome(int(now.job.num), _swept(now.overrides.task, self.sweep))
-        outcomes.note(outcome)
+        if self.raised is not None:
+            return None
+        name = ",".join(HydraConfig.get().overrides.task)
         try:
-            config = self._config(node)
-            code = self.function(config)
-        except JaxsftError as error:
-            print(f"jaxsft: {' '.join(str(error).splitlines())}", file=sys.stderr)
+            code = self.function(self._config(node))
+        except Exception as error:
+            # nobody reads what the jobs say
+            if not self.multirun or isinstance(error, BrokenPipeError):
+                self.raised = error
+                return None
+            if isinstance(error, JaxsftError):
+                print(f"jaxsft: {' '.join(str(error).splitlines())}", file=sys.stderr)
+            else:
+                traceback.print_exc()
             code = 1
-        except BrokenPipeError as error:  # nobody reads what the jobs say
-            self.raised, code = error, 1
-        except Exception:
-            traceback.print_exc()
-            code = 1
-        run_dir = None if self.sweep is None or config is None else self.sweep.run_dir(config)
-        outcomes.note(dataclasses.replace(outcome, code=code, run_dir=run_dir))
-        if self.sweep is None:
-            return code
-        return math.nan if config is None else self.sweep.result(config)
+        self.codes.append((name, code))
+        return code
 
     def _config(self, node: Any) -> Any:
         """Returns the typed config of a job. Raises ConfigError."""
@@ -195,12 +176,7 @@ class _Job:
         folders = [
             Path(source.path) for source in now.runtime.config_sources if source.schema == "file"
         ]
-        config = typed(node, self.root, now.overrides.task, folders)
-        if self.sweep is not None:
-            config = self.sweep.placed(config, now.overrides.task)
-            words = [*_pasteable(now.overrides.task), f"run_dir={config.run_dir}"]
-            invocation.remember(["jaxsft", "train", *words])
-        return config
+        return typed(node, self.root, now.overrides.task, folders)
 
 
 def run(
@@ -212,8 +188,7 @@ def run(
 
     Args:
       name: the file of `conf/` to start from, of `overrides.ROOTS`.
-      trains: each job leaves a run directory; those of a multirun get names and are compared, and
-        their numbers go to Hydra's sweeper.
+      trains: each job leaves a run directory; a multirun is a sweep (`jaxsft.sweeps`).
 
     Raises:
       ConfigError: the overrides do not compose, in one line.
@@ -225,26 +200,36 @@ def run(
     if root is Config and shown_config.is_asked(arguments):
         return shown_config.show(arguments)
     multirun = any(a in ("-m", "--multirun") for a in arguments)
+    asks = any(a.partition("=")[0] in ASKING for a in arguments)
+    if multirun and trains and not asks:
+        from jaxsft.sweeps import launchers
+
+        return launchers.run(arguments)
+    _refuse_of_sweeps(arguments, trains)
+    arguments = [a for a in arguments if not a.startswith(OF_SWEEPS)]
     words = [quote(a, multirun, root) for a in arguments]
-    sweep = Sweep(words) if multirun and trains else None
-    job = _Job(function, root, sweep, Outcomes() if multirun else None)
-    if job.outcomes is None:
-        _through_hydra(words, job, name)
-        if job.raised is not None:
-            raise job.raised
-        return job.code
-    try:
-        _through_hydra(words, job, name)
-        if job.raised is not None:
-            raise job.raised
-        jobs = job.outcomes.all()
-    finally:
-        job.outcomes.remove()
-    if sweep is not None:
-        sweep.tell([Path(one.run_dir) for one in jobs if one.run_dir is not None])
-    if told := summary(jobs):
+    job = _Job(function, root, multirun)
+    _through_hydra(words, job, name)
+    if job.raised is not None:
+        raise job.raised
+    failed = [told for told, code in job.codes if code != 0]
+    if multirun and failed:
+        told = f"{len(failed)} of {len(job.codes)} jobs failed: {'; '.join(failed)}"
         print(told, file=sys.stderr)
-    return exit_code(jobs)
+    return max((code for _, code in job.codes), default=0)
+
+
+def _refuse_of_sweeps(arguments: Sequence[str], trains: bool) -> None:
+    """Raises ConfigError for words that only a sweep of trainings reads."""
+    for argument in arguments:
+        if argument.startswith("sweep."):
+            why = "is read with -m" if trains else "is read by jaxsft train -m"
+            if not trains or not any(a.partition("=")[0] in ASKING for a in arguments):
+                raise ConfigError(f"{argument}: {why}")
+        elif argument.startswith("hydra/launcher=") and not trains:
+            raise ConfigError(
+                f"{argument}: the jobs of this command run one after the other; leave it out"
+            )
 
 
 def _through_hydra(words: Sequence[str], job: _Job, name: str) -> None:
@@ -254,7 +239,7 @@ def _through_hydra(words: Sequence[str], job: _Job, name: str) -> None:
     """
     import hydra
 
-    def task(node: Any) -> float | int | None:  # a function, of which Hydra asks for its file
+    def task(node: Any) -> int | None:  # a function, of which Hydra asks for its file
         return job(node)
 
     # errors come as exceptions, not as text and an exit
@@ -270,13 +255,3 @@ def _through_hydra(words: Sequence[str], job: _Job, name: str) -> None:
             os.environ.pop("HYDRA_FULL_ERROR")
         else:
             os.environ["HYDRA_FULL_ERROR"] = before
-
-
-def _swept(overrides: Sequence[str], sweep: Sweep | None) -> str:
-    """Returns the overrides that tell a job from the others of its multirun."""
-    return ",".join(overrides if sweep is None else sweep.swept(overrides))
-
-
-def _pasteable(overrides: Sequence[str]) -> list[str]:
-    """Returns the overrides of a job without the directory of its sweep."""
-    return [o for o in overrides if not o.startswith("run_dir=")]

@@ -12,13 +12,12 @@ jaxsft train ... debug=overfit                               learn ten rows by h
 
 from __future__ import annotations
 
-import os
 import sys
 
 from jaxsft import progress, remote
 from jaxsft.commands import hydra_app
 from jaxsft.config.schema import Config
-from jaxsft.data import formats
+from jaxsft.data.config_files import check_files
 
 
 def main(arguments: list[str]) -> int:
@@ -46,23 +45,3 @@ def run(config: Config) -> int:
         print(f"report: {remote.join(result.mirror.place, 'report.html')}")
     sys.stdout.flush()
     return recorder.exit_code(result)
-
-
-def check_files(config: Config) -> None:
-    """Raises DataError for a file that is not there, before JAX is imported, which takes
-    seconds."""
-    d = config.data
-    for place in (
-        d.path,
-        d.train,
-        d.validation,
-        d.test,
-        *(source.path for source in d.mixture.sources),
-    ):
-        if (
-            place
-            and not place.startswith("hub:")
-            and not remote.is_remote(place)
-            and not os.path.exists(place)
-        ):
-            formats.files(place)  # a pattern, a part of an archive, or an error

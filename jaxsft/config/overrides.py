@@ -212,6 +212,17 @@ def _hydra_text(value: Any) -> str:
     )
 
 
+def unquoted(word: str) -> str:
+    """Returns an override without the quotes of its value, where Hydra does not need them."""
+    key, _, value = word.partition("=")
+    inner = value[1:-1] if value[:1] == value[-1:] == "'" else ""
+    return f"{key}={inner}" if _is_word(inner) else word
+
+
+def _is_word(value: str) -> bool:
+    return bool(_PLAIN.fullmatch(value) and not _VALUE.fullmatch(value))
+
+
 def _check_levels(argument: str) -> None:
     """Raises ConfigError for brackets that are nested too deep for Hydra's parser.
 
@@ -245,7 +256,7 @@ def quote(argument: str, multirun: bool, root: type = Config) -> str:
         # Hydra's grammar has no `=` in a list
         items = re.split(r",(?=\s*[\w.]+=)", value[1:-1])
         return f"{plus}{key}=[{','.join(_quoted(item.strip()) for item in items)}]"
-    word = _PLAIN.fullmatch(value) and not _VALUE.fullmatch(value)
+    word = _is_word(value)
     quoted = re.fullmatch(r"""(['"])(?:\\.|(?!\1)[^\\])*\1""", value, re.DOTALL)
     taken_as_is = (
         not value or word or value == "null" or (value.startswith("${") and "}" in value) or quoted

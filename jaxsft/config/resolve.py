@@ -90,6 +90,12 @@ def mesh(config: MeshConfig, device: Device, rows: int | None = None) -> MeshCon
     return dataclasses.replace(config, **{free: left})
 
 
+def device_of_mesh(config: MeshConfig) -> Device:
+    """Returns as many devices as a mesh asks for, for a check on another machine."""
+    asked = (getattr(config, axis) for axis in AXES)
+    return Device(count=math.prod(number for number in asked if number != "auto"))
+
+
 def with_precision(config: Config, device: Device) -> Config:
     """Returns the config with `precision=auto` as what is fast on the device.
 

@@ -8,7 +8,6 @@ import datetime
 import importlib.metadata
 import math
 import platform
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -55,7 +54,7 @@ def manifest(parts: Any, data: dict[str, str]) -> dict[str, Any]:
         "command": invocation.command(),
         "started": _moment(time.time()),
         "host": platform.node(),
-        "git": git_revision(),
+        "git": invocation.git_revision(),
         "parameters": {"total": _count(parts.specs), "trainable": _count(parts.program.specs)},
         "data": data,
         "tokenizer": parts.tokenizer.digest,
@@ -235,20 +234,3 @@ def config_hash(config: Config) -> str:
     return rundir.sha256_json(
         {k: v for k, v in values.items() if not k.startswith(compose.CHANGEABLE)}
     )
-
-
-def git_revision() -> str | None:
-    """Returns the Git revision of this code, with `+` where it was changed.
-
-    Returns None outside a checkout.
-    """
-    here = Path(__file__).parent
-    try:
-        run = lambda *args: subprocess.run(
-            ["git", *args], cwd=here, capture_output=True, text=True, timeout=5, check=True
-        ).stdout.strip()
-        return run("rev-parse", "HEAD") + (
-            "+" if run("status", "--porcelain", "--untracked-files=no") else ""
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None

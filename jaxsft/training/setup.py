@@ -5,7 +5,6 @@ pretrained model and the machine decide.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 from jaxsft import remote
@@ -18,10 +17,11 @@ from jaxsft.config.schema import (
     ModelConfig,
     PretrainedTokenizer,
 )
-from jaxsft.data import formats, hub, prepared
+from jaxsft.data import formats, hub
 from jaxsft.data import records as typed
 from jaxsft.data.chat import named_templates
 from jaxsft.data.chosen_tokenizer import tokenizer_at
+from jaxsft.data.config_files import check_columns, of_prepared
 from jaxsft.data.tokenizers.tokenizer import SPECIAL
 from jaxsft.errors import ConfigError
 from jaxsft.hf import pretrained_folder
@@ -172,39 +172,3 @@ def of_source(config: Config, whole: bool = True) -> tuple[Config, ModelConfig]:
         ),
         found,
     )
-
-
-def check_columns(config: Config) -> None:
-    """Raises ConfigError for an option of data.columns that the task's records never read."""
-    read = typed.columns_read(config.task.spec.records)
-    # which the evaluation reads
-    read = {*read, "cluster", *(["schema"] if config.task.spec.generates else [])}
-    unread = [name for name in prepared.told(config.data.columns) if name not in read]
-    if unread:
-        raise ConfigError(
-            f"data.columns.{unread[0]}: task={config.task.name} never reads it; it reads"
-            f" {', '.join(sorted(read))}"
-        )
-
-
-def of_prepared(config: Config, read: Sequence[str] | None = None) -> Config:
-    """Returns the config with the splits of a prepared set in place of its `data.path`.
-
-    Columns that are not given are those of the preparation, of which only those in `read` are taken
-    (None: all). Raises ConfigError where splits are given too.
-    """
-    d = config.data
-    if not d.path or (found := prepared.manifest(d.path)) is None:
-        return config
-    if given := [name for name in prepared.SPLITS if getattr(d, name)]:
-        raise ConfigError(
-            f"data.path={d.path} is a prepared set with its own splits and excludes"
-            f" data.{', data.'.join(given)}"
-        )
-    d = dataclasses.replace(
-        d,
-        columns=prepared.columns(found, d.columns, read),
-        path=None,
-        **prepared.paths(d.path, found),
-    )
-    return dataclasses.replace(config, data=d)

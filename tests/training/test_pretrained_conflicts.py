@@ -113,13 +113,11 @@ def test_the_command_line_knows_its_own_presets(source, tmp_path, monkeypatch):
         and "model.resize_mlp" in err
         and err.count("\n") == 1
     )
+    (tmp_path / "rows.txt").write_text("a line\n" * 9)
+    given[2] = f"data.train={tmp_path / 'rows.txt'}"
     code, _, err = tiny.jaxsft(*given, "model.layers=3,5", "-m")
-    assert (
-        code == 1
-        and "model.layers=5: " in err
-        and "rows.txt" in err
-        and "model.layers=3: " not in err
-    )
+    assert code == 1 and "job 1 (model.layers=5): model.layers=5: " in err and "job 0" not in err
+    assert err.splitlines()[-1] == "jaxsft: 1 of 2 jobs cannot run; none was started"
 
 
 def test_a_config_that_was_made_by_hand(source):

@@ -1,0 +1,179 @@
+"""The process of a job: `python -m jaxsft.sweeps.worker SWEEP NUMBER [NUMBER ...]`.
+
+One number is trained by itself, several as one program (`training/stack.py`). The worker reads what
+it is to do from `jobs/NNN-ID8.json`, which the parent wrote, claims each trial in the ledger, and
+writes there itself what comes of it; a thread gives signs of life and the newest numbers. So
+nothing is lost when the parent dies in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxsft import documents, invocation, plugins, rundir
+from jaxsft.errors import DataError, JaxsftError, first_line
+from jaxsft.sweeps import device_slots, processes, sweep_plan
+from jaxsft.sweeps.scheduler import FULL, KILLED
+from jaxsft.sweeps.trial_ledger import TrialLedger
+from jaxsft.sweeps.work_order import WorkOrder
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+EXHAUSTED = "RESOURCE_EXHAUSTED"  # how XLA names a device that is out of memory
+
+
+# --- signs of life
+# --------------------------------------------------------------------------------------------------
+class Pulse(threading.Thread):
+    """Gives signs of life of trials, and their newest numbers, until it is stopped."""
+
+    def __init__(self, ledger: TrialLedger, orders: Sequence[WorkOrder]):
+        super().__init__(daemon=True)
+        self._ledger, self._orders = ledger, orders
+        self._over = threading.Event()
+        self._read = {order.trial.id: 0 for order in orders}
+
+    def run(self) -> None:
+        while True:
+            with contextlib.suppress(OSError, JaxsftError):  # the trial itself will say it
+                for order in self._orders:
+                    order.trial.beside(".alive").touch()
+                    self._tell(order)
+            if self._over.wait(processes.BEAT):
+                return
+
+    def stop(self) -> None:
+        """Ends the thread, after what it is writing."""
+        self._over.set()
+        self.join()
+
+    def _tell(self, order: WorkOrder) -> None:
+        """Writes the numbers of evaluations that are new."""
+        trial = order.trial
+        path = trial.run_dir / "metrics.jsonl"
+        size = path.stat().st_size if path.exists() else 0
+        if size == self._read[trial.id]:
+            return
+        rows = rundir.read_jsonl(path)
+        self._read[trial.id] = size
+        validated = [row for row in rows if row.get("kind") == "validation"]
+        if not validated:
+            return
+        row, name = validated[-1], metric_of(trial.run_dir)
+        value = row.get(name.partition("/")[2])
+        state = self._ledger.states().get(trial.id)
+        if value is None or state is None or state.step == row["step"]:
+            return
+        about = {"name": name, "value": value, "step": row["step"]}
+        self._ledger.append("metric", trial.id, trial.number, order.attempt, **about)
+
+
+def metric_of(run_dir: Path) -> str:
+    """Returns the metric that a run is judged by; "" where it has said nothing yet."""
+    path = run_dir / "config.yaml"
+    values = documents.read_yaml(path, DataError, dict) if path.is_file() else {}
+    return str((values.get("evaluation") or {}).get("metric") or "")
+
+
+# --- the work
+# --------------------------------------------------------------------------------------------------
+def main(arguments: Sequence[str]) -> int:
+    """Trains what the orders say, and returns the exit code of the worst of them."""
+    folder, numbers = Path(arguments[0]), [int(number) for number in arguments[1:]]
+    ledger, start = TrialLedger(folder), processes.own_start()
+    orders = [WorkOrder.read(folder, number) for number in numbers]
+    device_slots.use(orders[0].cores)
+    orders = [one for one in orders if ledger.claim(one.trial.id, one.attempt, start)]
+    if not orders:
+        print("another process has these trials", file=sys.stderr)
+        return 0
+    began, pulse = time.time(), Pulse(ledger, orders)
+    pulse.start()
+    try:
+        ended = _train(orders)
+    finally:
+        pulse.stop()
+    return max(_written(ledger, order, how, time.time() - began) for order, how in ended)
+
+
+def _train(orders: Sequence[WorkOrder]) -> list[tuple[WorkOrder, Any]]:
+    """Returns each order with its result, or with what ended it."""
+    try:
+        configs = [order.trial.typed() for order in orders]
+        for config in configs:
+            plugins.use(config.plugins)
+        invocation.remember(["jaxsft", "train", *orders[0].words])
+        if len(orders) == 1:
+            from jaxsft import api
+
+            return [(orders[0], api.train(configs[0]))]
+        from jaxsft.training import stack
+
+        return list(zip(orders, stack.train_stack(configs, lambda *_: None), strict=True))
+    except BaseException as error:
+        if not isinstance(error, JaxsftError):
+            traceback.print_exc()
+        return [(order, error) for order in orders]
+
+
+def _written(ledger: TrialLedger, order: WorkOrder, how: Any, seconds: float) -> int:
+    """Writes what came of a trial, and returns the exit code for it."""
+    trial = order.trial
+    tell = lambda event, **about: ledger.append(
+        event, trial.id, trial.number, order.attempt, **about
+    )
+    if isinstance(how, BaseException):
+        message = " ".join(f"{'' if _mendable(how) else f'{type(how).__name__}: '}{how}".split())
+        print(f"jaxsft: {message}", file=sys.stderr, flush=True)
+        if _is_full(how):
+            tell("interrupted", message=message[:500])
+            return FULL
+        lost = isinstance(how, MemoryError) or EXHAUSTED in str(how)
+        log = f"{sweep_plan.JOBS}/{trial.beside('.log').name}"
+        kind = "infrastructure" if lost else "error"
+        tell("failed", kind=kind, code=1, message=message[:500], log=log)
+        return 1
+    if how.stopped_by is not None:
+        tell("interrupted", message=f"was stopped by signal {int(how.stopped_by)}")
+        return KILLED + int(how.stopped_by)
+    numbers = documents.read_json(trial.run_dir / "result.json", DataError, dict, halves=True)
+    metric = metric_of(trial.run_dir)
+    tell(
+        "done",
+        run_dir=f"{sweep_plan.JOBS}/{trial.run_dir.name}",
+        metric=metric if metric in numbers else None,
+        value=numbers.get(metric),
+        seconds=round(seconds, 1),
+    )
+    return 0
+
+
+def _mendable(error: BaseException) -> bool:
+    return isinstance(error, JaxsftError)
+
+
+def _is_full(error: BaseException | None) -> bool:
+    """Returns whether a full disk is behind an error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+if __name__ == "__main__":
+    try:
+        code = main(sys.argv[1:])
+    except JaxsftError as failure:  # the ledger cannot be written
+        print(f"jaxsft: {first_line(failure)}", file=sys.stderr, flush=True)
+        code = FULL if _is_full(failure) else 1
+    sys.stdout.flush()
+    os._exit(code)

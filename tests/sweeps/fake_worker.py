@@ -1,0 +1,68 @@
+"""A worker that trains nothing: it claims its trial as a real one does, and behaves as the seed of
+its config says. Called as `fake_worker.py SWEEP NUMBER` by a scheduler under test.
+
+seed 0-9: leaves a result; 10-19: raises; 20-29: is killed the first time; 30-39: hangs; 40-49: the
+disk is full; 50-59: waits for the file `go`; 60-69: as that, and is interrupted by SIGTERM;
+70-79: holds the lock of its directory for a while; 110-119: as 10-19, and so on
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from jaxsft.errors import ConfigError
+from jaxsft.rundir import RunLock, write_json, write_text
+from jaxsft.sweeps import worker
+
+
+class Result:
+    stopped_by = None
+
+
+def train(config) -> Result:
+    folder, kind = Path(config.run_dir), config.seed // 10 % 10
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "starts", "a") as file:
+        file.write("x\n")
+    starts = len((folder / "starts").read_text().splitlines())
+    if kind == 1:
+        raise ValueError(f"seed {config.seed} is a mistake of the program")
+    if kind == 2 and starts == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if kind == 3:
+        time.sleep(3600)
+    if kind == 4 and not (folder.parents[1] / "room").exists():
+        try:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise ConfigError("result.json: cannot write (No space left on device)") from error
+    if kind == 7:
+        with RunLock(folder):
+            time.sleep(0.2 + config.seed % 7 / 10)
+    result = Result()
+    if kind in (5, 6):
+        if kind == 6:
+            told = []
+            signal.signal(signal.SIGTERM, lambda *_: told.append(signal.SIGTERM))
+        while not (folder.parents[1] / "go").exists():
+            time.sleep(0.05)
+            if kind == 6 and told:
+                result.stopped_by = signal.SIGTERM
+                return result
+    write_text(folder / "config.yaml", "evaluation: {metric: validation/loss}\n")
+    write_text(folder / "report.html", "<p>a report</p>")
+    write_json(folder / "result.json", {"validation/loss": float(config.seed)})
+    return result
+
+
+if __name__ == "__main__":
+    sys.modules["jaxsft.api"] = sys.modules["__main__"]  # which the worker imports late
+    import jaxsft
+
+    jaxsft.api = sys.modules["__main__"]
+    sys.exit(worker.main(sys.argv[1:]))
