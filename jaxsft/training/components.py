@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -70,12 +70,32 @@ class Components:
             else vectors.rows_of(self.config.model.vectors, self.tokenizer.words())
         )
 
+    @functools.cached_property
+    def programs(self) -> dict[Any, Any]:
+        """Returns the compiled programs that make weights, by what they depend on."""
+        return {}
+
+    def compiled(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Returns the program of a key, made where there is none yet."""
+        if key not in self.programs:
+            self.programs[key] = make()
+        return self.programs[key]
+
+    def with_config(self, config: Config) -> Components:
+        """Returns the components with a config that differs in nothing that shapes the weights.
+
+        Weights are made by the same compiled programs, so that another seed compiles nothing.
+        """
+        own = dataclasses.replace(self, config=config)
+        own.__dict__["programs"] = self.programs
+        return own
+
     def init_params(self) -> Params:
         """Initialises the parameters from `seeds.init`, placed on the mesh from the start."""
         init = lambda key: nn.meta.unbox(self.model.init(key))
-        return jax.jit(init, out_shardings=meshes.shardings(self.specs, self.mesh))(
-            jax.random.key(self.config.seeds.init)
-        )
+        places = meshes.shardings(self.specs, self.mesh)
+        run = self.compiled("init", lambda: jax.jit(init, out_shardings=places))
+        return run(jax.random.key(self.config.seeds.init))
 
     @property
     def room(self) -> int:
