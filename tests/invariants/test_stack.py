@@ -301,7 +301,7 @@ def test_what_is_one_program(files, base, tmp_path):
     assert {stack.stack_key(other) for other in one} == {key}
     others = [
         of("adapter", dropout=0.0),
-        of("adapter", target=[".*/q"]),
+        of("adapter", target=[".*/v"]),
         of("data", max_length=32),
         of("train", batch_size=2),
         of("evaluation", every="2steps"),
