@@ -109,7 +109,7 @@ def _with_one_rank(config: Config) -> Config:
 
 # --- training
 # --------------------------------------------------------------------------------------------------
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Entry:
     """One of the configs that are trained: as asked and resolved, its directory, its outcome."""
 
@@ -158,7 +158,12 @@ def train_stack(
             entry.outcome = error
             _tell(entry, on_event)
     for group in groups.values():
-        _train_group(group, on_event, write_more)
+        if (stopped_by := _signal(entries)) is None:
+            _train_group(group, on_event, write_more)
+            continue
+        for entry in group:
+            entry.outcome = Result(Path(entry.asked.run_dir), {}, stopped_by)
+            _tell(entry, on_event)
     return [entry.outcome for entry in entries]
 
 
@@ -179,6 +184,9 @@ def _train_group(entries: list[Entry], on_event: OnEvent, write_more: Callable) 
             for entry in entries:
                 entry.closing.close()
     for entry in entries:
+        if entry.outcome is None and (stopped_by := _signal(entries)) is not None:
+            entry.outcome = Result(Path(entry.asked.run_dir), {}, stopped_by)
+            _tell(entry, on_event)
         if entry.outcome is None:
             own = lambda event, facts, entry=entry: on_event(entry.number, event, facts)
             try:
@@ -186,6 +194,12 @@ def _train_group(entries: list[Entry], on_event: OnEvent, write_more: Callable) 
             except JaxsftError as error:
                 entry.outcome = error
             _tell(entry, on_event)
+
+
+def _signal(entries: Sequence[Entry]) -> int | None:
+    """Returns the number of a signal that has stopped one of the trainings, None without one."""
+    found = [one.outcome.stopped_by for one in entries if isinstance(one.outcome, Result)]
+    return next((number for number in found if number is not None), None)
 
 
 def _tell(entry: Entry, on_event: OnEvent) -> None:
@@ -222,6 +236,8 @@ class Stacks:
         """Gives trainings an error as their outcome."""
         for entry in entries:
             entry.outcome = error
+            # a directory in which nothing was written goes with it, as of a training alone
+            entry.closing.__exit__(type(error), error, None)
             _tell(entry, self.on_event)
 
     def each(self, entries: Sequence[Entry], do: Callable[[Entry], Any]) -> None:
@@ -333,9 +349,13 @@ class Stacks:
     def _end(self, entry: Entry, result: Result) -> None:
         """Writes what comes with a complete run, and gives its directory back."""
         mirror = entry.records.mirror
-        if result.stopped_by is None and hosts.first():
-            self.write_more(result.run_dir)
-            mirror.push()
+        try:
+            if result.stopped_by is None and hosts.first():
+                self.write_more(result.run_dir)
+                mirror.push()
+        except JaxsftError as error:
+            self.fail([entry], error)
+            return
         entry.outcome = dataclasses.replace(result, mirror=mirror)
         entry.trial = None
         entry.closing.close()

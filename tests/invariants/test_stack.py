@@ -9,6 +9,8 @@ import math
 import os
 import signal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -18,10 +20,11 @@ from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.optim.rules.adamw import AdamW
 from jaxsft.rundir import read_json, read_jsonl
 from jaxsft.training import device, loop, recorder, stack
-from jaxsft.training.stacked_session import StackedSession
+from jaxsft.training.stacked_session import StackedSession, stacked
 from jaxsft.training.trial import Diverged
 from tests import tiny
 from tests.compilations import compilations
+from tests.conftest import assert_close, bench
 
 
 class Killed(BaseException):
@@ -327,3 +330,41 @@ def test_a_trial_of_a_stack_needs_a_directory(files, tmp_path):
     one = dataclasses.replace(config(files, tmp_path / "run"), run_dir=None)
     (error,) = stack.train_stack([one])
     assert isinstance(error, ConfigError) and "run_dir" in str(error)
+
+
+@pytest.mark.usefixtures("x64")
+def test_ranks_and_scales_in_one_step_are_their_own_in_float64():
+    """The adapter of a smaller rank is filled up with zeros, which stay zeros."""
+    ranks, alphas = (1, 3), (2.0, 16.0)
+    made = [
+        bench(
+            "classify",
+            4,
+            model={**SMALL, "dropout": 0.0},
+            data={"packing": False},
+            train={"batch_size": 4},
+            adapter=adapters.LoRA(rank=rank, alpha=alpha, target=(".*/q",), scaling="sqrt"),
+        )
+        for rank, alpha in zip(ranks, alphas, strict=True)
+    ]
+    wide = made[-1]
+    # weights that are far from their start, b among them
+    moved = [
+        jax.tree.map(
+            lambda x, s=i: x + 0.3 * jax.random.normal(jax.random.key(s), x.shape, x.dtype),
+            one.apart[0],
+        )
+        for i, one in enumerate(made)
+    ]
+    starts = [one.state(tree) for one, tree in zip(made, moved, strict=True)]
+    hyper = jax.tree.map(lambda *x: np.stack(x), *[one.hyper for one in made])
+    step = jax.jit(jax.vmap(wide.program.step, in_axes=(0, None, None, 0)))
+    states, metrics = stacked(starts, jnp), None
+    for _ in range(3):
+        states, metrics = step(states, wide.apart[1], wide.batches[0], hyper)
+    for i, one in enumerate(made):
+        alone, sums = one.run([0, 0, 0], one.state(moved[i]))
+        cut = lambda x, like, i=i: x[i][tuple(slice(n) for n in like.shape)]
+        assert_close(jax.tree.map(cut, states, alone), alone, rtol=1e-12, atol=1e-12)
+        own = jax.tree.map(lambda x, i=i: x[i], metrics)
+        assert_close(own.terms, sums.terms, rtol=1e-12, atol=1e-12)
