@@ -3,7 +3,9 @@
 Text is given as it was found; each writer escapes it in its own way.
 """
 
+import copy
 import datetime
+import functools
 import math
 import os
 import random
@@ -18,7 +20,7 @@ from omegaconf import OmegaConf
 
 from jaxsft import seal
 from jaxsft.config import overrides
-from jaxsft.documents import read_yaml
+from jaxsft.documents import YAML_BYTES, parse_yaml, read_text
 from jaxsft.errors import DataError, JaxsftError
 from jaxsft.reports.curves import series
 from jaxsft.rundir import duration_text, number, read_json, read_jsonl
@@ -64,7 +66,15 @@ def read_or(run_dir: Path, name: str, otherwise: Any) -> Any:
 def config(run_dir: Path) -> dict:
     """Returns `config.yaml`, empty where there is none. Raises DataError where it is damaged."""
     path = run_dir / "config.yaml"
-    return read_yaml(path, top=dict) if path.exists() else {}
+    if not path.exists():
+        return {}
+    return copy.deepcopy(_parsed(read_text(path, DataError, YAML_BYTES), str(path)))
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed(text: str, where: str) -> dict:
+    """Parses a config once for all sections of a report that read it."""
+    return parse_yaml(text, where, top=dict)
 
 
 def config_or_empty(run_dir: Path) -> dict:
@@ -464,6 +474,12 @@ def filled_in(default: Any) -> bool:
 
 def defaults(task: str) -> dict[str, Any]:
     """Returns the config of a task as this version composes it without any override."""
+    return copy.deepcopy(_composed(task))
+
+
+@functools.lru_cache(maxsize=8)
+def _composed(task: str) -> dict[str, Any]:
+    """Composes a task once for all reports of this process."""
     return OmegaConf.to_container(overrides.node([f"task={task}"]))
 
 
