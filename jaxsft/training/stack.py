@@ -111,7 +111,11 @@ def _with_one_rank(config: Config) -> Config:
 # --------------------------------------------------------------------------------------------------
 @dataclasses.dataclass(eq=False)
 class Entry:
-    """One of the configs that are trained: as asked and resolved, its directory, its outcome."""
+    """One of the configs that are trained: as asked and resolved, its directory, its outcome.
+
+    Attributes:
+      metric: `evaluation.metric` as the data decide it; empty where it is not known.
+    """
 
     number: int
     asked: Config
@@ -120,6 +124,7 @@ class Entry:
     records: Recorder | None = None
     trial: Trial | None = None
     outcome: Result | JaxsftError | None = None
+    metric: str = ""
 
 
 def ignored(number: int, event: str, facts: Mapping[str, Any]) -> Any:
@@ -213,7 +218,7 @@ def _tell(entry: Entry, on_event: OnEvent) -> None:
     if outcome.stopped_by is not None:
         on_event(entry.number, "interrupted", facts)
         return
-    metric = compose.read(outcome.run_dir / "config.yaml").evaluation.metric
+    metric = entry.metric or compose.read(outcome.run_dir / "config.yaml").evaluation.metric
     facts |= {"metric": metric, "value": outcome.numbers.get(metric)}
     on_event(entry.number, "done", facts)
 
@@ -286,8 +291,8 @@ class Stacks:
     def _make(self, entry: Entry) -> None:
         """Makes the trial of a training, and compares it with what its directory holds."""
         session = self.session
-        metric = session.config.evaluation.metric
-        evaluation = dataclasses.replace(entry.config.evaluation, metric=metric)
+        entry.metric = session.config.evaluation.metric
+        evaluation = dataclasses.replace(entry.config.evaluation, metric=entry.metric)
         config = dataclasses.replace(entry.config, evaluation=evaluation)
         if config.run_dir == session.config.run_dir:
             config = session.config
