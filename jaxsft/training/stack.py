@@ -332,7 +332,6 @@ class Stacks:
         """Trains a stack. Returns the number of a signal that ended it, None without one."""
         session, trials = self.session, [entry.trial for entry in entries]
         session.compiled = session.compile_stack(trials)
-        stages.done()
         for entry in entries:
             entry.records.announce(banner_too=entry is entries[0])
         print(gain(session, trials), flush=True)

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsft import progress as stages
 from jaxsft.config import durations
 from jaxsft.config.schema import Config
 from jaxsft.data import pipeline
@@ -108,6 +109,7 @@ class StackedSession(Session):
             hyper = _stack_hyper(trials)
             arguments = (states, self.frozen, batch, hyper, order_of)
             self._programs[key] = step.lower(*arguments).compile()
+            stages.done()
         return self._programs[key]
 
     def _stepping(self, orders: int) -> Callable[..., Any]:

@@ -149,8 +149,11 @@ def check_same(found, wanted) -> None:
     assert a["predictions"].keys() == b["predictions"].keys()
     for name in b["predictions"]:
         close(*(rows_of(one / "predictions" / name) for one in (found, wanted)), name)
-    for name in ("task.json", "ledger.json"):
-        close(read_json(found / name), read_json(wanted / name), name)
+    for name in ("task.json", "ledger.json", "intervals.json"):
+        close(*(read_json(one / name) for one in (found, wanted)), name)
+    facts = [read_json(one / "manifest.json") for one in (found, wanted)]
+    for key in ("run", "config", "data", "tokenizer", "task", "parameters", "versions"):
+        assert facts[0][key] == facts[1][key], key
     kept = [sorted(p.name for p in (one / "checkpoints").iterdir()) for one in (found, wanted)]
     assert kept[0] == kept[1]
     of = [tiny.meta(one, int(kept[0][-1]))["leaves"] for one in (found, wanted)]
