@@ -25,7 +25,7 @@ from jaxsft.config.schema import Config
 from jaxsft.data import pipeline
 from jaxsft.data.pipeline import Batches
 from jaxsft.errors import JaxsftError
-from jaxsft.evaluation import answered
+from jaxsft.evaluation import answered, passes
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.models.model_base import Params
 from jaxsft.training import components, partition
@@ -242,7 +242,7 @@ class StackedSession(Session):
         batches = self.batches[name]
         if name == "train":  # without the order of an epoch
             batches = self.components.batches(batches.split)
-        passed = evaluation.run_passes(
+        passed = passes.run_passes(
             lambda batch: run(self.components.put(batch, batches)),
             batches,
             places,
