@@ -14,9 +14,8 @@ from sklearn import metrics as sklearn
 from jaxsft.data import pipeline
 from jaxsft.data.records import Chat, Message
 from jaxsft.errors import ConfigError
-from jaxsft.evaluation import answered, generated
+from jaxsft.evaluation import answered, generated, passes
 from jaxsft.evaluation import evaluate as evaluation
-from jaxsft.evaluation import passes
 from jaxsft.evaluation.generated import answer_limit
 from jaxsft.generation.decoding import Answer
 from jaxsft.models.attention import TokenInfo
