@@ -18,9 +18,9 @@ from jaxsft.config import overrides as over
 from jaxsft.config.schema import Config, QualityConfig
 from jaxsft.data.pipeline import Batches
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
-from jaxsft.errors import ConfigError
+from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.inference import CHECKPOINT, Model, load, model_functions
-from jaxsft.training import components, loop, setup
+from jaxsft.training import components, loop, setup, stack
 from jaxsft.training import export as exporting
 from jaxsft.training.recorder import Result
 
@@ -39,6 +39,7 @@ __all__ = [
     "prepare",
     "quality",
     "train",
+    "train_stack",
 ]
 
 
@@ -88,6 +89,24 @@ def train(config: Config | str, *overrides: str, **options: Any) -> Result:
     from jaxsft.reports import outputs  # with matplotlib, which nothing else here needs
 
     return loop.train(config, outputs.write_all)
+
+
+def train_stack(
+    configs: Sequence[Config], on_event: stack.OnEvent = stack.ignored
+) -> list[Result | JaxsftError]:
+    """Trains configs that can be one program as one, and writes figures and reports of each.
+
+    Each has a `run_dir` of its own, and leaves there what `train` would have left.
+
+    Args:
+      on_event: as of `training.stack.train_stack`.
+
+    Returns: the result of each config, or why it has none.
+    """
+    plugins.begin()
+    from jaxsft.reports import outputs  # with matplotlib, which nothing else here needs
+
+    return stack.train_stack(configs, on_event, outputs.write_all)
 
 
 def _composed(config: Config | str, overrides: Sequence[str], options: Mapping[str, Any]) -> Config:

@@ -48,7 +48,7 @@ from jaxsft.data.given_rows import Prompt, prompt_row, rows_of, with_predictions
 from jaxsft.data.ledger import Aside
 from jaxsft.data.pipeline import Batches
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.evaluation import answered
+from jaxsft.evaluation import answered, passes
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.evaluation.generated import generate_answers
 from jaxsft.generation import decoding as generation
@@ -549,7 +549,7 @@ class Model:
     def columns(self, split: Split) -> dict[str, np.ndarray]:
         """Computes what the pass gives of each example of a split, by name."""
         step, batches, _ = self._step(split)
-        return evaluation.run_pass(step, batches, self.task.decoded)[1]
+        return passes.run_pass(step, batches, self.task.decoded)[1]
 
     def _evaluate(self, split: Split) -> tuple[Split, evaluation.Evaluation]:
         """Computes loss, metrics and columns of a split, without generated answers."""

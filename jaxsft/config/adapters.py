@@ -36,7 +36,12 @@ class LowRank(AdapterConfig):
         at_least=1,
         common="Model",
     )
-    alpha: float = option(16.0, "what scale is made of, beside the rank", above=0)
+    alpha: float = option(
+        16.0,
+        "what scale is made of, beside the rank",
+        above=0,
+        traced=Trace("adapter_scale", kind="adapter_scale"),
+    )
     scaling: str = option(
         "rank",
         "rank: alpha / rank | sqrt: alpha / sqrt(rank), which is stable for large ranks (rsLoRA,"

@@ -15,6 +15,9 @@ from typing import Any, Optional
 from jaxsft import plugins
 from jaxsft.config.option import Trace, option
 
+# of betas, momenta and epsilons: traced, so that another value is no other program
+COEFFICIENT = Trace(kind="coefficient")
+
 
 @dataclass(frozen=True)
 class Group:

@@ -33,7 +33,8 @@ class Trace:
       when: whether a program has the value: `always`; `set`, where it is not null; `above 0`; where
         it is `read` (`read_if`); where the forward pass is `random`; `term`, as the weight of a
         term of the loss.
-      kind: of value: number | steps | whole_steps | total_steps | seed.
+      kind: of value: number | coefficient (of an optimizer) | steps | whole_steps | total_steps |
+        seed | adapter_scale.
     """
 
     name: str = ""

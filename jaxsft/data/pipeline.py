@@ -5,6 +5,7 @@ The batch of step k is a pure function of (plan, data seed, k).
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
@@ -88,6 +89,13 @@ class Batches:
         self.rows = plan.rows if mix is None else mix.rows
         self.words = max(least_words, word_rows.most_words(split.arrays, plan))
         self._order = functools.lru_cache(maxsize=2)(self._epoch_order)
+
+    def with_seed(self, seed: int) -> Batches:
+        """Returns the same rows in the order of another data seed."""
+        other = copy.copy(self)
+        other.seed = seed
+        other._order = functools.lru_cache(maxsize=2)(other._epoch_order)
+        return other
 
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)

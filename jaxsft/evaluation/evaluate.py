@@ -6,15 +6,12 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
-from jaxsft.data import pipeline
 from jaxsft.data.pipeline import Batch, Batches, Split
-from jaxsft.evaluation import measured
+from jaxsft.evaluation import measured, passes
 from jaxsft.evaluation.measured import Measured
 from jaxsft.metrics.base import Outputs
-from jaxsft.models import step_sums
 from jaxsft.tasks import rows
 from jaxsft.tasks.loss_terms import objective_value
 from jaxsft.tasks.task import Task
@@ -41,48 +38,6 @@ class Evaluation:
     outputs: Outputs | None = None
 
 
-def run_pass(
-    run: Callable[[Batch], tuple[Any, Mapping[str, Any]]],
-    batches: Batches,
-    decoded: Callable[[dict], dict] = lambda columns: columns,
-) -> tuple[Any, dict[str, np.ndarray]]:
-    """Returns (terms, totals, states) and columns of a split, each example and word exactly once;
-    where the batches are of chosen examples, the columns of the others are 0.
-
-    The device is read one batch late.
-
-    Args:
-      decoded: what the host makes of the columns of a batch.
-    """
-    sums, columns, seen = None, {}, np.zeros(batches.split.examples, np.int64)
-
-    def read(step: int, result: tuple[Any, Mapping[str, Any]]) -> None:
-        nonlocal sums
-        new, values = jax.device_get(result)
-        sums = step_sums.merge(sums, step_sums.widen(new))
-        ids, words = batches.example_ids(step), batches.word_ids(step)
-        np.add.at(seen, ids[ids >= 0], 1)
-        for name, value in decoded(values).items():
-            to, count = (
-                (words, batches.split.words) if name.startswith("word.") else (ids, len(seen))
-            )
-            column = columns.setdefault(name, np.zeros((count, *value.shape[2:]), value.dtype))
-            column[to[to >= 0]] = value[to >= 0]
-
-    late = None
-    for step, batch in enumerate(pipeline.stream(batches, 0, len(batches))):
-        result = run(batch)
-        if late is not None:
-            read(*late)
-        late = (step, result)
-    read(*late)
-    asked = np.ones(len(seen), np.int64)
-    if batches.chosen is not None:
-        asked = np.bincount(batches.chosen, minlength=len(seen))
-    assert (seen == asked).all(), "an example was evaluated twice or not at all"
-    return sums, columns
-
-
 def evaluate(
     run: Callable[[Batch], Any],
     task: Task,
@@ -98,7 +53,18 @@ def evaluate(
       tuned: what the task has learnt from the validation split; None: this is that split, from
         which it learns thresholds.
     """
-    (terms, totals, merged), columns = run_pass(run, batches, task.decoded)
+    return of_pass(passes.run_pass(run, batches, task.decoded), task, batches, weights, tuned)
+
+
+def of_pass(
+    passed: tuple[Any, dict[str, np.ndarray]],
+    task: Task,
+    batches: Batches,
+    weights: Mapping[str, Any],
+    tuned: Mapping[str, Any] | None = None,
+) -> Evaluation:
+    """Computes loss and metrics from what a pass gave; the rest as of `evaluate`."""
+    (terms, totals, merged), columns = passed
     if tuned is None:
         tuned = task.tune(task.row_outputs(batches.split, columns))
     task = task.with_tuned(tuned)

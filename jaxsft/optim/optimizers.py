@@ -1,8 +1,9 @@
 """Optimizers by name, built from Optax's transforms inside a jitted step, of traced rates.
 
 An update is, in this order: the optimizer's direction; plus `weight_decay * decay_factor * w`; for
-LAMB the trust ratio; times `-learning_rate * lr_factor`. Betas and the like are Python numbers of
-the options; what trials differ in comes traced, in `hyper`.
+LAMB the trust ratio; times `-learning_rate * lr_factor`. What trials differ in comes traced, in
+`hyper`, betas and the like among it; where they are not in it, they are the Python numbers of the
+options.
 
 Element-wise optimizers need not know about layers. What sees a weight as one matrix or one tensor
 (Muon, Adafactor, LAMB's ratio) works per layer of a stack; on stacked leaves Optax's own would
@@ -11,6 +12,7 @@ silently mix the layers. Moments are float32, or float64 where the parameters ar
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +26,9 @@ from jaxtyping import Array, Float
 
 from jaxsft import patterns
 from jaxsft.config import optim as config
+from jaxsft.config.option import declarations
 from jaxsft.errors import ConfigError
+from jaxsft.optim.coefficient import Coefficient
 from jaxsft.optim.parts import OPTIMIZERS
 from jaxsft.optim.per_layer import widen, widened
 from jaxsft.sharding.weight_spec import STACKS, WeightSpec
@@ -61,7 +65,7 @@ def build(
     """
     if options.name not in OPTIMIZERS:
         raise ConfigError(f"optim={options.name}: unknown; choose one of {', '.join(OPTIMIZERS)}")
-    rule = OPTIMIZERS[options.name]
+    rule, options = OPTIMIZERS[options.name], _with_coefficients(options, hyper)
     steps = [rule.direction(options, specs)]
     if hasattr(options, "weight_decay"):
         steps.append(_decay(hyper.get("weight_decay", options.weight_decay), decay_factors))
@@ -69,6 +73,20 @@ def build(
         steps.append(rule.after_decay(options, specs))
     steps.append(_descend(hyper["learning_rate"], lr_factors))
     return widened(optax.chain(*steps))
+
+
+def _with_coefficients(options: Any, hyper: Mapping[str, Any]) -> Any:
+    """Returns the options with the traced coefficients in the place of their numbers."""
+    return dataclasses.replace(
+        options,
+        **{
+            name: Coefficient.of(hyper[name])
+            for name, one in declarations(type(options)).items()
+            if one.accepts.traced
+            and one.accepts.traced.kind == config.COEFFICIENT.kind
+            and name in hyper
+        },
+    )
 
 
 def init_state(options: config.OptimConfig, specs: Any, params: Any) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxsft.config.schema import Config
 from jaxsft.data.encode import Encoded

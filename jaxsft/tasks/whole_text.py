@@ -25,7 +25,7 @@ from jaxsft.models.heads import TextHead, layers_of, pool
 from jaxsft.models.model_base import Params
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks.label_order import in_order
-from jaxsft.tasks.task import Task
+from jaxsft.tasks.task import Task, Terms
 
 
 class TextTask(Task):

@@ -107,8 +107,12 @@ class Progress:
 
     LINES, SECONDS = 20, 60.0
 
-    def __init__(self, total: int, start: int):
-        self.live = sys.stderr.isatty() and hosts.first()
+    def __init__(self, total: int, start: int, name: str = ""):
+        """Starts the bar. With a name others are shown beside it: there is no bar, and what is said
+        begins with the name.
+        """
+        self.name = name
+        self.live = sys.stderr.isatty() and hosts.first() and not name
         self._told, self._told_at = start, time.monotonic()
         self.total, self.start, self.began, self._bar = total, start, time.monotonic(), None
         if self.live:
@@ -134,7 +138,7 @@ class Progress:
         )
         if self._bar:
             self._bar.update(self._task, completed=step, description=text)
-        elif self._due(step):
+        elif not self.name and self._due(step):
             self.say(f"step {step:,}/{self.total:,} · {text}{self._left(step)}")
 
     def _due(self, step: int) -> bool:
@@ -150,6 +154,7 @@ class Progress:
         return f" · {rundir.duration_text(seconds)} left" if seconds >= 1 else ""
 
     def say(self, text: str) -> None:
+        text = f"{self.name}: {text}" if self.name else text
         if self._bar:
             self._bar.console.print(text, highlight=False, markup=False)
         elif hosts.first():

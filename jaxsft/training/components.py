@@ -103,6 +103,26 @@ class Components:
             else vectors.rows_of(self.config.model.vectors, self.tokenizer.words())
         )
 
+    @functools.cached_property
+    def programs(self) -> dict[Any, Any]:
+        """Returns the compiled programs that make weights, by what they depend on."""
+        return {}
+
+    def compiled(self, key: Any, make: Callable[[], Any]) -> Any:
+        """Returns the program of a key, made where there is none yet."""
+        if key not in self.programs:
+            self.programs[key] = make()
+        return self.programs[key]
+
+    def with_config(self, config: Config) -> Components:
+        """Returns the components with a config that differs in nothing that shapes the weights.
+
+        Weights are made by the same compiled programs, so that another seed compiles nothing.
+        """
+        own = dataclasses.replace(self, config=config)
+        own.__dict__["programs"] = self.programs
+        return own
+
     def init_params(self) -> Params:
         """Initialises the parameters from `seeds.init`, placed on the mesh from the start."""
         placed = meshes.shardings(self.specs, self.mesh)

@@ -62,6 +62,22 @@ def peak_flops(device: Any) -> float | None:
     )
 
 
+def room(mesh: Any, held: Any) -> int | None:
+    """Returns the bytes that a program may take on a device, `held` among them, which is there.
+
+    A tenth is left for evaluation and checkpoints. On CPU it is what the machine has left; None
+    where nothing says so.
+    """
+    stats = mesh.devices.flat[0].memory_stats() or {}
+    if "bytes_limit" in stats:
+        here = sum(x.nbytes for x in jax.tree.leaves(held))
+        return int(0.9 * stats["bytes_limit"]) - stats.get("bytes_in_use", 0) + here
+    with contextlib.suppress(OSError):
+        found = re.search(r"MemAvailable:\s*(\d+) kB", Path("/proc/meminfo").read_text())
+        return int(0.9 * 1024 * int(found[1])) if found else None
+    return None
+
+
 # --- model FLOPs
 # --------------------------------------------------------------------------------------------------
 def model_flops(config: Config, task: Task, specs: Any, trained: Any, lengths: np.ndarray) -> float:

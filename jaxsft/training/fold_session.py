@@ -24,7 +24,7 @@ from jaxsft.data.chosen_tokenizer import make_tokenizer
 from jaxsft.data.encoded_split import Split
 from jaxsft.data.fold_rows import FoldRows
 from jaxsft.data.pipeline import Batches
-from jaxsft.evaluation import evaluate as evaluation
+from jaxsft.evaluation import passes
 from jaxsft.evaluation.crossval import outputs_of_rows
 from jaxsft.sharding import mesh as meshes
 from jaxsft.tasks.loss_terms import objective_value
@@ -229,7 +229,7 @@ class FoldSession:
             arguments = (weights, model.frozen, parts.put(batch, batches), model.hyper)
             return self._evaluation(model, arguments)(*arguments)
 
-        (terms, totals, _), columns = evaluation.run_pass(run, batches, model.task.decoded)
+        (terms, totals, _), columns = passes.run_pass(run, batches, model.task.decoded)
         return objective_value(terms, totals, model.hyper["terms"]), columns
 
     def _evaluation(self, model: FoldModel, arguments: tuple[Any, ...]) -> Any:

@@ -14,6 +14,7 @@ from jaxsft import rundir, tasks
 from jaxsft.config import compose, condition, durations, validate
 from jaxsft.config.option import Accepts, Trace, walk
 from jaxsft.config.schema import Config
+from jaxsft.models.adapters import low_rank
 
 Hyper = Mapping[str, Any]
 
@@ -40,13 +41,17 @@ OF_NO_PROGRAM = (
 
 # --- by what a declaration says (`config.option.Trace`)
 # --------------------------------------------------------------------------------------------------
-KINDS: Mapping[str, Callable[[Any, durations.Clock, str], np.generic]] = {
+KINDS: Mapping[str, Callable[[Any, durations.Clock, str], Any]] = {
     # infinity stands for none
     "number": lambda value, clock, option: np.float32(np.inf if value is None else value),
+    # [value, 1 - value]: in float32 the difference would lose digits (`optim/coefficient.py`)
+    "coefficient": lambda value, clock, option: np.array([value, 1 - value], np.float64),
     "steps": lambda value, clock, option: np.float32(durations.steps(value, clock, option)),
     "whole_steps": lambda value, clock, option: np.int32(durations.steps(value, clock, option)),
     "total_steps": lambda value, clock, option: np.float32(clock.total),
     "seed": lambda value, clock, option: np.uint32(value),
+    # made of several options (`make_hyper`)
+    "adapter_scale": lambda value, clock, option: np.float64(value),
 }
 
 
@@ -104,6 +109,9 @@ def make_hyper(config: Config, clock: durations.Clock) -> dict[str, Any]:
     They are those of `traced`, and the weights of loss terms and penalties. Which names there are
     is part of the compiled program; their values are not.
     """
+    if hasattr(config.adapter, "alpha"):
+        scale = dataclasses.replace(config.adapter, alpha=low_rank.scale_of(config.adapter))
+        config = dataclasses.replace(config, adapter=scale)
     if config.seeds.dropout is None:
         seeds = dataclasses.replace(config.seeds, dropout=config.seed)
         config = dataclasses.replace(config, seeds=seeds)

@@ -6,35 +6,41 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxsft import progress as stages
 from jaxsft.config import compose
 from jaxsft.config.schema import Config
 from jaxsft.data.pipeline import Batch
+from jaxsft.errors import JaxsftError
 from jaxsft.sharding import hosts, platforms
 from jaxsft.training import device, recorder, setup
 from jaxsft.training.callbacks import StopSignal
+from jaxsft.training.going import Going, Outcome, Started
+from jaxsft.training.going import finish as _finish
+from jaxsft.training.going import save as _save
+from jaxsft.training.going import validate as _validate
 from jaxsft.training.recorder import Recorder, Result
 from jaxsft.training.session import Session
-from jaxsft.training.step import StepMetrics
 from jaxsft.training.trial import Trial, common_step
 
-Pair = tuple[Trial, Recorder]
-Unread = tuple[Trial, Recorder, StepMetrics, np.ndarray]  # a started step, the lengths of its texts
 
-
-def train(config: Config, write_more: Callable[[Path], Any] = lambda run_dir: None) -> Result:
+def train(
+    config: Config,
+    write_more: Callable[[Path], Any] = lambda run_dir: None,
+    on_event: Callable[[str, Mapping[str, Any]], Any] = recorder.ignored,
+) -> Result:
     """Runs, or continues, one training.
 
     Args:
       write_more: what the first process writes into the directory of a complete run, before another
         may write there.
+      on_event: is told when steps begin (`started`) and of each evaluation (`metric`), with facts;
+        what is true of a metric ends the training early.
 
     Raises:
       JaxsftError: anything that the user can mend; the run directory then holds what was finished
@@ -51,6 +57,7 @@ def train(config: Config, write_more: Callable[[Path], Any] = lambda run_dir: No
         # before arrays are placed: another mesh would hang
         hosts.check_same({f"option {k}": v for k, v in options if not k.startswith(own)})
         with recorder.opened(config, asked) as (records, config):
+            records.on_event = on_event
             result = _train_one(config, records)
             if result.stopped_by is None and hosts.first():
                 write_more(result.run_dir)
@@ -70,135 +77,134 @@ def _train_one(config: Config, records: Recorder) -> Result:
         records.resume()
         session.compile(trial)
         records.announce()
-        return run(session, [trial], [records])[0]
+        (outcome,) = run(session, [trial], [records])
+        if isinstance(outcome, JaxsftError):
+            raise outcome
+        return outcome
 
 
 # --- the loop
 # --------------------------------------------------------------------------------------------------
-def run(session: Session, trials: Sequence[Trial], recorders: Sequence[Recorder]) -> list[Result]:
+def run(session: Session, trials: Sequence[Trial], recorders: Sequence[Recorder]) -> list[Outcome]:
     """Trains the trials to their end and evaluates the best weights of each on every split.
 
-    A signal ends all of them after a step, with a checkpoint.
+    A signal ends all of them after a step, with a checkpoint. What fails in one of them ends that
+    one, and its error is its outcome.
     """
-    pairs = list(zip(trials, recorders, strict=True))
+    going = Going(session, list(zip(trials, recorders, strict=True)))
     with StopSignal() as signal:
         # a run that stopped early, and then was killed before its results, has no step left
-        waiting = [(trial, records) for trial, records in pairs if not trial.out_of_patience]
-        stopped_by = _take_steps(session, waiting, signal) if waiting else None
-        if stopped_by is not None:
-            return [records.stop(stopped_by) for _, records in pairs]
-    return [_finish(session, trial, records) for trial, records in pairs]
+        leaving = going.leave(0)
+        stopped_by = None
+        if going.pairs:
+            if leaving:
+                _finish(going, leaving)
+            stopped_by, leaving = _take_steps(going, signal)
+    if stopped_by is not None:
+
+        def stop(trial: Trial, records: Recorder) -> Result:
+            session.settle(trial)
+            return records.stop(stopped_by)
+
+        going.each(going.pairs, stop)
+    elif leaving:
+        _finish(going, leaving)
+    return [going.outcomes[id(trial)] for trial in trials]
 
 
-def _take_steps(session: Session, pairs: list[Pair], signal: StopSignal) -> int | None:
-    """Takes steps until the end, until no trial has patience left, or until a signal.
+def _take_steps(going: Going, signal: StopSignal) -> tuple[int | None, list[Pair]]:
+    """Takes steps until no trial goes on, or until a signal; the trials that leave before the last
+    ones have their results when they leave.
 
-    Returns the number of the signal, None without one. Nothing waits for the device but evaluation,
-    checkpoints and the read of the step before.
+    Returns the number of the signal, None without one, and the trials that have still to be
+    finished. Nothing waits for the device but evaluation, checkpoints and the read of the step
+    before.
     """
-    step = common_step([trial for trial, _ in pairs])
-    if 0 < step < session.total and session.is_due("evaluation", step):
-        # a signal came at this step, and waited for no evaluation
-        for trial, records in pairs:
-            if trial.validated != step:
-                _validate(session, trial, records, step)
-        pairs = _with_patience(pairs)
-    unread: list[Unread] = []
+    session = going.session
+    step = common_step([trial for trial, _ in going.pairs])
+    # a signal came at this step, and waited for no evaluation
+    missed = [pair for pair in going.pairs if pair[0].validated != step < pair[0].total]
+    if step > 0 and missed and session.is_due("evaluation", step):
+        _validate(going, missed, step)
+    if leaving := going.leave(step):
+        if not going.pairs:
+            return None, leaving
+        _finish(going, leaving)
+    session.begin([trial for trial, _ in going.pairs])
+    unread: list[Started] = []
     session.meter.resume()
-    for batch in session.stream(step) if pairs else ():
+    for batch in session.stream(step) if going.pairs else ():
         step += 1
-        started = [_advance(session, *pair, batch, step) for pair in pairs]
-        _read(session, unread)
+        started = [_advance(going, batch, step)]
+        _read(going, unread)
         unread, stopped_by = started, session.agreement(signal.received or 0)
-        validates = session.ends_at(step) or session.is_due("evaluation", step)
+        ending = [pair for pair in going.pairs if pair[0].total == step]
+        validates = bool(ending) or session.is_due("evaluation", step)
         if not (stopped_by or validates or session.is_due("checkpoint", step)):
+            if not going.pairs:
+                break
             continue
-        _read(session, unread)
+        _read(going, unread)
         unread = []
         session.meter.pause()
-        stops = bool(stopped_by) and not session.ends_at(step)
-        for trial, records in pairs:
-            if validates and not stops:
-                _validate(session, trial, records, step)
-            records.save()
+        ending = going.still(ending)
+        stops = bool(stopped_by) and len(ending) < len(going.pairs)
+        due = going.pairs if session.is_due("evaluation", step) and not stops else ending
+        if due:
+            _validate(going, due, step)
+        all_save = stopped_by or session.is_due("checkpoint", step) or due is not ending
+        going.each(going.pairs if all_save else going.still(ending), _save)
+        leaving = going.leave(step)
+        if not going.pairs:
+            return None, leaving
+        if leaving:
+            _finish(going, leaving)
         if stops:
-            return stopped_by
+            return stopped_by, []
+        if leaving or session.width > len(going.pairs):
+            session.go_on([trial for trial, _ in going.pairs])
         session.meter.resume()
-        if not (pairs := _with_patience(pairs)):
-            break
-    return None
+    return None, []
 
 
-def _advance(session: Session, trial: Trial, records: Recorder, batch: Batch, step: int) -> Unread:
+def _advance(going: Going, batch: Batch, step: int) -> Started:
     """Starts a step, counted from 1."""
-    records.trace.before(step)
-    metrics = session.advance(trial, batch)
-    records.trace.after(step, metrics)
-    return trial, records, metrics, session.batches["train"].sizes(step - 1)
+    session, pairs = going.session, tuple(going.pairs)
+    for _, records in pairs:
+        records.trace.before(step)
+    trials = [trial for trial, _ in pairs]
+    metrics = session.advance(trials, batch)
+    for _, records in pairs:
+        records.trace.after(step, metrics)
+    return Started(step, pairs, metrics, [session.lengths(trial, step - 1) for trial in trials])
 
 
-def _read(session: Session, unread: Sequence[Unread]) -> None:
+def _read(going: Going, unread: Sequence[Started]) -> None:
     """Reads the numbers of one step from the device, after the next one was started."""
-    step, read = 0, []
-    for trial, records, metrics, lengths in unread:
-        metrics = fetch(metrics)
-        step = int(metrics.step) + 1
-        if metrics.skipped:
-            records.skipped(metrics)
-        trial.observe(metrics)
-        session.meter.add(int(lengths.sum()), session.model_flops(lengths))
-        read.append((trial, records, metrics))
-    if read and (session.is_due("log", step) or session.ends_at(step)):
-        rates = session.meter.read()  # of all trials together
-        for trial, records, metrics in read:
-            records.log(step, trial.summary(metrics) | rates)
+    session = going.session
+    for step, pairs, metrics, lengths in unread:
+        apart = session.split([trial for trial, _ in pairs], fetch(metrics))
+        of_trial = {id(pair[0]): one for pair, one in zip(pairs, apart, strict=True)}
+        for texts in lengths:
+            session.meter.add(int(texts.sum()), session.model_flops(texts))
+
+        def observe(trial: Trial, records: Recorder, found: Any = of_trial) -> None:
+            numbers = found[id(trial)]
+            if numbers.skipped:
+                records.skipped(numbers)
+            trial.observe(numbers)
+
+        good = going.each(going.still(pairs), observe)
+        due = [p for p in good if session.is_due("log", step) or p[0].total == step]
+        if due:
+            rates = session.meter.read()  # of all trials together
+
+            def log(trial: Trial, records: Recorder, found: Any = of_trial, at: int = step) -> None:
+                records.log(at, trial.summary(found[id(trial)]) | rates)
+
+            going.each(due, log)
 
 
 def fetch(tree: Any) -> Any:
     """Returns the arrays on the host: the one place where the loop reads from the device."""
     return jax.device_get(tree)
-
-
-def _validate(session: Session, trial: Trial, records: Recorder, step: int) -> None:
-    """Evaluates a trial on the validation split, where there is one; with `evaluation.dynamics` on
-    the training split too.
-    """
-    options = trial.config.evaluation
-    if options.dynamics:
-        records.learnt(step, session.evaluate("train", trial, generate=False))
-    if "validation" not in session.batches:
-        return
-    trial.validated = step
-    always, metric = options.generate == "always", options.metric.partition("/")[2]
-    numbers = session.evaluate("validation", trial, generate=always).numbers
-    records.validated(step, numbers, metric)
-    trial.judge(step, numbers[metric], session.task.sign(metric))
-
-
-def _with_patience(pairs: list[Pair]) -> list[Pair]:
-    """Returns the trials that go on; of the others is told that they stop early."""
-    for trial, records in pairs:
-        if trial.out_of_patience:
-            records.gave_up()
-    return [(trial, records) for trial, records in pairs if not trial.out_of_patience]
-
-
-def _finish(session: Session, trial: Trial, records: Recorder) -> Result:
-    """Evaluates the best weights on every split and writes the results."""
-    last, skipped = trial.step, int(trial.state.skipped)
-    records.restore_best()
-    numbers = {
-        "train/steps": last,
-        "train/skipped_steps": skipped,
-        "train/best_step": trial.step,
-    }
-    options = trial.config.evaluation
-    names, found = [name for name in session.batches if name != "train"], {}
-    for name in [*names, *(["train"] if options.on_train else [])]:
-        result = session.evaluate(name, trial, generate=options.generate != "never")
-        numbers |= {f"{name}/{metric}": value for metric, value in result.numbers.items()}
-        records.write_results(name, result)
-        found[name] = result
-    if options.on_train:
-        records.write_gaps(found)
-    return records.finish(last, numbers)

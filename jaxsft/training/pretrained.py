@@ -160,7 +160,9 @@ def initial(parts: Components, wanted: set[str], bits: Collection[str] = ()) -> 
             )
         }
 
-    return jax.jit(init, out_shardings=place)(jax.random.key(parts.config.seeds.init))
+    key = ("initial", frozenset(wanted), frozenset(bits))
+    run = parts.compiled(key, lambda: jax.jit(init, out_shardings=place))
+    return run(jax.random.key(parts.config.seeds.init))
 
 
 # --- what a run keeps

@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import banner, device, manifest, pretrained, runs
 from jaxsft.training.callbacks import Metrics, Progress
-from jaxsft.training.checkpoint import Checkpoints, Damaged, digest, flatten
+from jaxsft.training.checkpoint import Checkpoints, Damaged
 from jaxsft.training.components import Components
 from jaxsft.training.session import Session
 from jaxsft.training.step import StepMetrics
@@ -52,6 +52,10 @@ class Result:
 def exit_code(result: Result) -> int:
     """Returns 0, or what a shell expects of a program that a signal stopped."""
     return 0 if result.stopped_by is None else 128 + int(result.stopped_by or signal.SIGINT)
+
+
+def ignored(event: str, facts: Mapping[str, Any]) -> Any:
+    """Does nothing with an event of a run."""
 
 
 @contextlib.contextmanager
@@ -103,7 +107,12 @@ def _home(config: Config) -> str:
 
 
 class Recorder:
-    """The writer of one run directory, for one trial of a session."""
+    """The writer of one run directory, for one trial of a session.
+
+    Attributes:
+      on_event: as of `loop.train`.
+      beside: whether other trials train beside it, so that what it tells begins with its name.
+    """
 
     def __init__(self, run_dir: Path, mirror: remote.Mirror):
         self.run_dir, self.mirror, self.began = run_dir, mirror, time.time()
@@ -114,6 +123,8 @@ class Recorder:
         self.metrics: Metrics | None = None
         self.progress: Progress | None = None
         self.trace: device.ProfileTrace | None = None
+        self.on_event: Callable[[str, Mapping[str, Any]], Any] = ignored
+        self.beside = False
         self.intervals: dict[str, Any] = {}  # the bounds of the results so far
 
     def quarantine(self, records: Mapping[str, file_records.Records]) -> None:
@@ -132,9 +143,7 @@ class Recorder:
     @functools.cached_property
     def components(self) -> Components:
         """Returns the components of the session, with the config of the trial."""
-        shared = self.session.components
-        same = self.config is shared.config
-        return shared if same else dataclasses.replace(shared, config=self.config)
+        return self.session.parts(self.config)
 
     def open(self, session: Session, trial: Trial) -> Result | None:
         """Compares the directory with a trial of a session.
@@ -145,9 +154,7 @@ class Recorder:
           ConfigError: data, tokenizer or template changed since the run was started.
         """
         self.session, self.trial = session, trial
-        self.trace = device.ProfileTrace(
-            self.config.profile, self.run_dir / "profile", session.total
-        )
+        self.trace = device.ProfileTrace(self.config.profile, self.run_dir / "profile", trial.total)
         self._facts = manifest.manifest(self.components, session.digests)
         manifest.check_unchanged(self.run_dir, self.mirror.place, self._facts)
         healed = hosts.from_first_process(lambda: "\n".join(seal.heal(self.run_dir)))
@@ -189,15 +196,15 @@ class Recorder:
         meta = rundir.Stored(found[1], f"{self.checkpoints.folder}: the meta of step {start}")
         trial.restore(state, meta, session.empty_window(trial))
         session.frozen = runs.with_fixed(session.frozen, meta, self.checkpoints, start)
-        if meta["frozen"] != digest(flatten(session.frozen)):
+        if meta["frozen"] != session.frozen_digest:
             raise ConfigError(
                 f"run_dir={self.mirror.place}: the frozen weights are not those that this run was"
                 " started with"
             )
-        if start > session.total:
+        if start > trial.total:
             raise ConfigError(
                 f"run_dir={self.mirror.place}: has trained {start} steps already, more than"
-                f" train.duration={self.config.train.duration} ({session.total} steps); give a"
+                f" train.duration={self.config.train.duration} ({trial.total} steps); give a"
                 " longer one, or another run_dir="
             )
         return start
@@ -233,17 +240,19 @@ class Recorder:
             print(pretrained.told(facts), flush=True)
         rundir.write_text(self.run_dir / seal.CONFIG, compose.to_yaml(config))
 
-    def announce(self) -> None:
+    def announce(self, banner_too: bool = True) -> None:
         """Prints the banner, and opens the files that are written during training."""
         session = self.session
-        if hosts.first():
+        if hosts.first() and banner_too:
             told = banner.facts(session, self.start)
             print(banner.banner(self.config, self.mirror.place, told), flush=True)
             if self.config.mesh.show:
                 arrays = {"state": self.trial.state, "frozen": session.frozen}
                 print(meshes.table(arrays), flush=True)
         self.metrics = Metrics(self.run_dir, self.start, self.trial.validated, self.config)
-        self.progress = Progress(session.total, self.start)
+        name = self.run_dir.name if self.beside else ""
+        self.progress = Progress(self.trial.total, self.start, name)
+        self.on_event("started", {"run_dir": str(self.run_dir), "step": self.start})
 
     # --- steps
     # ----------------------------------------------------------------------------------------------
@@ -264,6 +273,9 @@ class Recorder:
         self.metrics.write(step, "validation", dict(numbers))
         told = metric_names.brief(numbers, metric)
         self.progress.say(f"step {step:,}: validation {told}")
+        facts = {"name": f"validation/{metric}", "value": numbers[metric], "step": step}
+        if self.on_event("metric", facts):
+            self.trial.pruned = True
 
     def learnt(self, step: int, result: Evaluation) -> None:
         """Writes what the model thinks of each training row at this step."""
@@ -275,7 +287,10 @@ class Recorder:
             rundir.write_json(path, dynamics.added(before, step, outputs))
 
     def gave_up(self) -> None:
-        """Tells that the trial ran out of patience."""
+        """Tells that the trial ran out of patience, or that a search ends it."""
+        if self.trial.pruned:
+            self.progress.say("the search ends this trial: stopped early")
+            return
         self.progress.say(
             f"no improvement of {self.config.evaluation.metric} for {self.trial.impatience}"
             " evaluations: stopped early"
@@ -287,7 +302,7 @@ class Recorder:
         if hosts.first():
             self.mirror.push()
         trial, frozen = self.trial, self.session.frozen
-        meta = trial.meta() | {"frozen": digest(flatten(frozen)), "jaxsft": manifest.VERSION}
+        meta = trial.meta() | {"frozen": self.session.frozen_digest, "jaxsft": manifest.VERSION}
         base = frozen if self.config.checkpoint.include_base else runs.fixed(frozen)
         self.checkpoints.save(trial.step, trial.state, meta, trial.best["step"], base)
 

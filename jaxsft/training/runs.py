@@ -335,9 +335,12 @@ def started(parts: Components, params: Params) -> Params:
     if adapters.NAME not in params:
         return params
     start = functools.partial(adapters.start, parts.config.adapter)
-    own = jax.jit(
-        lambda *a: start(*a)[adapters.NAME],
-        out_shardings=meshes.shardings(parts.specs[adapters.NAME], parts.mesh),
+    own = parts.compiled(
+        ("start", repr(parts.config.adapter)),
+        lambda: jax.jit(
+            lambda *a: start(*a)[adapters.NAME],
+            out_shardings=meshes.shardings(parts.specs[adapters.NAME], parts.mesh),
+        ),
     )
     params = {**params, adapters.NAME: own(params, jax.random.key(parts.config.seeds.init))}
     return (

@@ -5,7 +5,7 @@ compiled programs.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from jaxsft.config.schema import Config
 from jaxsft.data import pipeline, split_notes
 from jaxsft.data.file_records import Records
 from jaxsft.data.split_ledger import ledger_entry
-from jaxsft.errors import ConfigError
+from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.evaluation import answered, slices
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.evaluation.generated import answer_limit
@@ -31,8 +31,18 @@ from jaxsft.training.step import State, StepMetrics
 from jaxsft.training.trial import Trial
 
 
+class Apart(ConfigError):
+    """A trial has frozen weights of its own."""
+
+
 class Session:
-    """The data, the programs and the clock of a config; its trials differ in what is traced."""
+    """The data, the programs and the clock of a config; its trials differ in what is traced.
+
+    Attributes:
+      apart: options in which its trials may differ, beside those of `check_shared`.
+    """
+
+    apart: Collection[str] = ()
 
     def __init__(
         self, config: Config, on_records: Callable[[Mapping[str, Records]], None] = lambda _: None
@@ -71,6 +81,7 @@ class Session:
         self.every["log"] = durations.steps(log_every, self.clock, "train.log_every")
         self.answers = self._answers()
         self.frozen: Params | None = None
+        self._digest: tuple[Params, dict[str, list[int]]] | None = None
         self._starting: Params | None = None  # all weights, for a cached backbone
         self.spread: list[str] = []  # what is told of arrays that the mesh does not divide
         self.cached: list[str] = []  # what is told of a cached backbone
@@ -136,30 +147,55 @@ class Session:
           ConfigError: the config differs in more, or its frozen weights are others.
         """
         config = config or self.config
-        check_shared(self.config, config)
+        check_shared(self.config, config, self.apart)
         doing("making the weights")
-        alone = config is self.config
-        parts = self.components if alone else dataclasses.replace(self.components, config=config)
-        params = runs.starting_params(parts)
-        rules = (config.train.freeze, config.adapter)
-        trainable, frozen = partition.partition(params, parts.specs, *rules)
+        parts = self.parts(config)
+        trainable, frozen = self._starting_params(parts)
         if self.frozen is None:
             self.frozen = frozen
-            self._shardings = parts.state_shardings(
-                jax.eval_shape(self.program.init_state, trainable)
-            )
-            self._place = jax.jit(self.program.init_state, out_shardings=self._shardings)
-        elif digest(flatten(frozen)) != digest(flatten(self.frozen)):
-            raise ConfigError(
+        elif frozen is not self.frozen and self._differs(frozen):
+            raise Apart(
                 f"seeds.init={config.seeds.init}: trials of one session share their frozen weights,"
                 " and these are others; start from model.pretrained or train.init_from"
             )
-        if config.train.backbone == "cached":
-            self._starting = params
-        trial = Trial(config, make_hyper(config, self.clock), self._place(trainable))
+        self._shardings = parts.state_shardings(jax.eval_shape(parts.program.init_state, trainable))
+        place = parts.compiled(
+            "state", lambda: jax.jit(parts.program.init_state, out_shardings=self._shardings)
+        )
+        clock = self.clock_of(config)
+        trial = Trial(config, make_hyper(config, clock), place(trainable), total=clock.total)
         arrays = {"state": trial.state, "frozen": self.frozen}
         self.spread = meshes.check_spread(arrays, self.mesh, config.mesh.allow_replicated)
         return trial
+
+    def parts(self, config: Config) -> components.Components:
+        """Returns the components with the config of a trial."""
+        if config is self.config:
+            return self.components
+        return self.components.with_config(config)
+
+    def clock_of(self, config: Config) -> durations.Clock:
+        """Returns the clock of a trial: that of the session."""
+        return self.clock
+
+    def _starting_params(self, parts: components.Components) -> tuple[Params, Params]:
+        """Returns the (trainable, frozen) weights that a trial starts from."""
+        params = runs.starting_params(parts)
+        if parts.config.train.backbone == "cached":
+            self._starting = params
+        rules = (parts.config.train.freeze, parts.config.adapter)
+        return partition.partition(params, parts.specs, *rules)
+
+    def _differs(self, frozen: Params) -> bool:
+        """Returns whether frozen weights are not those of the session."""
+        return digest(flatten(frozen)) != self.frozen_digest
+
+    @property
+    def frozen_digest(self) -> dict[str, list[int]]:
+        """Returns the checksums of the frozen weights."""
+        if self._digest is None or self._digest[0] is not self.frozen:
+            self._digest = self.frozen, digest(flatten(self.frozen))
+        return self._digest[1]
 
     def cache_backbone(self) -> None:
         """Replaces the texts of all batches by outputs of a cached backbone (`train.backbone`)."""
@@ -178,7 +214,7 @@ class Session:
     def empty_window(self, trial: Trial) -> Any:
         """Returns zeros in the structure of a trial's window."""
         args = (trial.state, self.frozen, self._first_batch(), trial.hyper)
-        metrics = jax.eval_shape(self.program.step, *args)[1]
+        metrics = jax.eval_shape(self.parts(trial.config).program.step, *args)[1]
         return jax.tree.map(
             lambda s: np.zeros(s.shape, s.dtype), (metrics.terms, metrics.totals, metrics.states)
         )
@@ -214,10 +250,44 @@ class Session:
         for batch in pipeline.stream(train, start, self.total):
             yield self.components.put(batch, train)
 
-    def advance(self, trial: Trial, batch: pipeline.Batch) -> StepMetrics:
-        """Starts one step of a trial; nothing waits for it."""
+    # --- the trials that train, one after another in each step
+    # ----------------------------------------------------------------------------------------------
+    @property
+    def width(self) -> int:
+        """Returns how many trials a program holds; 0 where it is one for each."""
+        return 0
+
+    def begin(self, trials: Sequence[Trial]) -> None:
+        """Begins, or goes on, with these trials."""
+
+    go_on = begin
+
+    def settle(self, trial: Trial) -> None:
+        """Gives a trial its own state, to be saved or evaluated by itself."""
+
+    release = settle
+
+    def advance(self, trials: Sequence[Trial], batch: pipeline.Batch) -> Any:
+        """Starts one step of each trial; nothing waits for it. Returns what it reports."""
+        return tuple(self._advanced(trial, batch) for trial in trials)
+
+    def _advanced(self, trial: Trial, batch: pipeline.Batch) -> StepMetrics:
         trial.state, metrics = self.compiled(trial.state, self.frozen, batch, trial.hyper)
         return metrics
+
+    def split(self, trials: Sequence[Trial], metrics: Any) -> Sequence[StepMetrics]:
+        """Returns what a step reports of each trial, from what `advance` gave, on the host."""
+        return metrics
+
+    def lengths(self, trial: Trial, step: int) -> np.ndarray:
+        """Returns the token counts of the texts of a trial's step, counted from 0."""
+        return self.batches["train"].sizes(step)
+
+    def evaluate_all(
+        self, name: str, trials: Sequence[Trial], *, generate: bool
+    ) -> list[evaluation.Evaluation | JaxsftError]:
+        """Evaluates trials on a split; of one that fails, its error."""
+        return [self.evaluate(name, trial, generate=generate) for trial in trials]
 
     def evaluate(self, name: str, trial: Trial, *, generate: bool) -> evaluation.Evaluation:
         """Evaluates a trial on a split: its moving average where there is one, without dropout."""
@@ -244,24 +314,36 @@ class Session:
         return device.model_flops(self.config, self.task, *specs, lengths)
 
 
-def check_shared(shared: Config, own: Config) -> None:
+def check_shared(shared: Config, own: Config, more: Collection[str] = ()) -> None:
     """Raises ConfigError where a trial differs from its session in what trials must share.
 
-    It may differ in traced values, the initial weights and what only its host reads.
+    It may differ in traced values, the initial weights and what only its host reads; and in the
+    options `more`.
     """
     theirs, ours = (compose.flat(compose.to_dict(config)) for config in (shared, own))
     options = {name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name)}
     apart = {*free(own), "seed", "seeds.init", "run_dir", "evaluation.patience"}
-    if others := sorted(options - apart | options & {"train.duration"}):
+    if others := sorted(options - apart - set(more) | options & {"train.duration"} - set(more)):
         raise ConfigError(
             f"{others[0]}: trials of one session share it; only traced options, seeds.init,"
             " seeds.dropout and evaluation.patience may differ"
         )
-    if program_key(shared) != program_key(own):
+    if program_key(shared) != program_key(like_shared(shared, own, more)):
         raise ConfigError(
             f"{min(options)}: turns a part of the step on or off, so that this trial is another"
             " program than its session"
         )
+
+
+def like_shared(shared: Config, own: Config, more: Collection[str]) -> Config:
+    """Returns the config of a trial with the options `more` as its session has them."""
+    for option in more:
+        group, _, name = option.rpartition(".")
+        if group and hasattr(getattr(shared, group), name):
+            value = getattr(getattr(shared, group), name)
+            changed = dataclasses.replace(getattr(own, group), **{name: value})
+            own = dataclasses.replace(own, **{group: changed})
+    return own
 
 
 def doing(what: str) -> None:

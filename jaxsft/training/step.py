@@ -16,6 +16,7 @@ from jaxtyping import Array
 
 from jaxsft.config.schema import Config
 from jaxsft.data.pipeline import Batch
+from jaxsft.models import adapters
 from jaxsft.models.dropout import Dropout
 from jaxsft.models.model_base import Params
 from jaxsft.models.transformer import Transformer
@@ -133,7 +134,7 @@ class Program:
         dropout = self._dropout(state.step, rows, hyper)
 
         def output(trainable: Params, micro: Batch, dropout: Dropout | None) -> Output:
-            params = partition.merge(trainable, frozen)
+            params = self._merged(trainable, frozen, hyper)
             given = (self.task, self.model, params, micro, hyper, dropout)
             return extra_losses.task_output(*given, columns=False)
 
@@ -168,6 +169,13 @@ class Program:
         (grads, (terms, states)), _ = lax.scan(add, zeros, micro_batches)
         return grads, terms, states
 
+    def _merged(self, trainable: Params, frozen: Params, hyper: Hyper) -> Params:
+        """Returns all weights, those of the adapter with its traced scale."""
+        params = partition.merge(trainable, frozen)
+        if "adapter_scale" not in hyper:
+            return params
+        return adapters.scaled(params, jnp.asarray(hyper["adapter_scale"]))
+
     def _dropout(self, step: Array, rows: int, hyper: Hyper) -> Dropout | None:
         """Returns one dropout key for each row, from (seed, step, row); None without dropout.
 
@@ -185,7 +193,7 @@ class Program:
         self, trainable: Params, frozen: Params, batch: Batch, hyper: Hyper
     ) -> tuple[Any, dict[str, Array]]:
         """Returns ((terms, totals, states), columns): the step's loss, without dropout."""
-        params = partition.merge(trainable, frozen)
+        params = self._merged(trainable, frozen, hyper)
         given = (self.task, self.model, params, batch, hyper, None)
         out = extra_losses.task_output(*given, columns=True)
         return (out.terms, self.task.totals(batch), out.states), out.columns

@@ -34,6 +34,7 @@ class Trial:
       state: on the devices; the step donates it.
       best: value and step of the best evaluation.
       impatience: evaluations since the best one. validated: the step of the last one.
+      total: the steps of the whole training. pruned: whether a search ends it early.
       window: sums that were merged since the last log line. window_skipped: the steps among them
         that were skipped.
       tuned: what the task has learnt from the validation split, such as thresholds.
@@ -45,6 +46,8 @@ class Trial:
     best: dict[str, Any] = dataclasses.field(default_factory=lambda: {"value": None, "step": None})
     impatience: int = 0
     validated: int = 0
+    total: int = 0
+    pruned: bool = False
     window: Any = None
     window_skipped: int = 0
     tuned: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -127,6 +130,11 @@ class Trial:
         """Returns whether as many evaluations as `evaluation.patience` brought no improvement."""
         patience = self.config.evaluation.patience
         return patience is not None and self.impatience >= patience
+
+    @property
+    def stops_early(self) -> bool:
+        """Returns whether the trial has had its last step, before its end."""
+        return self.pruned or self.out_of_patience
 
     # --- what a checkpoint keeps beside the state
     # ----------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 
 from jaxsft.commands import hydra_app
 from tests.tiny import FAST, data, write_lines
-from tools.bench import cumulative, decode, impute, startup, train_step
+from tools.bench import cumulative, decode, impute, startup, sweep, train_step
 from tools.bench import data as data_bench
 
 
@@ -49,6 +49,12 @@ def test_bounds(capsys, monkeypatch):
     monkeypatch.setattr(bounds, "measured", lambda *_: [seconds, before, after])
     bounds.main(["rows=3000", "classes=4", "replicates=120", "by_hand=2"])
     assert capsys.readouterr().out.count("x |") == len(bounds.CASES)
+
+
+@pytest.mark.slow
+def test_sweep(capsys):
+    assert sweep.compare("tiny", "", trials=2, steps=2, measured=1) > 0
+    assert "2 processes, 2 at a time (1 were run)" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from sklearn import metrics as sklearn
 from jaxsft.data import pipeline
 from jaxsft.data.records import Chat, Message
 from jaxsft.errors import ConfigError
-from jaxsft.evaluation import answered, generated
+from jaxsft.evaluation import answered, generated, passes
 from jaxsft.evaluation import evaluate as evaluation
 from jaxsft.evaluation.generated import answer_limit
 from jaxsft.generation.decoding import Answer
@@ -99,7 +99,7 @@ def test_a_row_that_is_missing_is_noticed():  # guards E2, E3
 
     run = lambda batch: b.evaluate(*b.apart, batch, b.hyper)
     with pytest.raises(AssertionError, match="twice or not at all"):
-        evaluation.run_pass(run, Short(b.batches.split, b.batches.plan, 3, None))
+        passes.run_pass(run, Short(b.batches.split, b.batches.plan, 3, None))
 
 
 def test_class_metrics_are_those_of_the_whole_file():  # guards E4
@@ -282,7 +282,7 @@ def test_evaluation_repeats_and_changes_nothing():  # guards E13
     straight, _ = train.run(2)
     state, _ = train.run(1)
     before = jax.tree.map(np.array, state)
-    evaluation.run_pass(
+    passes.run_pass(
         lambda batch: train.evaluate(
             train.program.weights(state), train.apart[1], batch, train.hyper
         ),

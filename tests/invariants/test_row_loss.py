@@ -6,6 +6,7 @@ import pytest
 from jaxsft.data import pipeline
 from jaxsft.data.records import Pair
 from jaxsft.evaluation import evaluate as evaluation
+from jaxsft.evaluation import passes
 from jaxsft.evaluation.results import intervals_of
 from jaxsft.tasks.loss_terms import objective_value
 from tests.conftest import TASKS, bench
@@ -40,7 +41,7 @@ def test_the_loss_of_some_rows_is_that_of_these_rows_alone(case):
     few = np.isin(one.rows, [2, 5])
     examples = np.flatnonzero(np.isin(split.arrays["row"], [2, 5]))
     assert few.sum() == 2 and len(examples) >= 2
-    (terms, totals, _), _ = evaluation.run_pass(run, batches(examples), b.parts.task.decoded)
+    (terms, totals, _), _ = passes.run_pass(run, batches(examples), b.parts.task.decoded)
     alone = objective_value(terms, totals, weights)
     assert one.numbers(few.astype(float))["loss"] == pytest.approx(alone, **tolerance)
     assert abs(alone / found.numbers["loss"] - 1) > 1e-6

@@ -9,7 +9,7 @@ import pytest
 from jaxsft import tasks
 from jaxsft.config import metric_names
 from jaxsft.data.records import Question
-from jaxsft.evaluation import evaluate as evaluation
+from jaxsft.evaluation import passes
 from jaxsft.metrics import by_name
 from jaxsft.reports import markdown_report, samples, scores
 from jaxsft.reports.samples import Word, sample
@@ -25,7 +25,7 @@ def predicted(name: str) -> list[dict]:
     made = bench(name, 3, **({"records": (QUESTIONS, list("abc"))} if name == "span" else {}))
     shapes = lambda batch: jax.eval_shape(made.program.evaluate, *made.apart, batch, made.hyper)
     ones = lambda batch: jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes(batch))
-    _, columns = evaluation.run_pass(ones, made.batches, made.parts.task.decoded)
+    _, columns = passes.run_pass(ones, made.batches, made.parts.task.decoded)
     answers = dict.fromkeys(range(3), "an answer") if made.parts.task.generates else None
     return list(made.parts.task.predictions(made.batches.split, columns, answers))
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from jaxsft.config import adapters, compose, option, schema
+from jaxsft.config.optim import OPTIMIZERS
 from jaxsft.data.records import Pair
 from jaxsft.losses import LOSSES
 from jaxsft.optim.decays.linear import LinearDecay
@@ -24,6 +25,8 @@ BEFORE = {
         "adapter": adapters.LoRA(rank=2, dropout=0.1, train=[".*"]),
         "seeds": {"dropout": 1},
     },
+    "chat, sgd": {"optim": OPTIMIZERS["sgd"](momentum=0.9)},
+    "chat, muon": {"optim": OPTIMIZERS["muon"]()},
     "regress": {"task": {"loss": "huber", "huber_delta": 1.0}},
     "pair, margin": {
         "task": {"loss": "cosine_embedding", "encoder": "bi", "positive": "good", "margin": 0.5}
@@ -32,13 +35,21 @@ BEFORE = {
 }
 AFTER = {
     "chat": {
-        "optim": AdamW(learning_rate=1e-2, weight_decay=0.2, clip_norm=1.0),
+        "optim": AdamW(
+            learning_rate=1e-2, weight_decay=0.2, clip_norm=1.0, b1=0.8, b2=0.9, eps=1e-6
+        ),
         "schedule": LinearDecay(warmup="2steps", final=0.2),
         "model": {"dropout": 0.2},
         "loss": {"label_smoothing": 0.2, "z_loss": 2e-3},
         "train": {"neftune": 6.0, "ema": 0.8, "unfreeze_every": "2steps"},
-        "adapter": adapters.LoRA(rank=2, dropout=0.2, train=[".*"]),
+        "adapter": adapters.LoRA(rank=2, dropout=0.2, train=[".*"], alpha=4.0),
         "seeds": {"dropout": 2, "init": 3},
+    },
+    "chat, sgd": {"optim": OPTIMIZERS["sgd"](momentum=0.8)},
+    "chat, muon": {
+        "optim": OPTIMIZERS["muon"](
+            momentum=0.9, eps=1e-6, adam_b1=0.8, adam_b2=0.99, adam_eps=1e-6
+        )
     },
     "regress": {"task": {"loss": "huber", "huber_delta": 2.0}},
     "pair, margin": {

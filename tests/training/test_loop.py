@@ -21,7 +21,7 @@ from jaxsft.training.checkpoint import Checkpoints
 from jaxsft.training.components import Components
 from jaxsft.training.recorder import Recorder
 from jaxsft.training.session import Session
-from jaxsft.training.trial import Diverged, Trial
+from jaxsft.training.trial import Diverged
 from tests import tiny
 from tests.compilations import compilations
 
@@ -207,9 +207,9 @@ def sealed(monkeypatch):
         function = getattr(owner, name)
 
         def inner(*args):
-            owns = args[0].trial if isinstance(args[0], Recorder) else None
-            trial = owns or next(one for one in args if isinstance(one, Trial))
-            trial.state = unseal(trial.state)
+            owns = [args[0].trial] if isinstance(args[0], Recorder) else [one for one, _ in args[1]]
+            for trial in owns:
+                trial.state = unseal(trial.state)
             events.append(name)
             return opened(function)(*args)
 

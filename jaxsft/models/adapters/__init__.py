@@ -168,6 +168,21 @@ def start(options: AdapterConfig, params: Tree, key: Array) -> Tree:
     return {**params, NAME: started}
 
 
+def scaled(params: Tree, scale: Array) -> Tree:
+    """Returns the parameters with a traced scale at each site, in the place of that of the options.
+
+    A stack has one for each layer, so that it is scanned with the weights.
+    """
+
+    def walk(tree: Tree, stacked: bool) -> Tree:
+        if not is_site(tree):
+            return {key: walk(child, stacked or key == LAYERS) for key, child in tree.items()}
+        depth = jax.tree.leaves(tree)[0].shape[:1] if stacked else ()
+        return {**tree, "scale": jnp.broadcast_to(scale, depth)}
+
+    return {**params, NAME: walk(params[NAME], False)} if params.get(NAME) else params
+
+
 def _base_weight(module: Tree | Array) -> Array:
     """Returns the weight of a module; a recurrent cell's matrix is its own module."""
     if not isinstance(module, Mapping):
@@ -296,6 +311,7 @@ __all__ = [
     "merge",
     "of",
     "ready",
+    "scaled",
     "start",
     "trains",
 ]

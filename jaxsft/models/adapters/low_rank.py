@@ -120,7 +120,7 @@ class LowRankNode(struct.PyTreeNode):
     magnitude: Array | None = None
     square: Array | None = None
     dropout: Dropout | None = None
-    scale: float = struct.field(pytree_node=False, default=1.0)
+    scale: Float[Array, ""] | float = 1.0  # an array where it is traced
 
     def linear(
         self, x: Array, w: Array, bias: Array | None, equation: str, product: Product
@@ -134,17 +134,21 @@ class LowRankNode(struct.PyTreeNode):
     def delta(self, x: Array, equation: str, product: Product) -> Array:
         into, back = thin(equation)
         x = apply_dropout(x, self.dropout, 0)
-        y = product(back, self.scale * product(into, x, self.a), self.b)
+        y = product(back, self.scaled(product(into, x, self.a)), self.b)
         return (
             y
             if self.a0 is None
-            else y - product(back, self.scale * product(into, x, self.a0), self.b0)
+            else y - product(back, self.scaled(product(into, x, self.a0)), self.b0)
         )
+
+    def scaled(self, x: Array) -> Array:
+        """Multiplies by the scale, in the dtype of `x` whether it is traced or not."""
+        return jnp.asarray(self.scale).astype(x.dtype) * x
 
     def rows(self, ids: Array, x: Array, w: Array) -> Array:
         """Adds the adapter's rows of `ids` to the rows `x` [B, S, D] of an embedding."""
-        more = lambda a, b: (
-            self.scale * contract("bsr,rd->bsd", jnp.take(a, ids, axis=0), b, "fp32")
+        more = lambda a, b: self.scaled(
+            contract("bsr,rd->bsd", jnp.take(a, ids, axis=0), b, "fp32")
         )
         y = x + more(self.a, self.b)
         if self.a0 is not None:
@@ -158,11 +162,11 @@ class LowRankNode(struct.PyTreeNode):
         if self.square is not None:
             x = x * self.ratio(w)
         y = product(f"{lead}d,vd->{lead}v", x, w)
-        y = y + product(into[1], self.scale * product(into[0], x, self.b), self.a)
+        y = y + product(into[1], self.scaled(product(into[0], x, self.b)), self.a)
         return (
             y
             if self.a0 is None
-            else y - product(into[1], self.scale * product(into[0], x, self.b0), self.a0)
+            else y - product(into[1], self.scaled(product(into[0], x, self.b0)), self.a0)
         )
 
     def ratio(self, w: Array) -> Float[Array, ...]:
@@ -180,7 +184,8 @@ class LowRankNode(struct.PyTreeNode):
         high = {"precision": lax.Precision.HIGHEST}
         cross = (jnp.matmul(a.T, w.reshape(a.shape[0], -1).astype(wide), **high) * b).sum(0)
         own = (b * jnp.matmul(jnp.matmul(a.T, a, **high), b, **high)).sum(0)
-        square = self.square.reshape(-1) + 2 * self.scale * cross + self.scale**2 * own
+        scale = jnp.asarray(self.scale).astype(wide)
+        square = self.square.reshape(-1) + 2 * scale * cross + scale**2 * own
         length = lax.stop_gradient(jnp.sqrt(jnp.maximum(square, EPSILON))).reshape(w.shape[n:])
         return self.magnitude / length
 
@@ -192,7 +197,7 @@ class LowRankNode(struct.PyTreeNode):
             w.shape
         )
         with jax.default_matmul_precision("highest"):
-            out = w + self.scale * (
+            out = w + self.scaled(
                 whole(self.a, self.b) - (0 if self.a0 is None else whole(self.a0, self.b0))
             )
         return (
@@ -238,4 +243,5 @@ def thin(equation: str) -> tuple[str, str]:
 
 
 def node(leaves: Mapping[str, Array], options: LowRank) -> Any:
-    return LowRankNode(**leaves, scale=scale_of(options))
+    """Returns the node of a site; its scale is that of the options, unless it is traced."""
+    return LowRankNode(**({"scale": scale_of(options)} | dict(leaves)))

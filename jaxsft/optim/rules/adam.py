@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jaxsft.config.optim import OptimConfig
+from jaxsft.config.optim import COEFFICIENT, OptimConfig
 from jaxsft.config.option import option
 from jaxsft.optim.parts import Optimizer
 
@@ -18,9 +18,15 @@ class Adam(OptimConfig):
     """Kingma and Ba 2015, arXiv:1412.6980."""
 
     name: str = "adam"
-    b1: float = option(0.9, "decay of the mean of gradients", at_least=0, below=1)
-    b2: float = option(0.999, "decay of the mean of their squares", at_least=0, below=1)
-    eps: float = option(1e-8, "added to the root of the second mean", at_least=0)
+    b1: float = option(
+        0.9, "decay of the mean of gradients", at_least=0, below=1, traced=COEFFICIENT
+    )
+    b2: float = option(
+        0.999, "decay of the mean of their squares", at_least=0, below=1, traced=COEFFICIENT
+    )
+    eps: float = option(
+        1e-8, "added to the root of the second mean", at_least=0, traced=COEFFICIENT
+    )
 
 
 def adam(options: Any, specs: Any) -> optax.GradientTransformation:

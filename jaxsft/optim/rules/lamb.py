@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jaxsft.config.optim import Group, OptimConfig, decay_option
+from jaxsft.config.optim import COEFFICIENT, Group, OptimConfig, decay_option
 from jaxsft.config.option import option
 from jaxsft.optim.parts import Optimizer
 from jaxsft.optim.rules.adam import adam
@@ -20,9 +20,15 @@ class Lamb(OptimConfig):
 
     name: str = "lamb"
     learning_rate: float = option(1e-3, "the peak, which `schedule` multiplies", at_least=0)
-    b1: float = option(0.9, "decay of the mean of gradients", at_least=0, below=1)
-    b2: float = option(0.999, "decay of the mean of their squares", at_least=0, below=1)
-    eps: float = option(1e-6, "added to the root of the second mean", at_least=0)
+    b1: float = option(
+        0.9, "decay of the mean of gradients", at_least=0, below=1, traced=COEFFICIENT
+    )
+    b2: float = option(
+        0.999, "decay of the mean of their squares", at_least=0, below=1, traced=COEFFICIENT
+    )
+    eps: float = option(
+        1e-6, "added to the root of the second mean", at_least=0, traced=COEFFICIENT
+    )
     weight_decay: float = decay_option(0.01)
     decay_groups: list[Group] = option([], "as of adamw")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jaxsft.config.optim import Group, OptimConfig, decay_option
+from jaxsft.config.optim import COEFFICIENT, Group, OptimConfig, decay_option
 from jaxsft.config.option import option
 from jaxsft.optim.parts import Optimizer
 
@@ -22,9 +22,13 @@ class Lion(OptimConfig):
     name: str = "lion"
     learning_rate: float = option(1e-4, "the peak, which `schedule` multiplies", at_least=0)
     b1: float = option(
-        0.9, "share of the momentum in the sign that is stepped along", at_least=0, below=1
+        0.9,
+        "share of the momentum in the sign that is stepped along",
+        at_least=0,
+        below=1,
+        traced=COEFFICIENT,
     )
-    b2: float = option(0.99, "decay of the momentum", at_least=0, below=1)
+    b2: float = option(0.99, "decay of the momentum", at_least=0, below=1, traced=COEFFICIENT)
     weight_decay: float = decay_option(0.03)
     decay_groups: list[Group] = option([], "as of adamw")
 

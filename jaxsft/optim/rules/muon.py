@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional
 
-from jaxsft.config.optim import Group, OptimConfig, decay_option
+from jaxsft.config.optim import COEFFICIENT, Group, OptimConfig, decay_option
 from jaxsft.config.option import option
 from jaxsft.optim.parts import Optimizer
 
@@ -27,11 +27,13 @@ class Muon(OptimConfig):
         0.02, "the peak of matrices, which `schedule` multiplies", at_least=0
     )
     momentum: float = option(
-        0.95, "decay of the mean of gradients of matrices", at_least=0, below=1
+        0.95, "decay of the mean of gradients of matrices", at_least=0, below=1, traced=COEFFICIENT
     )
     nesterov: bool = option(True, "look ahead along the momentum")
     ns_steps: int = option(5, "Newton-Schulz iterations", at_least=1)
-    eps: float = option(1e-8, "added to the norm by which a matrix is divided first", at_least=0)
+    eps: float = option(
+        1e-8, "added to the norm by which a matrix is divided first", at_least=0, traced=COEFFICIENT
+    )
     consistent_rms: Optional[float] = option(
         None,
         "0.2: updates as large as AdamW's (arXiv:2502.16982), to be used with its learning rates",
@@ -39,11 +41,19 @@ class Muon(OptimConfig):
     weight_decay: float = decay_option(0.01)
     decay_groups: list[Group] = option([], "as of adamw")
     adam_learning_rate_factor: float = option(0.015, "AdamW's learning rate, as a factor of Muon's")
-    adam_b1: float = option(0.9, "of AdamW: decay of the mean of gradients", at_least=0, below=1)
-    adam_b2: float = option(
-        0.999, "of AdamW: decay of the mean of their squares", at_least=0, below=1
+    adam_b1: float = option(
+        0.9, "of AdamW: decay of the mean of gradients", at_least=0, below=1, traced=COEFFICIENT
     )
-    adam_eps: float = option(1e-8, "of AdamW: added to the root of the second mean", at_least=0)
+    adam_b2: float = option(
+        0.999,
+        "of AdamW: decay of the mean of their squares",
+        at_least=0,
+        below=1,
+        traced=COEFFICIENT,
+    )
+    adam_eps: float = option(
+        1e-8, "of AdamW: added to the root of the second mean", at_least=0, traced=COEFFICIENT
+    )
 
 
 def muon(options: Muon, specs: Any) -> optax.GradientTransformation:

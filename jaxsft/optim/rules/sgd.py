@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from jaxsft.config.optim import OptimConfig
-from jaxsft.config.option import option
+from jaxsft.config.option import Trace, option
 from jaxsft.errors import ConfigError
 from jaxsft.optim.parts import Optimizer
 
@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 class SGD(OptimConfig):
     name: str = "sgd"
     learning_rate: float = option(1e-2, "the peak, which `schedule` multiplies", at_least=0)
-    momentum: float = option(0.9, "0: none, and no state", at_least=0, below=1)
+    momentum: float = option(
+        0.9,
+        "0: none, and no state",
+        at_least=0,
+        below=1,
+        traced=Trace(when="above 0", kind="coefficient"),
+    )
     nesterov: bool = option(False, "look ahead along the momentum")
 
 

@@ -1,0 +1,63 @@
+"""Which trials can train as one program: their keys, which one child process computes for all.
+
+The parent of a sweep imports no JAX and holds no device.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from jaxsft.config import compose
+from jaxsft.config.schema import Config
+from jaxsft.errors import JaxsftError
+
+CHILD = "jaxsft.training.stack_keys"
+
+
+def groups(configs: Sequence[Config]) -> list[list[int]]:
+    """Returns the places of configs that can train as one program, group by group.
+
+    They come in the order of their first config. One whose config is wrong is a group by itself:
+    its own process will tell what is wrong.
+
+    Raises:
+      JaxsftError: the child process did not end well.
+    """
+    found: dict[str, list[int]] = {}
+    for place, key in enumerate(keys(configs)):
+        found.setdefault(key or f"place {place}", []).append(place)
+    return list(found.values())
+
+
+def keys(configs: Sequence[Config]) -> list[str | None]:
+    """Returns the `stack_key` of each config, of one process; None where its config is wrong.
+
+    Raises:
+      JaxsftError: the child process did not end well.
+    """
+    if not configs:
+        return []
+    plain = [{"config": compose.to_dict(c), "unasked": list(c.unasked)} for c in configs]
+    # it only looks at devices: their memory is for the trials
+    env = {**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    ended = subprocess.run(
+        [sys.executable, "-m", CHILD],
+        input=json.dumps(plain),
+        capture_output=True,
+        text=True,
+        env=env,
+    )
+    try:
+        if ended.returncode == 0:
+            return [one if isinstance(one, str) else None for one in json.loads(ended.stdout)]
+    except ValueError:
+        pass
+    said = (ended.stderr.strip() or "nothing was said").splitlines()[-1]
+    raise JaxsftError(
+        f"the process that tells which trials are one program ended with {ended.returncode}:"
+        f" {said}; a sweep with one process for each trial does not need it"
+    )
