@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,7 @@ def write_page(folder: Path, content: SweepPage) -> Path:
 def render(content: SweepPage) -> str:
     """Returns the page as text; all that comes from the sweep is escaped."""
     environment = page.templates()
+    environment.filters["slashed"] = lambda name: re.findall(r"[^/.]+[/.]?", name)
     script = environment.get_template("page.js").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("sweep.html.jinja").render(

@@ -14,6 +14,7 @@ from jaxsft.sweeps.sweep_reading import text_of
 
 AXES = {"seconds": "seconds of a trial", "tokens": "trained tokens", "flops": "FLOPs of the model"}
 MOST_AXES = 10
+LONGEST = 40  # characters of the name of a line
 
 
 def curves_of(found: SweepAnalysis) -> tuple[list[charts.Chart], list[str]]:
@@ -30,10 +31,17 @@ def curves_of(found: SweepAnalysis) -> tuple[list[charts.Chart], list[str]]:
         lines = []
         for i, group in enumerate(shown):
             series = [curves.series(of_run, kind, key) for of_run in rows[group.label]]
-            lines += _with_band(group.label, [s for s in series if len(s[0])], i, kind == "train")
+            lines += _with_band(_short(group), [s for s in series if len(s[0])], i, kind == "train")
         if lines:
             out.append(charts.chart(title, lines))
     return out, notes
+
+
+def _short(group: SeedGroup) -> str:
+    """Returns a name of an arm that fits below a chart: its own, else that of its first trial."""
+    if len(group.label) <= LONGEST:
+        return group.label
+    return f"arm of trial {group.trials[0].number}"
 
 
 def _logged(group: SeedGroup, notes: list[str]) -> list[list[dict]]:
@@ -91,13 +99,13 @@ def fronts_of(found: SweepAnalysis, kinds: Sequence[str]) -> list[charts.Chart]:
         steps = [(costs[name], found.summaries[name].mean) for name in front]
         tips = [f"{n}: {b:.4g} at {a:.4g}" for n, a, b in zip(labels, x, y, strict=True)]
         lines = [
-            ("front", [a for a, _ in steps], [b for _, b in steps], "s1"),
             ("arms", x, y, "dotted points s0"),
+            ("front", [a for a, _ in steps], [b for _, b in steps], "dotted s1"),
         ]
         out.append(
             score_charts.plane(
                 f"{found.results.metric} over {AXES[kind]}", lines, AXES[kind], "",
-                _range(x), _range(y), {1: tips, 0: [*front]},
+                _range(x), _range(y), {0: tips, 1: [*front]},
             )
         )  # fmt: skip
     return out

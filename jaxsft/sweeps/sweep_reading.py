@@ -332,8 +332,17 @@ def _trial(
 
 
 def label_of(options: Mapping[str, Any]) -> str:
-    """Returns the name of an arm: its options, or what stands for none."""
-    return ", ".join(f"{k}={text_of(v)}" for k, v in options.items()) or "all trials"
+    """Returns the name of an arm: its options, of whose names the ends are enough, or what stands
+    for none.
+
+    >>> label_of({"optim.learning_rate": 0.001, "model.dropout": 0.1, "optim": "lion"})
+    'learning_rate=0.001, dropout=0.1, optim=lion'
+    """
+    short = lambda name: name.rpartition(".")[2]
+    ends = [short(name) for name in options]
+    names = [short(name) if ends.count(short(name)) == 1 else name for name in options]
+    pairs = zip(names, options.values(), strict=True)
+    return ", ".join(f"{name}={text_of(value)}" for name, value in pairs) or "all trials"
 
 
 def text_of(value: Any) -> str:

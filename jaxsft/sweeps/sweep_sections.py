@@ -90,7 +90,7 @@ def _tiles(found: SweepAnalysis) -> list[tuple[str, str, str]]:
         out.append((_test_name(found), facts.number_text(test.mean), told))
     told = [pair for pair in found.family.of(found.best) if pair.verdict in ("better", "worse")]
     out.append(
-        ("told from the best", f"{len(told)} of {len(found.summaries) - 1}", "arms, by Holm")
+        ("told apart from the best", f"{len(told)} of {len(found.summaries) - 1}", "arms, by Holm")
     )
     seconds = [trial.seconds for trial in results.trials if trial.seconds is not None]
     if seconds:
@@ -127,7 +127,8 @@ def arms_section(found: SweepAnalysis) -> ReportSection | None:
         star = " *" if group.label == found.best else ""
         rows.append([
             TableCell(group.label + star), plain(one.n), *cells_of(_entry(one), of), plain(one.sd),
-            plain(one.iqm), TableCell(bounds_text(_entry(one, "iqm")) or NOWHERE),
+            plain(one.iqm if one.n > 1 else None),
+            TableCell(bounds_text(_entry(one, "iqm")) or NOWHERE),
             plain(group.planned - len(group.trials) or None),
         ])  # fmt: skip
     heads = ["arm", "seeds", "mean", "bounds", "spread", "IQM", "its bounds", "without number"]
@@ -161,7 +162,8 @@ def comparisons_section(found: SweepAnalysis) -> ReportSection | None:
     of = (-1.05 * most or -1.0, 1.05 * most or 1.0)
     rows = [
         [
-            TableCell(f"{pair.a} → {pair.b}"), TableCell(_verdict(pair), tip=_tip(pair)),
+            TableCell(pair.b if family.reference else f"{pair.a} → {pair.b}"),
+            TableCell(_verdict(pair), tip=_tip(pair)),
             *cells_of(entry, of, mark=0.0), plain(pair.p_holm), plain(pair.p), plain(pair.p_seeds),
             TableCell(f"{pair.seeds_better} of {pair.shared}" if pair.shared else NOWHERE),
             plain(pair.minimum_detectable), plain(pair.row_se), plain(pair.seed_se),
@@ -170,10 +172,10 @@ def comparisons_section(found: SweepAnalysis) -> ReportSection | None:
         for pair, entry in zip(family.pairs, entries, strict=True)
     ]  # fmt: skip
     heads = [
-        "arms", "verdict", "difference", "bounds", "p, Holm", "p", "p, seeds alone", "seeds better",
-        "least told", "error of rows", "error of seeds", "test",
+        "arm" if family.reference else "arms", "verdict", "difference", "bounds", "p, Holm", "p",
+        "p, seeds alone", "seeds better", "least told", "error of rows", "error of seeds", "test",
     ]  # fmt: skip
-    against = f" with {family.reference}" if family.reference else ""
+    against = f" with {family.reference} (the first arm)" if family.reference else ""
     told = [
         f"{len(rows)} comparisons{against} of {found.results.metric.partition('/')[2]} on the same"
         f" rows of {family.split} and the same seeds: the second arm less the first. Verdicts are"
@@ -245,7 +247,7 @@ def options_section(found: SweepAnalysis) -> ReportSection | None:
             ]
             for m in one.levels
         ]  # fmt: skip
-        heads = [one.name, "trials", "mean", "bounds"]
+        heads = ["level", "trials", "mean", "bounds"]
         tables.append(ReportTable(heads, rows, f"Effect of {one.name}", ends=ends_of(of)))
     if it.pairs:
         rows = [
@@ -265,7 +267,7 @@ def _cells(pair: PairEffect) -> ReportTable:
         [TableCell(name), *map(plain, cells)] for name, cells in zip(names, pair.cells, strict=True)
     ]
     heads = [f"{pair.a} ↓  {pair.b} →", *others]
-    return ReportTable(heads, rows, f"Means of {pair.a} × {pair.b}", folded=True)
+    return ReportTable(heads, rows, f"Means of {pair.a} × {pair.b}", folded=True, raw_heads=True)
 
 
 # --- curves and cost
@@ -367,9 +369,8 @@ def trials_section(found: SweepAnalysis) -> ReportSection:
         if head in ("trial", "status") or any(row[i].text not in (NOWHERE, ABSENT) for row in rows)
     ]  # fmt: skip
     told = ["The same with all numbers of validation stands in trials.csv."]
-    return ReportSection(
-        told, [ReportTable([heads[i] for i in kept], [[row[i] for i in kept] for row in rows])]
-    )
+    rows = [[row[i] for i in kept] for row in rows]
+    return ReportSection(told, [ReportTable([heads[i] for i in kept], rows, raw_heads=True)])
 
 
 def _option(value: Any) -> TableCell:

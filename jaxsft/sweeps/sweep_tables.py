@@ -80,15 +80,17 @@ def latex(found: SweepAnalysis) -> str:
     where = found.family.split if found.family.split in splits else splits[0]
     of_splits = [f"{results.metric.partition('/')[2]}, {split}" for split in splits]
     heads = [*map(escaped, names), "seeds", *map(escaped, of_splits)]
+    columns_of = {s: found.of_test if s == "test" else found.summaries for s in splits}
+    digits = {split: _digits([*column.values()]) for split, column in columns_of.items()}
     lines = []
     for group in found.groups:
         if group.label not in found.summaries:
             continue
         options = [group.label] if results.study else [str(group.options[n]) for n in names]
         cells = [*map(escaped, options), str(len(group.trials))]
-        for split in splits:
-            of = found.of_test if split == "test" else found.summaries
-            cells.append(_tex_number(of[group.label], group.label in strong and split == where))
+        for split, column in columns_of.items():
+            is_strong = group.label in strong and split == where
+            cells.append(_tex_number(column[group.label], digits[split], is_strong))
         lines.append(" & ".join(cells) + r" \\")
     if not lines:
         return "% No trial has a number yet.\n"
@@ -103,13 +105,21 @@ def latex(found: SweepAnalysis) -> str:
     )
 
 
-def _tex_number(of: SeedSummary, strong: bool) -> str:
-    digits = 4
-    if of.low is not None and of.high is not None and of.high > of.low:
-        half = (of.high - of.low) / 2
-        digits = min(max(1 - math.floor(math.log10(half)), 0), 6)
-        spread = rf" \pm {half:.{digits}f}"
-    else:
-        spread = ""
+def _digits(of: Sequence[SeedSummary]) -> int:
+    """Returns after how many digits the numbers of a column end: two of their typical bounds."""
+    halves = sorted(
+        (one.high - one.low) / 2
+        for one in of
+        if one.low is not None and one.high is not None and one.high > one.low
+    )
+    if not halves:
+        return 4
+    return min(max(1 - math.floor(math.log10(halves[len(halves) // 2])), 0), 6)
+
+
+def _tex_number(of: SeedSummary, digits: int, strong: bool) -> str:
+    spread = ""
+    if of.low is not None and of.high is not None:
+        spread = rf" \pm {(of.high - of.low) / 2:.{digits}f}"
     number = f"{of.mean:.{digits}f}"
     return f"$\\mathbf{{{number}}}{spread}$" if strong else f"${number}{spread}$"

@@ -11,12 +11,13 @@ from jaxsft.evaluation import bounds
 from jaxsft.sweeps.seed_groups import SeedGroup, pooled_sd
 from jaxsft.sweeps.sweep_reading import UNFINISHED, SweepResults, SweptTrial, text_of
 
-LISTED = 8
+LISTED = 5
 
 
 def listed(items: Sequence[object]) -> str:
     """Returns some items as text, and how many more there are."""
-    text = ", ".join(map(str, items[:LISTED]))
+    items = [str(item) for item in items]
+    text = ("; " if any("," in item for item in items) else ", ").join(items[:LISTED])
     return f"{text} and {len(items) - LISTED} more" if len(items) > LISTED else text
 
 
@@ -70,8 +71,9 @@ def within_noise(
     near = [name for name in means if name != best and abs(means[name] - means[best]) < reach(name)]
     if not near:
         return []
+    verb = "lies" if len(near) == 1 else "lie"
     return [
-        f"{len(near)} of the other {len(means) - 1} arms lie within the noise of the best,"
+        f"{len(near)} of the other {len(means) - 1} arms {verb} within the noise of the best,"
         f" {best}, by {what}: {listed(near)}."
     ]
 
