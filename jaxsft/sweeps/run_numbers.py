@@ -26,7 +26,7 @@ def read_run(run_dir: Path, metric: str, name: str) -> tuple[dict[str, Any], lis
     """Returns what a finished run directory says of a trial, and what of it is damaged."""
     out: dict[str, Any] = {}
     notes = []
-    for read in (_numbers, _size, _times, _work, _stream):
+    for read in (_numbers, _bounds, _size, _times, _work, _stream):
         try:
             out |= read(run_dir, metric, out)
         except facts.MissingFile as missing:
@@ -49,10 +49,12 @@ def _numbers(run_dir: Path, metric: str, _: Mapping[str, Any]) -> dict[str, Any]
     steps = found.get("train/steps")
     if steps is not None and math.isfinite(steps):
         out["steps"] = int(steps)
-    entry = facts.read_or(run_dir, "intervals.json", {}).get(metric) or {}
-    if isinstance(entry.get("se"), int | float):
-        out["row_error"] = float(entry["se"])
     return out
+
+
+def _bounds(run_dir: Path, metric: str, _: Mapping[str, Any]) -> dict[str, Any]:
+    entry = facts.read_or(run_dir, "intervals.json", {}).get(metric) or {}
+    return {"row_error": float(entry["se"])} if isinstance(entry.get("se"), int | float) else {}
 
 
 def _size(run_dir: Path, *_: Any) -> dict[str, Any]:
