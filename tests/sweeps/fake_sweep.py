@@ -106,13 +106,17 @@ def _run(
         return
     run = f"jobs/{number:03d}-{trial_id[:8]}"
     if fate != "no_run":
-        write_run(folder / run, how, options, 0 if how.unused_seed else seed, fate)
+        write_run(folder / run, how, options, seed, fate)
     tell("done", run_dir=run, metric=how.metric, value=0.0, seconds=10.0 + number)
 
 
 def write_run(run: Path, how: Made, options: Options, seed: int, fate: str = "done") -> Path:
     """Writes the run directory of a trial."""
-    key = [how.draw, seed, *(ord(letter) for letter in repr(sorted(options.items())))]
+    key = [
+        how.draw,
+        0 if how.unused_seed else seed,
+        *(ord(letter) for letter in repr(sorted(options.items()))),
+    ]
     rng = np.random.default_rng(key)
     share = min(max(how.quality(options) + how.seed_sd * rng.normal(), 0.02), 0.98)
     result: dict[str, float] = {"train/steps": 40}
