@@ -60,9 +60,7 @@ class SweepAnalysis:
         if not self.best:
             return ""
         trial = self.group(self.best).trials[0]
-        swept = {*self.results.options, *self.results.seeds}
-        fixed = [word for word in self.results.given if _is_fixed(word, swept)]
-        return shlex.join([*TRAIN, *fixed, *trial.overrides])
+        return shlex.join([*TRAIN, *self.results.fixed, *trial.overrides])
 
     def costs(self, kind: str) -> dict[str, float]:
         """Returns the mean cost of a trial of each arm, of those that have one."""
@@ -85,12 +83,6 @@ class SweepAnalysis:
 
     def _mean(self, label: str) -> float:
         return self.summaries[label].mean
-
-
-def _is_fixed(word: str, swept: set[str]) -> bool:
-    name, equals, _ = word.partition("=")
-    name = name.lstrip("+~")
-    return bool(equals) and name not in swept and name != "run_dir" and not name.startswith("hydra")
 
 
 def baseline_of(results: SweepResults) -> str:

@@ -18,7 +18,7 @@ from jaxsft.metrics import by_name
 from jaxsft.reports import facts
 from jaxsft.sweeps.run_numbers import read_run
 
-PLAN, LEDGER = "plan.yaml", "ledger.jsonl"
+PLAN, LEDGER, CONTRACT = "plan.yaml", "ledger.jsonl", 1
 SEEDS = ("seed", "seeds")  # options of these names, those below them, and those ending in _seed
 ABSENT = "–"
 UNFINISHED = ("planned", "leased", "started", "interrupted")
@@ -76,13 +76,14 @@ class SweepResults:
 
     Attributes:
       metric: `split/number`, such as validation/accuracy; "" where no trial says one.
+      fixed: the overrides that all trials have.
       options: names of the swept options, seeds left out.
       study: what the plan says of the study, empty where it is none.
       notes: a sentence for each thing that is missing or damaged.
     """
 
     folder: Path
-    given: Sequence[str]
+    fixed: Sequence[str]
     options: Sequence[str]
     seeds: Sequence[str]
     metric: str
@@ -159,8 +160,19 @@ def read_sweep(folder: str | Path, metric: str | None = None) -> SweepResults:
     notes += _unknown(states, planned)
     options = [name for name in swept if name not in seeds]
     less = lower_is_better(metric)
-    given = _texts(plan.get("given"))
-    return SweepResults(folder, given, options, seeds, metric, less, study, trials, notes)
+    fixed = _fixed(plan, {*options, *seeds})
+    return SweepResults(folder, fixed, options, seeds, metric, less, study, trials, notes)
+
+
+def _fixed(plan: Mapping[str, Any], swept: set[str]) -> list[str]:
+    """Returns the overrides that all trials have, as the plan says them or by its command."""
+    if isinstance(plan.get("fixed"), list):
+        words = _texts(plan["fixed"])
+    else:
+        words = [word for word in _texts(plan.get("given")) if "=" in word]
+    name = lambda word: _plain_name(word.partition("=")[0])
+    aside = lambda word: name(word) in {*swept, "run_dir"} or name(word).startswith("hydra")
+    return [word for word in words if not aside(word)]
 
 
 def check_metric(metric: str) -> None:
@@ -196,6 +208,11 @@ def read_plan(folder: Path) -> tuple[Mapping[str, Any], list[dict[str, Any]]]:
     if not path.is_file():
         raise DataError(f"{folder}: is no folder of a sweep (it has no {PLAN})")
     plan = documents.read_yaml(path, DataError, dict)
+    if plan.get("contract", CONTRACT) != CONTRACT:
+        raise DataError(
+            f"{path}: is of contract {plan['contract']}, expected {CONTRACT}; another version of"
+            " jaxsft wrote it"
+        )
     trials = plan.get("trials")
     if not isinstance(trials, list):
         raise DataError(f"{path}: has no list of trials")
@@ -238,17 +255,29 @@ def read_ledger(path: Path) -> tuple[dict[str, dict[str, Any]], list[str]]:
 
 
 def _fold(state: dict[str, Any], event: Mapping[str, Any]) -> None:
-    """Adds one event to what is known of a trial."""
-    kind = event["event"]
-    state["attempts"] = max(state["attempts"], int(event.get("attempt") or 0))
-    if kind in (*UNFINISHED, *OUT, "done", "failed"):
+    """Adds one event to what is known of a trial.
+
+    What an attempt says that is not the newest one no longer counts, but that it is done.
+    """
+    kind, attempt = str(event["event"]), int(event.get("attempt") or 0)
+    if kind == "done":
+        for key in ("run_dir", "seconds"):
+            state[key] = event.get(key)
+    if kind in ("planned", "superseded"):
         state["status"] = kind
-    if kind == "failed":
+    elif state["status"] == "superseded" or (state["status"] == "done" and kind != "done"):
+        return
+    elif kind in ("done", "cancelled"):
+        state["status"] = kind
+    elif kind == "leased":
+        state |= {"status": kind, "attempts": attempt}
+    elif attempt != state["attempts"] or state["status"] == "cancelled":
+        return
+    elif kind in UNFINISHED:
+        state["status"] = kind
+    elif kind == "failed":
         text = ": ".join(str(event[key]) for key in ("kind", "message") if event.get(key))
-        state["reason"] = facts.short(text, 300)
-    for key in ("run_dir", "seconds"):
-        if event.get(key) is not None:
-            state[key] = event[key]
+        state |= {"status": kind, "reason": facts.short(text, 300)}
 
 
 def _unknown(states: Mapping[str, Any], planned: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -398,6 +427,8 @@ def _plain_name(name: str) -> str:
 
 def scalar(text: str) -> Any:
     """Returns a word of the command line as the number or truth value that it is, else as text."""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        return text[1:-1]
     named = {"true": True, "false": False, "null": None}
     if text.lower() in named:
         return named[text.lower()]

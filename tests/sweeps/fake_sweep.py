@@ -94,7 +94,7 @@ def _run(
     fate = how.broken.get(number, "done")
     event = {"trial": trial_id, "number": number, "attempt": 1, "host": "here", "pid": 1}
     tell = lambda what, **more: ledger.append({"time": "t", "event": what, **event, **more})
-    ledger.append({"time": "t", "event": "planned", "trial": trial_id, "number": number})
+    tell("planned", attempt=0)
     if fate == "planned":
         return
     tell("leased", until=1.0, slot=0)

@@ -92,6 +92,15 @@ def test_the_command_of_the_best_arm_is_the_fixed_words_and_its_own(sweep):
     )
 
 
+def test_the_fixed_words_are_those_of_the_plan(sweep, tmp_path):
+    folder = make(tmp_path, Made(DROPOUT, seeds=(0,)))
+    plan = yaml.safe_load((folder / "plan.yaml").read_text())
+    plan["fixed"] = ["task=classify", "data.train='my rows.jsonl'"]
+    write_json(folder / "plan.yaml", plan)  # YAML too
+    found = analyse(analysis.read_sweep(folder), replicates=200)
+    assert found.command().startswith("jaxsft train task=classify 'data.train='\"'\"'my rows.jsonl")
+
+
 def test_of_a_number_where_less_is_better_the_lowest_wins(tmp_path):
     found = found_in(tmp_path, Made(DROPOUT, quality=BETTER, metric="validation/loss"))
     assert found.results.lower_is_better and found.best == "dropout=0.5"
@@ -225,13 +234,19 @@ def test_a_torn_last_line_of_the_ledger_is_no_damage(tmp_path):
 def test_the_last_event_of_a_trial_is_its_state(tmp_path):
     make(tmp_path, Made(DROPOUT, broken={0: "failed"}))
     ledger = tmp_path / "ledger.jsonl"
-    name = "0" * 64
-    again = [{"event": e, "trial": name, "number": 0, "attempt": 2} for e in ("leased", "started")]
-    ledger.write_text(ledger.read_text() + "".join(json.dumps(e) + "\n" for e in again))
+    of = {"time": "t", "trial": "0" * 64, "number": 0, "attempt": 2, "host": "here", "pid": 1}
+
+    def add(*events):
+        lines = [json.dumps({**of, "event": event}) + "\n" for event in events]
+        ledger.write_text(ledger.read_text() + "".join(lines))
+
+    add("leased", "started")
     trial = analysis.read_sweep(tmp_path).trials[0]
     assert (trial.status, trial.attempts, trial.reason) == ("started", 2, "")
-    superseded = {"event": "superseded", "trial": name, "number": 0, "by": "x"}
-    ledger.write_text(ledger.read_text() + json.dumps(superseded) + "\n")
+    of["attempt"] = 1
+    add("failed")  # of an attempt that no longer counts
+    assert analysis.read_sweep(tmp_path).trials[0].status == "started"
+    add("superseded")
     results = analysis.read_sweep(tmp_path)
     assert results.trials[0].status == "superseded"
     assert analyse(results, replicates=200).groups[0].planned == 2
@@ -265,6 +280,7 @@ def test_a_run_directory_outside_the_sweep_is_not_read(tmp_path):
         (None, "is no folder of a sweep"),
         ("trials: 3\n", "has no list of trials"),
         ("trials: [{id: x}]\n", "expected a trial with a number and an id"),
+        ("contract: 2\ntrials: []\n", "is of contract 2, expected 1"),
         ("a: [", "not a readable YAML file"),
         ("[]", "found a list"),
     ],
@@ -298,7 +314,15 @@ def test_options_that_are_not_given_are_read_from_the_config(tmp_path):
 # --------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("1", 1), ("1e-3", 0.001), ("true", True), ("null", None), ("lion", "lion"), ("nan", "nan")],
+    [
+        ("1", 1),
+        ("1e-3", 0.001),
+        ("true", True),
+        ("null", None),
+        ("lion", "lion"),
+        ("nan", "nan"),
+        ("'a'", "a"),
+    ],
 )
 def test_words_are_the_numbers_that_they_are(text, value):
     assert sweep_reading.scalar(text) == value and type(sweep_reading.scalar(text)) is type(value)
