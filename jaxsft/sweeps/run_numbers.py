@@ -22,7 +22,7 @@ SPEEDS = (
 )  # fmt: skip
 
 
-def read_run(run_dir: Path, metric: str, name: str) -> tuple[dict[str, Any], list[str]]:
+def read_run(run_dir: Path, metric: str) -> tuple[dict[str, Any], list[str]]:
     """Returns what a finished run directory says of a trial, and what of it is damaged."""
     out: dict[str, Any] = {}
     notes = []
@@ -30,13 +30,13 @@ def read_run(run_dir: Path, metric: str, name: str) -> tuple[dict[str, Any], lis
         try:
             out |= read(run_dir, metric, out)
         except facts.MissingFile as missing:
-            notes.append(f"{name}: {missing}")
+            notes.append(str(missing))
         except facts.DAMAGE as error:
             told = str(error) if isinstance(error, JaxsftError) else first_line(error)
-            notes.append(f"{name}: {told}")
+            notes.append(told.removeprefix(f"{run_dir}/"))
     if metric and not math.isfinite(out.get("value", math.nan)) and "numbers" in out:
         has = out["numbers"].get(metric)
-        notes.append(f"{name}: {metric} is {'missing' if has is None else 'not finite'}.")
+        notes.append(f"{metric} is {'missing' if has is None else 'not finite'}.")
     return out, notes
 
 

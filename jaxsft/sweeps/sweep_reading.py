@@ -24,6 +24,7 @@ ABSENT = "–"
 UNFINISHED = ("planned", "leased", "started", "interrupted")
 OUT = ("superseded", "cancelled")
 MIXED = "auto"
+LISTED = 5  # trials that a sentence names
 
 
 @dataclass(frozen=True)
@@ -152,12 +153,16 @@ def read_sweep(folder: str | Path, metric: str | None = None) -> SweepResults:
     seeds = [name for name in swept if is_seed(name) or name in _texts(study.get("seeds"))]
     metric = metric or str(study.get("metric") or "") or _metric_of(folder, planned, states)
     check_metric(metric)
-    trials = []
+    trials, told_of = [], {}
     for one in planned:
         trial, told = _trial(folder, one, states.get(one["id"]), metric, seeds, swept, study)
         trials.append(trial)
-        notes += told
+        for text in told:
+            told_of.setdefault(text, []).append(trial.number)
+    notes += [f"{trials_text(numbers)}: {text}" for text, numbers in told_of.items()]
     notes += _unknown(states, planned)
+    if planned and not metric:
+        notes.append("No trial says by which number it chooses: name one with metric=.")
     options = [name for name in swept if name not in seeds]
     less = lower_is_better(metric)
     fixed = _fixed(plan, {*options, *seeds})
@@ -347,17 +352,28 @@ def _trial(
     }
     notes = []
     if state["status"] == "done":
-        name = f"trial {planned['number']}"
         if run_dir is None:
-            notes.append(f"{name}: is done, but its run directory is missing.")
+            notes.append("is done, but its run directory is missing.")
         else:
-            found, notes = read_run(run_dir, metric, name)
+            found, notes = read_run(run_dir, metric)
             content |= {key: value for key, value in found.items() if value is not None}
     arm = _study_arm(study, planned["options"]) or label_of(options)
     words = planned["words"]
     of_seeds = {name: values[name] for name in seeds}
     number_of, trial_id = planned["number"], planned["id"]
     return SweptTrial(number_of, trial_id, options, of_seeds, words, arm, **content), notes
+
+
+def trials_text(numbers: Sequence[int]) -> str:
+    """Returns trials as text, of many the first ones.
+
+    >>> trials_text([3]), trials_text([0, 1, 2, 3, 4, 5, 6])
+    ('trial 3', '7 trials (0, 1, 2, 3, 4, ...)')
+    """
+    if len(numbers) == 1:
+        return f"trial {numbers[0]}"
+    shown = ", ".join(map(str, numbers[:LISTED])) + (", ..." if len(numbers) > LISTED else "")
+    return f"{len(numbers)} trials ({shown})"
 
 
 def label_of(options: Mapping[str, Any]) -> str:

@@ -9,16 +9,15 @@ from collections.abc import Sequence
 
 from jaxsft.evaluation import bounds
 from jaxsft.sweeps.seed_groups import SeedGroup, pooled_sd
-from jaxsft.sweeps.sweep_reading import UNFINISHED, SweepResults, SweptTrial, text_of
-
-LISTED = 5
+from jaxsft.sweeps.sweep_reading import LISTED, UNFINISHED, SweepResults, SweptTrial, text_of
 
 
 def listed(items: Sequence[object]) -> str:
     """Returns some items as text, and how many more there are."""
     items = [str(item) for item in items]
-    text = ("; " if any("," in item for item in items) else ", ").join(items[:LISTED])
-    return f"{text} and {len(items) - LISTED} more" if len(items) > LISTED else text
+    comma, most = (", ", LISTED) if not any("," in item for item in items) else ("; ", 3)
+    text = comma.join(items[:most])
+    return f"{text} and {len(items) - most} more" if len(items) > most else text
 
 
 def equal_streams(trials: Sequence[SweptTrial]) -> list[str]:

@@ -298,6 +298,19 @@ def test_a_plan_without_trials_has_a_report(tmp_path):
     assert (tmp_path / "study.tex").read_text() == "% No trial has a number yet.\n"
 
 
+def test_trials_that_lack_the_same_are_told_together(tmp_path):
+    make(tmp_path, Made(DROPOUT))
+    analysis.write_report(tmp_path, "validation/bleu")
+    notes = analysis.read_sweep(tmp_path, "validation/bleu").notes
+    assert list(notes) == ["6 trials (0, 1, 2, 3, 4, ...): validation/bleu is missing."]
+
+
+def test_a_sweep_that_says_no_number_is_a_sentence(tmp_path):
+    make(tmp_path, Made(DROPOUT, metric="auto"))
+    assert any("No trial says by which number it chooses" in line for line in warnings_of(tmp_path))
+    assert analysis.read_sweep(tmp_path, "validation/accuracy").measured()
+
+
 def test_options_that_are_not_given_are_read_from_the_config(tmp_path):
     """A trial that leaves a swept option at its default has the value that ran."""
     make(tmp_path, Made(arms=[{"model.dropout": 0.3}, {"optim": "lion"}], seeds=(0,)))
