@@ -152,6 +152,8 @@ def read_sweep(folder: str | Path, metric: str | None = None) -> SweepResults:
     swept = list(dict.fromkeys(swept))
     seeds = [name for name in swept if is_seed(name) or name in _texts(study.get("seeds"))]
     metric = metric or str(study.get("metric") or "") or _metric_of(folder, planned, states)
+    if metric and "/" not in metric:
+        metric = f"validation/{metric}"
     check_metric(metric)
     trials, told_of = [], {}
     for one in planned:

@@ -153,6 +153,12 @@ def test_the_test_split_never_chooses(tmp_path):
     assert "the test split chose nothing" in text
 
 
+def test_a_number_without_a_split_is_that_of_validation(tmp_path):
+    make(tmp_path, Made(DROPOUT, study={"metric": "loss"}))
+    results = analysis.read_sweep(tmp_path)
+    assert results.metric == "validation/loss" and results.lower_is_better
+
+
 def test_trials_that_choose_by_several_numbers_must_say_by_which_they_are_compared(tmp_path):
     make(tmp_path, Made(DROPOUT))
     config = next(tmp_path.glob("jobs/000-*/config.yaml"))
