@@ -17,9 +17,9 @@ import numpy as np
 from scipy import stats
 
 from jaxsft.errors import ConfigError, first_line
-from jaxsft.evaluation import bounds
 from jaxsft.evaluation.compare import holm
 from jaxsft.extras import need
+from jaxsft.sweeps.seed_groups import summary
 from jaxsft.sweeps.sweep_reading import SweepResults, SweptTrial, text_of
 
 MOST_LEVELS = 6  # values of a numeric option, above which it is cut into parts
@@ -188,14 +188,10 @@ def _mains(
 
 
 def _level(name: str, values: np.ndarray, level: float) -> LevelMean | None:
-    n = len(values)
-    if not n:
+    if not len(values):
         return None
-    mean = float(values.mean())
-    if n < 2:
-        return LevelMean(name, n, mean, None, None)
-    half = bounds.t_of(level, n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
-    return LevelMean(name, n, mean, mean - half, mean + half)
+    found = summary(values, level)
+    return LevelMean(name, found.n, found.mean, found.low, found.high)
 
 
 def _pairs(

@@ -176,10 +176,11 @@ def comparisons_section(found: SweepAnalysis) -> ReportSection | None:
         "p, seeds alone", "seeds better", "least told", "error of rows", "error of seeds", "test",
     ]  # fmt: skip
     against = f" with {family.reference} (the first arm)" if family.reference else ""
+    count = "1 comparison" if len(rows) == 1 else f"{len(rows)} comparisons"
     told = [
-        f"{len(rows)} comparisons{against} of {found.results.metric.partition('/')[2]} on the same"
-        f" rows of {family.split} and the same seeds: the second arm less the first. Verdicts are"
-        " by the p that holds for all of them together (Holm).",
+        f"{count}{against} of {found.results.metric.partition('/')[2]} on the same rows of"
+        f" {family.split} and the same seeds: the second arm less the first. Verdicts are by the p"
+        " that holds for all of them together (Holm).",
         *family.notes,
     ]
     if family.split != "test":

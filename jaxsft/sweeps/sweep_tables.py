@@ -94,9 +94,11 @@ def latex(found: SweepAnalysis) -> str:
         lines.append(" & ".join(cells) + r" \\")
     if not lines:
         return "% No trial has a number yet.\n"
+    count = len(found.family.pairs)
     told = (
-        "% mean and half the bounds (0.95) over the seeds; bold: better by the p of Holm for all"
-        f" {len(found.family.pairs)} comparisons on {where}\n% needs \\usepackage{{booktabs}}\n"
+        "% mean and half the bounds (0.95) over the seeds; bold: better by the p of Holm for"
+        f" {count} comparison{'' if count == 1 else 's'} on {where}\n"
+        "% needs \\usepackage{booktabs}\n"
     )
     body = "\n".join(lines)
     return (
