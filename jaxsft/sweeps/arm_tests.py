@@ -43,6 +43,7 @@ MOST_PAIRS = 6  # arms up to which each is compared with each; above, all with o
 MOST_MORE = 20  # seeds beyond those there are, above which arms count as tied
 FEWEST = 3  # seeds of an arm from which more are asked for by a power
 MOST_SEEDS = 1000
+ROUNDING = 1e-12  # differences that are apart by less are equal
 SETTINGS = Settings()
 
 
@@ -330,7 +331,7 @@ def _with_seeds(
     """Returns a comparison with what the seeds say that both arms have."""
     apart = _shared(a, b, number)
     p = None
-    if len(apart) > 1 and np.ptp(apart) > 0:
+    if len(apart) > 1 and np.ptp(apart) > ROUNDING:
         p = float(stats.ttest_1samp(apart, 0.0).pvalue)
     better = int((apart < 0).sum() if lower else (apart > 0).sum())
     return dataclasses.replace(pair, shared=len(apart), seeds_better=better, p_seeds=p)
@@ -347,7 +348,7 @@ def _on_seeds(a: SeedGroup, b: SeedGroup, number: str, lower: bool, level: float
     if len(apart) < 2:
         return dataclasses.replace(base, seeds=min(base.seeds, max(len(apart), 1)))
     base = dataclasses.replace(base, seeds=len(apart), difference=float(apart.mean()))
-    if not np.ptp(apart) > 0:
+    if not np.ptp(apart) > ROUNDING:
         return dataclasses.replace(base, test="no spread")
     variance = float(np.var(apart, ddof=1))
     error = math.sqrt(variance / len(apart))
