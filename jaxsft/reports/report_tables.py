@@ -56,6 +56,7 @@ class ReportTable:
     of_bars: str = ""
     ends: tuple[str, str] | None = None
     folded: bool = False  # on the page it has to be opened
+    raw_heads: bool = False  # they are names of options, whose _ stays
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,59 @@
+"""A report of trials that were really trained."""
+
+import dataclasses
+import itertools
+import math
+
+import pytest
+import yaml
+
+from jaxsft import api
+from jaxsft.config import compose
+from jaxsft.rundir import JsonLines, read_json, write_text
+from jaxsft.sweeps import analysis
+from jaxsft.sweeps.sweep_findings import analyse
+from tests import tiny
+
+
+@pytest.mark.slow
+def test_a_sweep_of_four_trainings_has_a_report(tmp_path):
+    """Two learning rates and two seeds: numbers, costs and curves are those of the runs."""
+    data, folder, trials = tiny.data(tmp_path), tmp_path / "sweep", []
+    with JsonLines(folder / "ledger.jsonl") as ledger:
+        for number, (rate, seed) in enumerate(itertools.product((1e-3, 3e-2), (0, 1))):
+            trial = f"{number}" * 64
+            run = folder / "jobs" / f"{number:03d}-{trial[:8]}"
+            config = tiny.config(data, run, "classify")
+            optim = dataclasses.replace(config.optim, learning_rate=rate)
+            config = dataclasses.replace(config, optim=optim, seed=seed)
+            api.train(config)
+            words = [f"optim.learning_rate={rate}", f"seed={seed}"]
+            plain = compose.to_dict(config)
+            trials.append({"number": number, "id": trial, "overrides": words, "config": plain})
+            of = {
+                "time": "t",
+                "trial": trial,
+                "number": number,
+                "attempt": 1,
+                "host": "h",
+                "pid": 1,
+            }
+            ledger.append({**of, "event": "leased", "until": 1.0})
+            done = {"run_dir": str(run.relative_to(folder)), "seconds": 1.0}
+            ledger.append({**of, "event": "done", **done})
+    swept = ["optim.learning_rate", "seed"]
+    plan = {"contract": 1, "given": [], "swept": swept, "study": None, "trials": trials}
+    write_text(folder / "plan.yaml", yaml.safe_dump(plan))
+    text = analysis.write_report(folder).read_text("utf-8")
+    found = analyse(analysis.read_sweep(folder), replicates=200)
+    assert found.results.metric == "validation/accuracy" and not found.results.notes
+    for trial in found.results.trials:
+        result = read_json(trial.run_dir / "result.json")
+        assert trial.value == result["validation/accuracy"] and trial.steps == 12
+        assert trial.seconds > 0 and trial.tokens > 0 and trial.flops > trial.tokens
+        assert trial.parameters > 0 and trial.peak_bytes > 0 and len(trial.stream) == 64
+    assert [len(group.trials) for group in found.groups] == [2, 2]
+    assert not [line for line in found.warnings if "same numbers" in line]
+    (pair,) = found.family.pairs
+    assert pair.test == "t of rows and seeds" and math.isfinite(pair.difference)
+    assert found.family.split == "validation" and "Validation: accuracy" in text
