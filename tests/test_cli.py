@@ -415,6 +415,7 @@ def test_predictions_are_written_whole_or_not_at_all(classified, tmp_path):
     assert code == 1 and "in.csv:3: byte" in err and not (tmp_path / "out.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_a_run_of_many_devices_opens_on_one(classified, files, tmp_path, monkeypatch):
     import jax
 

@@ -130,6 +130,7 @@ def experts(accumulate=1, mesh=(), packing=False, batch_size=8, layers=1, **loss
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [0, 1], ids=["full batch", "with empty micro-batches"])
 def test_micro_batches_balance_experts_alike(k):  # guards A1, A5, A6
     """The share of tokens of an expert is that of the whole batch, though the loss is a product of
@@ -496,7 +497,8 @@ def test_a_stacked_trial_equals_its_solo_run():  # guards I6
     assert len({float(x) for x in sums.terms["cross_entropy"]}) == 3
 
 
-@pytest.mark.parametrize("name", short(list(optim.OPTIMIZERS), "adamw"))
+@pytest.mark.slow
+@pytest.mark.parametrize("name", optim.OPTIMIZERS)
 def test_every_optimizer_steps_in_a_stack(name):
     """Two steps under jit and vmap: finite, the trial of rate 0 stays, the other one moves every
     weight.
