@@ -103,7 +103,7 @@ class ArmComparison:
 
 
 @dataclass(frozen=True)
-class Family:
+class ArmFamily:
     """The comparisons that share one error rate, which arm they have in common ("" none), and
     notes.
     """
@@ -182,7 +182,7 @@ def compared(
     reference: str = "",
     effect: float | None = None,
     settings: Settings = SETTINGS,
-) -> Family:
+) -> ArmFamily:
     """Returns the comparisons of arms with numbers, with verdicts.
 
     Args:
@@ -197,7 +197,7 @@ def compared(
     """
     groups = [group for group in groups if group.trials]
     if len(groups) < 2:
-        return Family([], notes=["There are no two arms with numbers to compare."])
+        return ArmFamily([], notes=["There are no two arms with numbers to compare."])
     few = len(groups) <= MOST_PAIRS or bool(reference)
     order = {group.label: i for i, group in enumerate(groups)}
     if len(groups) > MOST_PAIRS and reference not in order:
@@ -221,7 +221,7 @@ def compared(
         ]
     else:
         found = [_on_seeds(groups[i], groups[j], number, lower, settings.level) for i, j in pairs]
-    return Family(judged(found, lower, settings.level, effect), split, reference, notes)
+    return ArmFamily(judged(found, lower, settings.level, effect), split, reference, notes)
 
 
 def _arms(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from jaxsft.evaluation.compare import Settings
 from jaxsft.rundir import number
-from jaxsft.sweeps.arm_tests import Family, compared
+from jaxsft.sweeps.arm_tests import ArmFamily, compared
 from jaxsft.sweeps.option_effects import Effects, effects
 from jaxsft.sweeps.seed_groups import SeedGroup, SeedSummary, seed_groups, summary
 from jaxsft.sweeps.sweep_reading import SweepResults
@@ -36,7 +36,7 @@ class SweepAnalysis:
     groups: Sequence[SeedGroup]
     summaries: Mapping[str, SeedSummary]
     of_test: Mapping[str, SeedSummary]
-    family: Family
+    family: ArmFamily
     effects: Effects
     best: str
     warnings: Sequence[str]

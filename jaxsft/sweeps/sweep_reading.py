@@ -151,7 +151,10 @@ def read_sweep(folder: str | Path, metric: str | None = None) -> SweepResults:
     swept += [name for one in planned for name in one["options"] if name not in swept]
     swept = list(dict.fromkeys(swept))
     seeds = [name for name in swept if is_seed(name) or name in _texts(study.get("seeds"))]
-    metric = metric or str(study.get("metric") or "") or _metric_of(folder, planned, states)
+    metric = metric or str(study.get("metric") or "")
+    if not metric:
+        metric, told = _metric_of(folder, planned, states)
+        notes += told
     if metric and "/" not in metric:
         metric = f"validation/{metric}"
     check_metric(metric)
@@ -297,23 +300,29 @@ def _unknown(states: Mapping[str, Any], planned: Sequence[Mapping[str, Any]]) ->
 
 def _metric_of(
     folder: Path, planned: Sequence[Mapping[str, Any]], states: Mapping[str, Any]
-) -> str:
-    """Returns the metric that the trials chose their checkpoints by.
+) -> tuple[str, list[str]]:
+    """Returns the metric that most trials chose their checkpoints by, and a note on the others.
 
     A run has it as it was resolved; a plan may say `auto`.
     """
-    found = []
+    found: dict[str, list[int]] = {}
     for one in planned:
-        run_dir = _run_dir(folder, one, states.get(one["id"]))
-        config = (run_dir and facts.config_or_empty(run_dir)) or one["config"]
-        found.append(str((config.get("evaluation") or {}).get("metric") or ""))
-    kinds = {name for name in found if name and name != MIXED}
-    if len(kinds) > 1:
-        raise ConfigError(
-            f"{folder}: its trials choose by several numbers ({', '.join(sorted(kinds))}); say by"
-            f" which they are compared: metric={sorted(kinds)[0]}"
-        )
-    return next(iter(kinds), "")
+        name = _own_metric(one["config"])
+        if name in ("", MIXED) and (run_dir := _run_dir(folder, one, states.get(one["id"]))):
+            name = _own_metric(facts.config_or_empty(run_dir))
+        if name not in ("", MIXED):
+            found.setdefault(name, []).append(one["number"])
+    metric = max(found, key=lambda name: len(found[name]), default="")
+    return metric, [
+        f"{trials_text(numbers)}: chose checkpoints by {name}, but is compared by {metric}."
+        for name, numbers in found.items()
+        if name != metric
+    ]
+
+
+def _own_metric(config: Mapping[str, Any]) -> str:
+    own = config.get("evaluation")
+    return str(own.get("metric") or "") if isinstance(own, Mapping) else ""
 
 
 # --- a trial

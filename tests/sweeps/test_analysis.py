@@ -159,12 +159,18 @@ def test_a_number_without_a_split_is_that_of_validation(tmp_path):
     assert results.metric == "validation/loss" and results.lower_is_better
 
 
-def test_trials_that_choose_by_several_numbers_must_say_by_which_they_are_compared(tmp_path):
+def test_trials_that_choose_by_several_numbers_are_told(tmp_path):
+    """All are compared by one number, that of the most, and a sentence says so."""
     make(tmp_path, Made(DROPOUT))
-    config = next(tmp_path.glob("jobs/000-*/config.yaml"))
-    config.write_text("evaluation: {metric: validation/loss}\n")
-    with pytest.raises(ConfigError, match=r"several numbers .*metric=validation/accuracy"):
-        analysis.read_sweep(tmp_path)
+    plan = yaml.safe_load((tmp_path / "plan.yaml").read_text())
+    plan["trials"][0]["config"]["evaluation"]["metric"] = "validation/loss"
+    plan["trials"][1]["config"]["evaluation"] = "no mapping"
+    write_json(tmp_path / "plan.yaml", plan)  # YAML too
+    results = analysis.read_sweep(tmp_path)
+    assert results.metric == "validation/accuracy"
+    told = "trial 0: chose checkpoints by validation/loss, but is compared by validation/accuracy."
+    assert told in results.notes
+    assert analysis.read_sweep(tmp_path, "validation/loss").lower_is_better
 
 
 # --- bold
