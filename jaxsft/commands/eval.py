@@ -12,7 +12,7 @@ as JSON into a file or a pipe) and, with predictions, written to FOLDER (default
 RUN/evaluations/<file>; of several sets, a folder each). A folder of Hugging Face is no run
 directory, and stays as it is: without output= the numbers of its model are only printed.
 
-eval.harness scores a decoder on tasks of lm-evaluation-harness (pip install 'jaxsft[harness]'), and
+eval.harness scores a decoder on tasks of lm-evaluation-harness (the extra harness), and
 on those of your own in eval.harness_path; a chat is asked through its template.
 """
 

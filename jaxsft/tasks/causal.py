@@ -18,14 +18,11 @@ from jaxsft.models.step_sums import TokenSums
 from jaxsft.models.transformer import Transformer
 from jaxsft.tasks import rows
 from jaxsft.tasks.loss_terms import Weighed, by_text
-from jaxsft.tasks.rows import trained_bytes
 from jaxsft.tasks.task import Output, Task, Terms
 
 
 class TrainedTokens(NamedTuple):
-    """Places that a token is guessed at, `[B, N]`: the states below the head `[B, N, D]`, what is
-    right, its weight in the loss, and the text of the row that it is of.
-    """
+    """Places where a token is guessed, `[B, N]`; `segments`: of which text of the row each is."""
 
     hidden: Array
     targets: Array
@@ -96,7 +93,7 @@ class CausalTask(Task):
     def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
         sums = {name: rows.total(split, columns[name]) for name in ("nll", "correct", "count")}
         if "bits_per_byte" in self.config.evaluation.metrics:
-            sums["bytes"] = trained_bytes(split, self.tokenizer)
+            sums["bytes"] = rows.trained_bytes(split, self.tokenizer)
         return Outputs(rows.kept(split)[0], sums)
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:

@@ -57,9 +57,8 @@ class Output(NamedTuple):
     ) -> Self:
         """Adds the terms up, and where there are columns (not None) over each text too."""
         found, texts = {}, batch.example_ids.shape[1]
-        if columns is not None:
-            for name, term in terms.items():
-                found[f"loss.{name}"], found[f"weight.{name}"] = term.of_texts(texts)
+        for name, term in terms.items() if columns is not None else ():
+            found[f"loss.{name}"], found[f"weight.{name}"] = term.of_texts(texts)
         sums = {name: term.total() for name, term in terms.items()}
         return cls(sums, states, {**(columns or {}), **found})
 

@@ -18,7 +18,7 @@ from jaxsft.config.schema import Config
 from jaxsft.data.pipeline import Split
 from jaxsft.errors import DataError
 from jaxsft.evaluation.crossval import FoldScores, outputs_of_rows
-from jaxsft.evaluation.evaluate import metrics_of, with_loss
+from jaxsft.evaluation.row_metrics import metrics_of, with_loss
 from jaxsft.tasks.task import Task
 from jaxsft.training.fold_session import FoldModel, FoldSession
 

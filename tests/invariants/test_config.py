@@ -299,7 +299,6 @@ ELSEWHERE = {
     "tests/evaluation/test_explain.py": ("evaluation.dynamics",),
     "tests/evaluation/test_results.py": (
         "data.columns.cluster",
-        "task.out_of_scope",
         "evaluation.slices",
         "evaluation.probabilities",
         "evaluation.level",
