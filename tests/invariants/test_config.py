@@ -161,8 +161,8 @@ GROUPS = (
 TRAIN = {"train": (("norm/.*",), "trained")}
 LOW_RANK = TRAIN | {
     "rank": (3, "trained"),
-    "alpha": (8.0, "step"),
-    "scaling": ("sqrt", "step"),
+    "alpha": (8.0, "hyper"),
+    "scaling": ("sqrt", "hyper"),
     "dropout": (0.2, "hyper"),
     "lr_ratio": (4.0, "step"),
     "target": (("layers/1/attention/(q|v)",), "trained"),
@@ -510,13 +510,15 @@ def test_every_traced_value_is_read():  # guards H5, G6
         "dropout_seed": 9,
         "warmup": 2.0,
         "total": 5.0,
+        **{name: np.array([x, 1 - x]) for name, x in (("b1", 0.5), ("b2", 0.5), ("eps", 1e-3))},
     }
     leaves, tree = jax.tree_util.tree_flatten_with_path(given)
     unread = []
     for i, (path, value) in enumerate(leaves):
         name = path[0].key
         changed = [x for _, x in leaves]
-        changed[i] = np.asarray(others.get(name, value * 2 if value else 1), value.dtype)[()]
+        other = others[name] if name in others else value * 2 if value else 1
+        changed[i] = np.asarray(other, value.dtype)[()]
         if same(weights(**jax.tree.unflatten(tree, changed))):
             unread.append(jax.tree_util.keystr(path))
     assert not unread and {"terms", "penalties", "neftune", "balance", "label_smoothing"} <= set(
