@@ -10,16 +10,27 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _command: list[str] | None = None
+_of_runs: dict[str, list[str]] = {}
 
 
-def remember(command: Sequence[str]) -> None:
-    """Stores the words of a command line, `jaxsft train ...`."""
+def remember(command: Sequence[str], run_dir: str | None = None) -> None:
+    """Stores the words of a command line, `jaxsft train ...`.
+
+    Args:
+      run_dir: the run that it would make alone, one of several of this process; None: all.
+    """
     global _command
-    _command = list(command)
+    if run_dir is not None:
+        _of_runs[run_dir] = list(command)
+    else:
+        _command = list(command)
 
 
-def command() -> list[str]:
-    """Returns the words of the command line, or of the Python program where no command runs."""
+def command(run_dir: str | None = None) -> list[str]:
+    """Returns the words of the command line of a run, or of the Python program where no command
+    runs."""
+    if run_dir in _of_runs:
+        return list(_of_runs[run_dir])
     return list(sys.argv) if _command is None else list(_command)
 
 

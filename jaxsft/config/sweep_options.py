@@ -32,6 +32,11 @@ class SweepConfig:
         what="a number of trials",
     )
     gpus: int = declared(1, "GPUs of each slot, on a machine that has any", at_least=1)
+    stack: bool = declared(
+        False,
+        "trials that can be one compiled program are trained together, in one process;"
+        " hydra/launcher=stacked says the same",
+    )
     timeout: Optional[str] = declared(
         None,
         "after this time a trial is stopped and has failed, such as 90s, 30min or 2h",

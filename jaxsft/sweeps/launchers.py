@@ -18,7 +18,10 @@ from jaxsft.sweeps.sweep_parent import WantedSweep, WantedTrial
 from jaxsft.sweeps.sweep_plan import SweepPlan
 
 # name -> module:function, which takes what was asked for and the options, and returns the exit code
-LAUNCHERS = {"slots": "jaxsft.sweeps.sweep_parent:begin"}
+LAUNCHERS = {
+    "slots": "jaxsft.sweeps.sweep_parent:begin",
+    "stacked": "jaxsft.sweeps.launchers:stacked",
+}
 # name -> module:function, which takes a SweepCommand, the words and the options
 SWEEPERS = {"basic": "jaxsft.sweeps.launchers:product"}
 OTHER_SWEEPERS = "jaxsft.sweeps.foreign_sweeper:run"
@@ -112,6 +115,11 @@ def wanted(found: ComposedGrid, arguments: Sequence[str]) -> WantedSweep:
         found.swept,
         tuple(trials),
     )
+
+
+def stacked(asked: WantedSweep, options: SweepConfig) -> int:
+    """Runs a sweep whose trials train together where they can be one program."""
+    return sweep_parent.begin(asked, dataclasses.replace(options, stack=True))
 
 
 def launcher(name: str | None) -> Callable[[WantedSweep, SweepConfig], int]:

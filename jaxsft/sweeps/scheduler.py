@@ -39,13 +39,18 @@ class Source(Protocol):
 
 
 class Grid:
-    """A source of trials that are all known: each is given out once."""
+    """A source of trials that are all known: each is given out once.
 
-    def __init__(self, trials: Iterable[PlannedTrial]):
+    Attributes:
+      at_once: all are given out together, so that they can be grouped.
+    """
+
+    def __init__(self, trials: Iterable[PlannedTrial], at_once: bool = False):
         self._waiting = collections.deque(trials)
+        self.at_once = at_once
 
     def ask(self, free_slots: int) -> list[PlannedTrial]:
-        count = min(free_slots, len(self._waiting))
+        count = len(self._waiting) if self.at_once else min(free_slots, len(self._waiting))
         return [self._waiting.popleft() for _ in range(count)]
 
     def tell(self, trial: PlannedTrial, state: TrialState) -> None:

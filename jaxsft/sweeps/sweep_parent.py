@@ -20,15 +20,25 @@ from jaxsft.config.schema import Config
 from jaxsft.config.sweep_options import SweepConfig
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.rundir import RunLock
-from jaxsft.sweeps import device_slots, processes, sweep_plan
+from jaxsft.sweeps import device_slots, grouping, processes, sweep_plan
 from jaxsft.sweeps.live_table import LiveTable, caption, failures
 from jaxsft.sweeps.processes import Child, Handle
-from jaxsft.sweeps.scheduler import KILLED, Grid, Limits, Scheduler, Source, unfinished
+from jaxsft.sweeps.scheduler import (
+    KILLED,
+    Grid,
+    Limits,
+    Scheduler,
+    Source,
+    one_by_one,
+    unfinished,
+)
 from jaxsft.sweeps.sweep_plan import PlannedTrial, SweepPlan
 from jaxsft.sweeps.trial_ledger import BUSY, ENDED, TrialLedger, TrialState
 from jaxsft.sweeps.work_order import WorkOrder
 
 WORKER = (sys.executable, "-m", "jaxsft.sweeps.worker")
+# words of a command whose trials train together, also when it goes on
+STACKED = frozenset({"hydra/launcher=stacked", "sweep.stack=true"})
 BUSY_TEXT = "runs this sweep; wait for it, or choose another directory"
 
 
@@ -316,6 +326,25 @@ def _difference(
 
 # --- running
 # --------------------------------------------------------------------------------------------------
+def as_stacks(trials: Sequence[PlannedTrial]) -> list[tuple[PlannedTrial, ...]]:
+    """Returns the trials that train together, group by group, and says how many those are.
+
+    One that no other is like has a process of its own.
+    """
+    if len(trials) < 2:
+        return [tuple(trials)] if trials else []
+    places = grouping.groups([trial.typed() for trial in trials])
+    alone = sum(len(group) == 1 for group in places)
+    print(
+        f"stacks: {len(trials)} trials are {len(places)} compiled"
+        f" program{'s' if len(places) > 1 else ''}"
+        + (f", {alone} of them of one trial" if alone else ""),
+        file=sys.stderr,
+        flush=True,
+    )
+    return [tuple(trials[place] for place in group) for group in places]
+
+
 def run(
     plan: SweepPlan,
     options: SweepConfig,
@@ -337,9 +366,14 @@ def run(
     limits = Limits(options.seconds, options.retries, options.on_error == "stop")
     starter = WorkerStarter(plan, slots, worker or WORKER)
     with LiveTable(plan.trials, ledger.states()) as table:
-        scheduler = Scheduler(ledger, Grid(()), len(slots), starter, find, limits, watch=table)
+        stacks = options.stack or not STACKED.isdisjoint(plan.given)
+        group = as_stacks if stacks else one_by_one
+        scheduler = Scheduler(
+            ledger, Grid(()), len(slots), starter, find, limits, group=group, watch=table
+        )
         scheduler.adopt(plan.trials)
-        scheduler.source = source or Grid(unfinished(ledger.states(), plan.trials, options.retries))
+        left = unfinished(ledger.states(), plan.trials, options.retries)
+        scheduler.source = source or Grid(left, at_once=stacks)
         print(
             f"sweep: {plan.folder} ({caption(plan.trials, ledger.states(), len(slots))};"
             f" {len(slots)} at a time)",

@@ -110,14 +110,13 @@ def _train(orders: Sequence[WorkOrder]) -> list[tuple[WorkOrder, Any]]:
         configs = [order.trial.typed() for order in orders]
         for config in configs:
             plugins.use(config.plugins)
-        invocation.remember(["jaxsft", "train", *orders[0].words])
+        for order, config in zip(orders, configs, strict=True):
+            invocation.remember(["jaxsft", "train", *order.words], config.run_dir)
+        from jaxsft import api
+
         if len(orders) == 1:
-            from jaxsft import api
-
             return [(orders[0], api.train(configs[0]))]
-        from jaxsft.training import stack
-
-        return list(zip(orders, stack.train_stack(configs, lambda *_: None), strict=True))
+        return list(zip(orders, api.train_stack(configs), strict=True))
     except BaseException as error:
         if not isinstance(error, JaxsftError):
             traceback.print_exc()

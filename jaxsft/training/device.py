@@ -11,6 +11,7 @@ import math
 import platform
 import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -356,12 +357,15 @@ def keep_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def check_memory(compiled: Any, devices: Any) -> None:
+def check_memory(compiled: Any, devices: Sequence[Any]) -> None:
     """Raises ConfigError where a compiled step needs more memory than a device has.
 
     Of a device that tells nothing of its memory, as a CPU, nothing is known.
+
+    Args:
+      devices: of this process; another's tell nothing.
     """
-    limit = ((devices.flat[0].memory_stats() or {}) if devices.size else {}).get("bytes_limit")
+    limit = (devices[0].memory_stats() or {}).get("bytes_limit")
     memory = compiled.memory_analysis()
     if not limit or memory is None:
         return

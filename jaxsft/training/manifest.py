@@ -51,7 +51,7 @@ def manifest(parts: Any, data: dict[str, str]) -> dict[str, Any]:
         "platform": platform.platform(),
         "processes": jax.process_count(),
         "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in parts.mesh.devices.flat],
-        "command": invocation.command(),
+        "command": invocation.command(parts.config.run_dir),
         "started": _moment(time.time()),
         "host": platform.node(),
         "git": invocation.git_revision(),

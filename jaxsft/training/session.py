@@ -234,7 +234,7 @@ class Session:
         )
         args = (trial.state, self.frozen, self._first_batch(), trial.hyper)
         self.compiled = step.lower(*args).compile()
-        device.check_memory(self.compiled, self.mesh.devices)
+        device.check_memory(self.compiled, self.mesh.local_devices)
         self.evaluate_batch = jax.jit(
             self.program.evaluate, out_shardings=meshes.replicated(self.mesh)
         )

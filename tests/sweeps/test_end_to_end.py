@@ -57,3 +57,28 @@ def test_a_sweep_of_four_trainings_has_a_report(tmp_path):
     (pair,) = found.family.pairs
     assert pair.test == "t of rows and seeds" and math.isfinite(pair.difference)
     assert found.family.split == "validation" and "Validation: accuracy" in text
+
+
+@pytest.mark.slow
+def test_trials_that_can_be_one_program_train_in_one_process(tmp_path, monkeypatch):
+    """Two rates are one program, another width is not; each leaves its own run directory."""
+    data = tiny.data(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    swept = ["optim.learning_rate=1e-3,3e-2", "model.embed=16,8"]
+    given = [f"data.train={data}/labels.jsonl", f"data.validation={data}/labels_held.jsonl"]
+    size = ["model.layers=1", "model.heads=2", "model.kv_heads=2", "model.head_dim=8"]
+    how = ["train.duration=4steps", "train.batch_size=4", "mesh.data=1"]
+    kind = ["hydra/launcher=stacked", "run_dir=s"]
+    words = ["train", "-m", "task=classify", *given, *size, *swept, *how, *kind]
+    code, _, err = tiny.jaxsft(*words)
+    assert code == 0 and "4 trials are 2 compiled programs" in err
+    runs = sorted((tmp_path / "s" / "jobs").glob("*-????????"))
+    assert len(runs) == 4 and len({one.read_text() for one in runs[0].glob("config.yaml")}) == 1
+    for run, rate in zip(runs, ("0.001", "0.001", "0.03", "0.03"), strict=True):
+        command = read_json(run / "manifest.json")["command"]
+        assert f"optim.learning_rate={rate}" in command, command
+        assert read_json(run / "result.json") and (run / "report.html").is_file()
+    logs = sorted(one.name for one in (tmp_path / "s" / "jobs").glob("*.log"))
+    assert len(logs) == 2  # of the processes, by their first trial
+    code, _, err = tiny.jaxsft(*words)  # nothing is left
+    assert code == 0 and "4 done" in err

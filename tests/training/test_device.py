@@ -238,6 +238,6 @@ def test_a_step_that_cannot_fit_is_refused_before_it_runs():
     compiled = step.lower(x, x).compile()
     needed = 2 * 256 * 256 * 4
     for fits in (0, 4 * needed):
-        device.check_memory(compiled, np.array([Limited(fits)]))
+        device.check_memory(compiled, [Limited(fits)])
     with pytest.raises(ConfigError, match=r"model\.remat=true.*mesh\.fsdp.*jaxsft plan"):
-        device.check_memory(compiled, np.array([Limited(needed - 1)]))
+        device.check_memory(compiled, [Limited(needed - 1)])
