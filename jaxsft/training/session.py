@@ -163,7 +163,9 @@ class Session:
             "state", lambda: jax.jit(parts.program.init_state, out_shardings=self._shardings)
         )
         clock = self.clock_of(config)
-        trial = Trial(config, make_hyper(config, clock), place(trainable), total=clock.total)
+        hyper = make_hyper(config, clock)
+        parts.program.movable.check(hyper, clock.total)
+        trial = Trial(config, hyper, place(trainable), total=clock.total)
         arrays = {"state": trial.state, "frozen": self.frozen}
         self.spread = meshes.check_spread(arrays, self.mesh, config.mesh.allow_replicated)
         return trial

@@ -53,8 +53,8 @@ def test_bounds(capsys, monkeypatch):
 
 @pytest.mark.slow
 def test_sweep(capsys):
-    assert sweep.compare("tiny", "", trials=2, steps=2, measured=1) > 0
-    assert "2 processes, 2 at a time (1 were run)" in capsys.readouterr().out
+    assert sweep.compare("tiny", "", trials=4, steps=2, measured=2) > 0
+    assert "4 processes, 2 at a time (2 were run)" in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -137,7 +137,12 @@ def train_stack(path: str) -> None:
 
 
 def compare(case: str, model: str, trials: int, steps: int, measured: int) -> float:
-    """Prints both times and their ratio, of the clock and of the processor; returns the latter."""
+    """Prints both times and their ratio, of the clock and of the processor; returns the latter.
+
+    Raises ValueError where so few processes are measured that a slot is empty.
+    """
+    if measured % SLOTS:
+        raise ValueError(f"measured={measured}: expected a multiple of {SLOTS}")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_rows(folder)
