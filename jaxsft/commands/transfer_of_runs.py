@@ -100,6 +100,7 @@ def measured(models: dict[str, Any], files: dict[str, str], mine: dict[str, str]
             first, next(iter(next(iter(scored.values())).values()))
         )
     report = transfer_matrix.matrix(scored, number, settings, ids)
+    report["rows"] = {name: len(found) for name, found in rows.items()}
     if ids is not None:
         report["consistency"] = {
             run: consistency.consistency(

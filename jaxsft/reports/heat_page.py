@@ -93,6 +93,10 @@ def of_transfer(report: Mapping[str, Any]) -> dict[str, Any]:
         )
     )
     note = "A row is a model, a column a set. The set of a model's own language is marked."
+    scored = next(iter(report["cells"].values()))
+    for name, count in report["rows"].items():
+        if (n := scored[name]["n"]) < count:
+            note += f" {name}: {n:,} of {count:,} rows, those that all models were scored on."
     maps = [heat_map(number, note, "model, set", report["cells"])]
     tables = []
     if gain := report["gain"]:

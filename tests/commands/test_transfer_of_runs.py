@@ -39,6 +39,7 @@ def test_matrix_and_consistency(place):
     _, told, _ = tiny.jaxsft("eval", f"run={place / 'en'}", f"data.path={place / 'd.jsonl'}")
     cell = report["cells"]["en"]["de"]
     assert cell["value"] == json.loads(told)["d/accuracy"] and not cell["own"]
+    assert report["rows"] == {"en": 12, "de": 12} and cell["n"] == 12
     assert report["cells"]["de"]["de"]["own"] and report["gain"]["mean"]["value"] == 0
     # predictions are held against each other by id, not by place
     lines = {}

@@ -6,7 +6,7 @@ EVIL = "<script>x</script>"
 
 
 def entry(value, **more):
-    return {"value": value, "low": value - 0.1, "high": value + 0.1, **more}
+    return {"value": value, "low": value - 0.1, "high": value + 0.1, "n": 20, **more}
 
 
 def transfer():
@@ -17,6 +17,7 @@ def transfer():
         "replicates": 1000,
         "seed": 0,
         "paired": True,
+        "rows": {"de": 20, EVIL: 1021},
         "cells": {
             "de": {"de": entry(0.9, own=True), EVIL: entry(0.5, own=False)},
             EVIL: {"de": entry(0.58, own=False), EVIL: {"value": 0.7, "low": None, "own": True}},
@@ -50,6 +51,7 @@ def test_the_page_of_a_matrix():
     ]  # fmt: skip
     assert [c["text"] for c in second["rows"][0]["cells"]] == ["–", "0.800"]
     page = heat_page.render(content)
+    assert "20 of 1,021 rows" in page and "20 of 20" not in page
     assert EVIL not in page and page.count('class="own"') == 2 and "+0.250" in page
     told = heat_page.markdown(content)
     assert "**0.900 [0.800, 1.000]**" in told and "**0.700**" in told and "0.250 to 0.250" in told
