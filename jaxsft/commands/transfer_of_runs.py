@@ -70,7 +70,7 @@ def named(text: str) -> dict[str, str]:
 
 def measured(models: dict[str, Any], files: dict[str, str], mine: dict[str, str]) -> dict[str, Any]:
     """Returns the matrix, and how alike predictions are where the files are parallel."""
-    from jaxsft.evaluation import consistency, perturbed_runs, transfer_matrix
+    from jaxsft.evaluation import parallel_predictions, perturbed_runs, transfer_matrix
     from jaxsft.evaluation.compare import Settings
 
     first = next(iter(models.values()))
@@ -103,7 +103,7 @@ def measured(models: dict[str, Any], files: dict[str, str], mine: dict[str, str]
     report["rows"] = {name: len(found) for name, found in rows.items()}
     if ids is not None:
         report["consistency"] = {
-            run: consistency.consistency(
+            run: parallel_predictions.consistency(
                 {name: _predictions(model, rows[name], ids[name]) for name in files}, settings
             )
             for run, model in models.items()

@@ -56,7 +56,7 @@ class NeedleOptions:
 
 
 @dataclasses.dataclass(frozen=True)
-class Trial:
+class Needle:
     """A needle: what it is about, its value, and the piece that its haystack begins with."""
 
     key: str
@@ -64,14 +64,14 @@ class Trial:
     start: int
 
 
-def trials(options: NeedleOptions, pieces: int, seed: int) -> list[Trial]:
+def needles(options: NeedleOptions, pieces: int, seed: int) -> list[Needle]:
     """Draws the needles; each is a function of the seed and its number, the same in all cells."""
     out = []
     for i in range(options.trials):
         draw = np.random.default_rng([seed, i])
         key = options.keys[int(draw.integers(len(options.keys)))]
         value = str(int(draw.integers(10 ** (DIGITS - 1), 10**DIGITS)))
-        out.append(Trial(key, value, int(draw.integers(pieces))))
+        out.append(Needle(key, value, int(draw.integers(pieces))))
     return out
 
 
@@ -101,7 +101,7 @@ def haystack(pieces: Sequence[str], needle: str, depth: float) -> tuple[str, flo
 
 def prompt_of(
     pieces: Sequence[str],
-    trial: Trial,
+    trial: Needle,
     depth: float,
     length: int,
     options: NeedleOptions,
@@ -111,7 +111,7 @@ def prompt_of(
     needle stands.
 
     Args:
-      pieces: of the filler, which begins at the trial's place and again where it ends.
+      pieces: of the filler, which begins at the needle's place and again where it ends.
       encode: gives the ids of a prompt, template included.
 
     Raises ConfigError where the needle and the question alone are longer.
@@ -182,7 +182,7 @@ def measure(
     pieces = pieces_of(filler)
     if not pieces:
         raise ConfigError("filler=: the text is empty")
-    drawn, cells = trials(options, len(pieces), seed), []
+    drawn, cells = needles(options, len(pieces), seed), []
     for length in options.lengths:
         for depth in options.depths:
             tell(f"length {length}, depth {depth:g}")

@@ -4,7 +4,7 @@ import pytest
 
 from jaxsft.errors import ConfigError
 from jaxsft.evaluation.compare import Settings
-from jaxsft.evaluation.consistency import consistency, overlap
+from jaxsft.evaluation.parallel_predictions import consistency, overlap
 
 SETTINGS = Settings(replicates=100)
 
