@@ -260,13 +260,17 @@ class Model:
             seed, max_new_tokens=max_new_tokens, temperature=temperature, **options
         )
         single = isinstance(prompts, str) or (bool(prompts) and isinstance(prompts[0], Mapping))
-        rows = [
-            prompt_row(prompt, i, self.task)
-            for i, prompt in enumerate([prompts] if single else prompts, start=1)
-        ]
-        ids = [self.task.prompt(self.task.unlabelled(row, Columns()), row.where) for row in rows]
+        ids = self.prompt_ids([prompts] if single else prompts)
         texts = self._generated(ids, config)
         return texts[0] if single else texts
+
+    def prompt_ids(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Returns the ids that answers to texts or conversations start from, template included.
+
+        Raises DataError as `generate`.
+        """
+        rows = [prompt_row(prompt, i, self.task) for i, prompt in enumerate(prompts, start=1)]
+        return [self.task.prompt(self.task.unlabelled(row, Columns()), row.where) for row in rows]
 
     def answers_to(self, prompts: Sequence[Sequence[int]], **options: Any) -> list[str]:
         """Generates what follows prompts, given as ids; options and errors as of `generate`."""
@@ -309,8 +313,7 @@ class Model:
                 f"generate.num_beams={config.generate.num_beams}: beams cannot be streamed; set"
                 " generate.num_beams=1"
             )
-        row = prompt_row(prompt, 1, self.task)
-        ids = [self.task.prompt(self.task.unlabelled(row, Columns()), row.where)]
+        ids = self.prompt_ids([prompt])
         how, told = dataclasses.replace(config.generate, batch_size=1), ""
         for _, answer, complete in generation.continuations(
             self.parts.model, self._held.layers, ids, how, every=1, **self._limits(config)

@@ -113,6 +113,17 @@ COMMANDS = {
             " run=DIR data=FILE"
         ),
     ),
+    "transfer": (
+        "transfer_of_runs",
+        (
+            "models of several languages on files of several: jaxsft transfer runs={de: DIR, ...}"
+            " eval.sets={de: FILE, ...}"
+        ),
+    ),
+    "needle": (
+        "needle_in_haystack",
+        "how far a run finds one sentence in a long text: jaxsft needle run=DIR filler=FILE",
+    ),
     "plugins": (
         "plugins_found",
         "parts that other packages bring, and why one fails: jaxsft plugins",

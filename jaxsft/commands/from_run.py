@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from jaxsft import remote
 from jaxsft.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jaxsft.inference import Model
 
 
 def arguments(
@@ -42,3 +48,25 @@ def apart(read: Sequence[str], written: Sequence[str]) -> None:
     for path, place in zip(written, places[len(read) :], strict=True):
         if places.count(place) > 1:
             raise ConfigError(f"{path} is read and written, or written twice; give another output")
+
+
+def home(model: Model, mine: dict[str, str], *parts: str) -> Path | None:
+    """Returns where a report is written: `output=`, or a folder of the run; None where it is no run
+    directory of this machine.
+    """
+    from jaxsft.hf import pretrained_folder
+
+    if "output" in mine:
+        return Path(mine["output"])
+    if pretrained_folder.is_source(model.folder) or remote.is_remote(mine["run"]):
+        return None
+    return Path(model.folder, *parts)
+
+
+def tell_unwritten(run: str) -> None:
+    """Says that a report is printed only."""
+    print(
+        f"{run}: is no run directory of this machine, so that nothing is written;"
+        " output=FOLDER keeps the report",
+        file=sys.stderr,
+    )

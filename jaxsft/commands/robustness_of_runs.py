@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jaxsft import remote, rundir
+from jaxsft import rundir
 from jaxsft.commands import compare_runs, from_run
 from jaxsft.errors import ConfigError
 
@@ -50,11 +50,7 @@ def main(arguments: list[str]) -> int:
             curves = robustness_page.curves(report)
             rundir.write_json(folder / "figures" / "robustness.json", curves)
     else:
-        print(
-            f"{runs[0]}: is no run directory of this machine, so that nothing is written;"
-            " output=FOLDER keeps the report",
-            file=sys.stderr,
-        )
+        from_run.tell_unwritten(runs[0])
     if "--json" in arguments:
         print(rundir.json_text(report, indent=1))
     else:
@@ -100,7 +96,6 @@ def measured(
     from jaxsft import api
     from jaxsft.evaluation import attack, behavioural, perturbed_runs, robustness
     from jaxsft.evaluation.compare import Settings
-    from jaxsft.hf import pretrained_folder
 
     asked = groups["robustness"]
     # files of noisy rows, or an attack, are asked for alone unless perturbations are named too
@@ -118,7 +113,8 @@ def measured(
     for i, (name, run) in enumerate(zip(names, runs, strict=True)):
         model = api.load(run, *_with_probabilities(overrides, tests))
         if i == 0:
-            folder = _folder(model, mine, pretrained_folder.is_source(model.folder))
+            file = mine.get("data") or mine["tests"]
+            folder = from_run.home(model, mine, "robustness", Path(file).name.split(".")[0])
             e = model.config.evaluation
             settings = Settings(e.level, e.replicates or 1000, model.config.seed)
             _check_numbers(model, numbers)
@@ -177,13 +173,3 @@ def _with_probabilities(overrides: list[str], tests: Any) -> list[str]:
     if tests is None or not behavioural.reads_probabilities(tests):
         return overrides
     return [text for text in overrides if not text.startswith(f"{key}=")] + [f"{key}=true"]
-
-
-def _folder(model: Any, mine: dict[str, str], untrained: bool) -> Path | None:
-    """Returns where the report is written; None for a folder of Hugging Face without output=."""
-    if "output" in mine:
-        return Path(mine["output"])
-    if untrained or remote.is_remote(mine["run"]):
-        return None
-    name = Path(mine.get("data") or mine["tests"]).name.split(".")[0]
-    return Path(model.folder) / "robustness" / name

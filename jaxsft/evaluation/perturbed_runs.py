@@ -207,13 +207,17 @@ def perturbed_rows(
     return [one(row) for row in rows]
 
 
-def rows_of_file(model: Any, path: str, limit: int | None) -> list[Row]:
-    """Reads the rows of a file as the model reads them, the first `limit`. Raises DataError."""
+def rows_of_file(model: Any, path: str, limit: int | None, more: Sequence[str] = ()) -> list[Row]:
+    """Reads the rows of a file as the model reads them, the first `limit`, with more columns.
+
+    Raises DataError.
+    """
     config, task = model.config, model.task
     columns = [
         *task.inputs(config.data.columns),
         *task.outputs(config.data.columns),
         *file_records.columns_beside(config),
+        *more,
     ]
     rows = file_records.read_rows(config, path, columns, [])[:limit]
     if not rows:

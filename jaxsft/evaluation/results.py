@@ -11,7 +11,7 @@ import numpy as np
 from jaxsft import rundir
 from jaxsft.config.schema import Config
 from jaxsft.data.pipeline import Split
-from jaxsft.evaluation import measured, score_curves, slices, statistics_file
+from jaxsft.evaluation import group_gaps, measured, score_curves, slices, statistics_file
 from jaxsft.evaluation.evaluate import Evaluation
 from jaxsft.tasks.task import Task
 
@@ -56,6 +56,8 @@ def write_results(
     if config.evaluation.slices:
         found = slices.report(result.measured, slices.groups(split, config), clusters, config)
         rundir.write_json(figures / f"slices_{name}.json", found)
+        apart = group_gaps.of_slices(result.measured, split, clusters, config)
+        rundir.write_json(figures / f"slice_gaps_{name}.json", apart)
     return intervals_of(result, clusters, config)
 
 

@@ -38,7 +38,7 @@ def paired(
     every = [one for found in models.values() for one in found.values()]
     if any(list(one.where) != list(every[0].where) for one in every):
         raise DataError(
-            "robustness: the models, or the conditions, do not make records of the same rows; they"
+            "the models, or the conditions, do not make records of the same rows; they"
             " cannot be paired"
         )
     shared: dict[str, np.ndarray] = {}
@@ -47,7 +47,7 @@ def paired(
             rows = [one.measured[name].rows for one in every]
             shared[name] = functools.reduce(np.intersect1d, rows)
     if not shared or not all(map(len, shared.values())):
-        raise DataError("robustness: no row could be evaluated in every condition by every model")
+        raise DataError("no row could be evaluated in every condition by every model")
     out: dict[str, dict[Condition | None, RunRows]] = {}
     for model, found in models.items():
         clean, out[model] = found[None], {}
@@ -289,7 +289,7 @@ def _worst_case(
     worst = (np.max if lower else np.min)(each, axis=0)
     there = np.isfinite(worst)
     content = runs[None].content
-    return _mean_of(WORST, worst[there], content.rows_of(name)[there],
+    return mean_of(WORST, worst[there], content.rows_of(name)[there],
                     _at(content.clusters_of(name), there), settings)  # fmt: skip
 
 
@@ -297,7 +297,7 @@ def _at(clusters: np.ndarray | None, keep: np.ndarray) -> np.ndarray | None:
     return None if clusters is None else clusters[keep]
 
 
-def _mean_of(
+def mean_of(
     name: str, values: np.ndarray, rows: np.ndarray, clusters: np.ndarray | None, settings: Settings
 ) -> dict[str, Any]:
     """Returns the mean of a number of each row, with its bounds."""
@@ -324,7 +324,7 @@ def _flips(
             continue
         rows = np.array(sorted(set(clean.predictions) & set(one.predictions)), np.int64)
         flips = np.array([clean.predictions[r] != one.predictions[r] for r in rows.tolist()])
-        entry = _mean_of(FLIPS, flips, rows, _at(clean.clusters, rows), settings)
+        entry = mean_of(FLIPS, flips, rows, _at(clean.clusters, rows), settings)
         out.append(
             {"perturbation": condition.perturbation, "strength": condition.strength, **entry}
         )

@@ -31,14 +31,22 @@ def groups(split: Split, config: Config) -> dict[str, np.ndarray]:
     Raises ConfigError for a column with too many values, or a file that holds no rules.
     """
     out: dict[str, np.ndarray] = {}
+    for masks in families(split, config).values():
+        out |= masks
+    return out
+
+
+def families(split: Split, config: Config) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the same by what is named in `evaluation.slices`: a column, `length`, a file."""
+    out: dict[str, dict[str, np.ndarray]] = {}
     for name in config.evaluation.slices:
         if name == "length":
             lengths = np.bincount(split.arrays["row"], split.lengths, len(split.records))
-            out |= _quarters("length", lengths)
+            out[name] = _quarters("length", lengths)
         elif name.endswith(RULES):
-            out |= _of_rules(split, Path(name))
+            out[name] = _of_rules(split, Path(name))
         else:
-            out |= _of_values(name, _column(split, name))
+            out[name] = _of_values(name, _column(split, name))
     return out
 
 

@@ -44,8 +44,8 @@ def slices_section(run_dir: Path) -> ReportSection | None:
         content = facts.read(run_dir, f"figures/{path.name}")
         with shape_of(path):
             whole = {m: e for (s, m), e in all_rows.items() if s == split}
-            lines, table = _of_split(split, content, first, whole, i > 0)
-        told += lines
+            main, line, table = _of_split(split, content, first, whole, i > 0)
+        told += [line, *_gaps(run_dir, split, main)]
         tables.append(table)
     return ReportSection(told, tables)
 
@@ -63,7 +63,8 @@ def _of_split(
     first: str,
     whole: Mapping[str, Mapping[str, Any]],
     folded: bool,
-) -> tuple[list[str], ReportTable]:
+) -> tuple[str, str, ReportTable]:
+    """Returns the number that is shown first, a sentence on the worst slice, and the table."""
     names = list(dict.fromkeys(name for one in content for name in one["numbers"]))
     values = {
         (one["slice"], name): entry["value"]
@@ -85,7 +86,28 @@ def _of_split(
     heads = ["slice", "rows", main, "bounds", f"bounds for all {len(content)}", *beside]
     note = f"The line across the bars is {main} of all rows." if reference is not None else ""
     table = ReportTable(heads, rows, split, "", note, ends_of(of), folded)
-    return [_worst(split, content, main, reference)], table
+    return main, _worst(split, content, main, reference), table
+
+
+def _gaps(run_dir: Path, split: str, name: str) -> list[str]:
+    """Returns a sentence for each column whose slices are apart in a number, with its bounds.
+
+    Raises DataError for a file that holds no gaps.
+    """
+    path = run_dir / "figures" / f"slice_gaps_{split}.json"
+    out = []
+    with shape_of(path):
+        for column, numbers in facts.read_or(run_dir, f"figures/{path.name}", {}).items():
+            if (found := numbers.get(name)) is None:
+                continue
+            gap = found["best_minus_worst"]
+            bound = bounds_text(gap) if gap["low"] is not None else f"no bound, {gap['reason']}"
+            out.append(
+                f"{split}: by {column}, {found['best']} and {found['worst']} are"
+                f" {facts.number_text(gap['value'])} of {name} apart ({bound}; after looking at"
+                f" all {found['groups']})."
+            )
+    return out
 
 
 def _scale(content: Sequence[Mapping[str, Any]], name: str) -> Scale:

@@ -7,6 +7,7 @@ import pytest
 from sklearn import metrics as sklearn
 
 from jaxsft.evaluation import slices
+from jaxsft.reports import page
 from jaxsft.rundir import read_json, read_jsonl
 from tests import tiny
 
@@ -83,6 +84,23 @@ def test_slices_are_numbers_of_their_rows(run, rows):
         assert low <= entry["low"] and entry["high"] <= high
     quarters = [one["rows"] for name, one in found.items() if name.startswith("length ")]
     assert sum(quarters) == 60 and "short" in found
+
+
+def test_the_slices_of_a_column_have_a_gap(run):
+    found = read_json(run / "figures" / "slice_gaps_test.json")
+    values = {
+        one["slice"]: one["numbers"]["accuracy"]["value"]
+        for one in read_json(run / "figures" / "slices_test.json")
+    }
+    one, other = values["lang=de"], values["lang="]
+    gap = found["lang"]["accuracy"]
+    assert gap["best_minus_worst"]["value"] == pytest.approx(abs(one - other))
+    assert gap["best_minus_mean"]["value"] == pytest.approx(abs(one - other) / 2)
+    assert values[gap["best"]] == max(one, other) and gap["groups"] == 2
+    assert gap["best_minus_worst"]["low"] >= 0 and "rows" not in found["lang"]
+    assert set(found) == {"lang", "length", next(name for name in found if "rules" in name)}
+    told = page.render(run)
+    assert "by lang, lang=" in told and "after looking at all 2" in told
 
 
 def test_probabilities_of_all_labels_are_written_where_they_are_asked_for(run):

@@ -127,6 +127,7 @@ def test_a_run_without_these_files_has_no_such_section(tmp_path):
 FILES = {
     "intervals.json": bounds_section,
     "figures/slices_test.json": slices_section,
+    "figures/slice_gaps_test.json": slices_section,
     "figures/curves_test.json": scores_section,
     "figures/crossval.json": folds_section,
     "figures/gaps.json": gaps_section,
