@@ -110,10 +110,10 @@ class Elsewhere:
         return None if time.time() < max(self.until, seen + LEASE) else UNKNOWN
 
     def stop(self) -> None:
-        """Does nothing: a signal does not reach the other machine."""
+        """Ignores the call: a signal does not reach the other machine."""
 
     def kill(self) -> None:
-        """Does nothing, as `stop`."""
+        """Ignores the call, as `stop`."""
 
 
 def find(state: TrialState, beat: Path) -> Handle | None:

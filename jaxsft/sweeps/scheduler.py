@@ -27,7 +27,7 @@ Starter = Callable[[Sequence[PlannedTrial], int, Mapping[str, int]], Handle]
 Finder = Callable[[TrialState, PlannedTrial], Handle | None]
 
 
-class Source(Protocol):
+class TrialSource(Protocol):
     """Where trials come from: a grid, or a search that decides from what it was told."""
 
     def ask(self, free_slots: int) -> list[PlannedTrial]:
@@ -40,7 +40,7 @@ class Source(Protocol):
 
 
 class Grid:
-    """A source of trials that are all known: each is given out once.
+    """A source of trials that are all known: each is given out once."""
 
     def __init__(self, trials: Iterable[PlannedTrial], whole: bool = False):
         """Takes the trials; with `whole` all are given out at once, to be grouped."""
@@ -51,11 +51,11 @@ class Grid:
         return [self._waiting.popleft() for _ in range(count)]
 
     def tell(self, trial: PlannedTrial, state: TrialState) -> None:
-        """Does nothing: nothing depends on a result."""
+        """Ignores it: nothing depends on a result."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Limits:
+class SweepLimits:
     """Bounds of a sweep; see `config/sweep_options.py`."""
 
     timeout: float | None = None
@@ -92,11 +92,11 @@ class Scheduler:
     def __init__(
         self,
         ledger: TrialLedger,
-        source: Source,
+        source: TrialSource,
         slots: int,
         start: Starter,
         find: Finder,
-        limits: Limits = Limits(),
+        limits: SweepLimits = SweepLimits(),
         *,
         group: Grouping = one_by_one,
         clock: Callable[[], float] = time.time,

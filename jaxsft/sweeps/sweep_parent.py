@@ -24,9 +24,9 @@ from jaxsft.sweeps.processes import Child, Handle
 from jaxsft.sweeps.scheduler import (
     Grid,
     Grouping,
-    Limits,
     Scheduler,
-    Source,
+    SweepLimits,
+    TrialSource,
     one_by_one,
     unfinished,
 )
@@ -352,7 +352,7 @@ def as_stacks(trials: Sequence[PlannedTrial]) -> list[tuple[PlannedTrial, ...]]:
 def run(
     plan: SweepPlan,
     options: SweepConfig,
-    source: Source | None = None,
+    source: TrialSource | None = None,
     worker: Sequence[str] = (),
     group: Grouping = one_by_one,
 ) -> int:
@@ -368,7 +368,7 @@ def run(
     if options.failed == "retry":
         retry(plan, ledger)
     find = lambda state, trial: processes.find(state, trial.beside(".alive"))
-    limits = Limits(options.seconds, options.retries, options.on_error == "stop")
+    limits = SweepLimits(options.seconds, options.retries, options.on_error == "stop")
     starter = WorkerStarter(plan, slots, worker or WORKER)
     with LiveTable(plan.trials, ledger.states()) as table:
         if options.stack or not STACKED.isdisjoint(plan.given):

@@ -43,7 +43,7 @@ class Going:
         self.outcomes: dict[int, Outcome] = {}
 
     def each(self, pairs: Sequence[Pair], do: Callable[[Trial, Recorder], Any]) -> list[Pair]:
-        """Does something with each trial; returns those that it did not fail for.
+        """Calls `do` with each trial; returns those that it did not fail for.
 
         A result, or an error, is the outcome of a trial.
         """

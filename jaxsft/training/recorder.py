@@ -55,7 +55,7 @@ def exit_code(result: Result) -> int:
 
 
 def ignored(event: str, facts: Mapping[str, Any]) -> Any:
-    """Does nothing with an event of a run."""
+    """Ignores an event of a run."""
 
 
 @contextlib.contextmanager

@@ -128,7 +128,7 @@ class Entry:
 
 
 def ignored(number: int, event: str, facts: Mapping[str, Any]) -> Any:
-    """Does nothing with an event."""
+    """Ignores an event."""
 
 
 def train_stack(
@@ -246,7 +246,7 @@ class Stacks:
             _tell(entry, self.on_event)
 
     def each(self, entries: Sequence[Entry], do: Callable[[Entry], Any]) -> None:
-        """Does something for each training; where it fails, the error is its outcome."""
+        """Calls `do` for each training; where it fails, the error is its outcome."""
         for entry in entries:
             try:
                 do(entry)

@@ -32,7 +32,7 @@ def key_of(values: Mapping[str, Any]) -> str | None:
 
 
 def main() -> None:
-    """Answers what stdin asks."""
+    """Writes the keys of the configs on stdin."""
     asked = json.load(sys.stdin)  # of the parent, which may write infinities
     with contextlib.redirect_stdout(sys.stderr):
         found = [key_of(values) for values in asked]

@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 from jaxsft.sweeps.processes import UNKNOWN
-from jaxsft.sweeps.scheduler import Grid, Limits, Scheduler, unfinished
+from jaxsft.sweeps.scheduler import Grid, Scheduler, SweepLimits, unfinished
 from jaxsft.sweeps.sweep_plan import PlannedTrial, run_dir
 from jaxsft.sweeps.trial_ledger import BUSY, TrialLedger
 
@@ -211,7 +211,7 @@ class World:
             process.child = False
         try:
             ledger = self.ledger()
-            limits = Limits(timeout=80.0, retries=retries)
+            limits = SweepLimits(timeout=80.0, retries=retries)
             made = Scheduler(
                 ledger,
                 Grid(()),

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import pytest
 
-from jaxsft.sweeps.scheduler import Grid, Limits, Scheduler
+from jaxsft.sweeps.scheduler import Grid, Scheduler, SweepLimits
 from jaxsft.sweeps.trial_ledger import TrialLedger, fold
 from tests.sweeps.simulated import World
 
@@ -61,7 +61,7 @@ def test_after_a_failure_others_start_or_do_not(stop, tmp_path):  # guards I3
     world = World(tmp_path, 0, count=6, kills=0.0)
     world.kinds = ["error"] + ["fine"] * 5
     ledger = world.ledger()
-    limits = Limits(stop_on_error=stop)
+    limits = SweepLimits(stop_on_error=stop)
     Scheduler(
         ledger, Grid(world.trials), 2, world.start, world.find, limits,
         clock=world.clock, wait=world.wait,
