@@ -64,11 +64,12 @@ class WantedSweep:
 
 # --- planning
 # --------------------------------------------------------------------------------------------------
-def begin(wanted: WantedSweep, options: SweepConfig, worker: Sequence[str] = WORKER) -> int:
+def begin(wanted: WantedSweep, options: SweepConfig, worker: Sequence[str] = ()) -> int:
     """Plans a sweep, or takes one that was begun, and runs it; returns the exit code.
 
     Args:
-      worker: the program of a job, behind which stand the folder and the numbers of its trials.
+      worker: the program of a job, behind which stand the folder and the numbers of its trials;
+        empty: `WORKER`.
 
     Raises:
       ConfigError: the folder holds other trials, and `sweep.changed` does not say what to do.
@@ -335,7 +336,7 @@ def run(
     plan: SweepPlan,
     options: SweepConfig,
     source: Source | None = None,
-    worker: Sequence[str] = WORKER,
+    worker: Sequence[str] = (),
 ) -> int:
     """Runs what is left of a planned sweep, and returns the exit code; the caller holds its lock.
 
@@ -350,7 +351,7 @@ def run(
         retry(plan, ledger)
     find = lambda state, trial: processes.find(state, trial.beside(".alive"))
     limits = Limits(options.seconds, options.retries, options.on_error == "stop")
-    starter = WorkerStarter(plan, slots, worker)
+    starter = WorkerStarter(plan, slots, worker or WORKER)
     with LiveTable(plan.trials, ledger.states()) as table:
         scheduler = Scheduler(ledger, Grid(()), len(slots), starter, find, limits, watch=table)
         scheduler.adopt(plan.trials)

@@ -2,7 +2,8 @@
 its config says. Called as `fake_worker.py SWEEP NUMBER` by a scheduler under test.
 
 seed 0-9: leaves a result; 10-19: raises; 20-29: is killed the first time; 30-39: hangs; 40-49: the
-disk is full; 50-59: waits for the file `go`; 60-69: as that, and is interrupted by SIGTERM
+disk is full; 50-59: waits for the file `go`; 60-69: as that, and is interrupted by SIGTERM;
+70-79: holds the lock of its directory for a while; 110-119: as 10-19, and so on
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from pathlib import Path
 
 from jaxsft.errors import ConfigError
-from jaxsft.rundir import write_json, write_text
+from jaxsft.rundir import RunLock, write_json, write_text
 from jaxsft.sweeps import worker
 
 
@@ -24,7 +25,7 @@ class Result:
 
 
 def train(config) -> Result:
-    folder, kind = Path(config.run_dir), config.seed // 10
+    folder, kind = Path(config.run_dir), config.seed // 10 % 10
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "starts", "a") as file:
         file.write("x\n")
@@ -40,6 +41,9 @@ def train(config) -> Result:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise ConfigError("result.json: cannot write (No space left on device)") from error
+    if kind == 7:
+        with RunLock(folder):
+            time.sleep(0.2 + config.seed % 7 / 10)
     result = Result()
     if kind in (5, 6):
         if kind == 6:

@@ -22,6 +22,7 @@ from jaxsft import tasks
 from jaxsft.config import compose, condition, option, schema
 from jaxsft.config import optim as optim_options
 from jaxsft.config.option import Declaration
+from jaxsft.config.sweep_options import SweepConfig
 from tools.docs.composed import FILE, GIVEN, composed
 
 TASKS = tasks.NAMES
@@ -113,6 +114,15 @@ def page() -> str:
         "",
     ]
     out += [
+        "## Sweeps",
+        "",
+        (
+            "`jaxsft train -m` and `jaxsft sweep` have these; they say how a sweep is run, and no"
+            " trial has them. [Sweeps and studies](sweeps.md) says more."
+        ),
+        "",
+        *items(SweepConfig, prefix="sweep."),
+        "",
         "## Presets",
         "",
         "What a file in `conf/` sets, beside the defaults above:",
