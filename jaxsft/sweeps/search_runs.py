@@ -36,13 +36,13 @@ from jaxsft.sweeps.search_book import SearchBook
 from jaxsft.sweeps.search_space import Axis, Setting
 from jaxsft.sweeps.search_study import StudyMirror
 from jaxsft.sweeps.study_file import Study
-from jaxsft.sweeps.sweep_parent import BUSY_TEXT, WORKER, WantedTrial
+from jaxsft.sweeps.sweep_parent import BUSY_TEXT, WantedTrial
 from jaxsft.sweeps.sweep_plan import SweepPlan
 from jaxsft.sweeps.trial_ledger import TrialLedger
 from jaxsft.sweeps.worse_rows import of_rows
 
 # what a search that was begun may be continued with
-CHANGEABLE = ("trials", "confirm", "storage")
+CHANGEABLE = ("trials", "confirm", "prune", "storage")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,7 +126,7 @@ def of_words(command: SweepCommand, arguments: Sequence[str], options: SweepConf
     return begin(asked, options)
 
 
-def begin(wanted: WantedSearch, options: SweepConfig, worker: Sequence[str] = WORKER) -> int:
+def begin(wanted: WantedSearch, options: SweepConfig, worker: Sequence[str] = ()) -> int:
     """Begins a search, or goes on with it where its folder holds it; returns the exit code.
 
     Raises:
@@ -160,7 +160,7 @@ def resume(
     place: Path,
     options: SweepConfig,
     again: Sequence[int] | None = None,
-    worker: Sequence[str] = WORKER,
+    worker: Sequence[str] = (),
 ) -> int:
     """Goes on with a search as it was planned; returns the exit code.
 
@@ -212,7 +212,7 @@ def resolved(wanted: WantedSearch, axes: Sequence[Axis], config: Config) -> Sear
         )
     if search.prune == "wilcoxon" and not of_rows(config, search.metrics[0]):
         raise ConfigError(
-            f"{where}.prune: wilcoxon compares rows, and {search.metrics[0]} is of no single row"
+            f"{where}.prune: wilcoxon compares rows, and {search.metrics[0]} is no mean over rows"
         )
     if search.prune in ("median", "halving") and len(wanted.seeds) > 1:
         raise ConfigError(

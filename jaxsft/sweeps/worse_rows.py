@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxsft.config.schema import Config
-from jaxsft.errors import DataError
+from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import compared_runs
 from jaxsft.evaluation.compared_runs import RunRows
 from jaxsft.metrics import by_name
@@ -29,7 +29,7 @@ def is_worse(runs: Sequence[Path], others: Sequence[Path], name: str, more: bool
       name: the number, as validation/accuracy.
       more: whether more of it is better.
 
-    Raises DataError where the rows are not the same, or the number is none of single rows.
+    Raises ConfigError where the number is no mean over rows, DataError where the rows differ.
     """
     from scipy import stats
 
@@ -56,7 +56,14 @@ def _of_rows(run: RunRows, number: str) -> np.ndarray:
             state = metric.reduce(select(statistics, places), np.eye(len(places)))
             with np.errstate(divide="ignore", invalid="ignore"):
                 found.append(np.asarray(metric.value(state)[number], np.float64))
-        return np.concatenate(found)
+        values = np.concatenate(found)
+        whole = metric.value(metric.reduce(statistics, np.ones(rows)))[number]
+        if not np.isclose(np.nanmean(values), whole):
+            raise ConfigError(
+                f"search.prune=wilcoxon: {number} is no mean over rows; search.prune=none goes on"
+                " without"
+            )
+        return values
     raise DataError(f"{run.name}: has no {number} of its rows")
 
 
