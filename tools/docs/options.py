@@ -127,8 +127,8 @@ def page() -> str:
         "## Search",
         "",
         (
-            "Keys of `search:` in a study.yaml, and `search.NAME=value` behind `jaxsft train -m` and"
-            " `jaxsft sweep run`. [Search](search.md) says more."
+            "Keys of `search:` in a study.yaml, and `search.NAME=value` behind `jaxsft train -m`"
+            " and `jaxsft sweep run`. [Search](search.md) says more."
         ),
         "",
         *items(SearchConfig, prefix="search."),
