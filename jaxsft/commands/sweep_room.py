@@ -87,13 +87,11 @@ def _cancel(place: str, words: Sequence[str]) -> int:
 
 def _report(place: str, words: Sequence[str]) -> int:
     _nothing_behind("report", words)
-    try:
-        from jaxsft.sweeps import analysis
-    except ImportError:
-        raise JaxsftError(
-            "jaxsft sweep report: this installation has no jaxsft.sweeps.analysis"
-        ) from None
-    print(analysis.write_report(place))
+    from jaxsft.sweeps import sweep_parent
+
+    if (page := sweep_parent.report(Path(place))) is None:
+        raise JaxsftError("jaxsft sweep report: this installation has no jaxsft.sweeps.analysis")
+    print(page)
     return 0
 
 

@@ -81,7 +81,7 @@ class LiveTable:
         from rich.table import Table
 
         table = Table(box=None, caption=caption(self._trials, states, slots))
-        for head in ("trial", "", "status", "metric", "step", "time"):
+        for head in ("trial", "swept", "status", "metric", "step", "time"):
             table.add_column(head, overflow="fold")
         for trial in _shown(self._trials, states):
             state = states.get(trial.id) or TrialState(trial.id, trial.number)

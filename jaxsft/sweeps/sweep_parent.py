@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import os
 import shlex
 import signal
@@ -474,7 +475,7 @@ def _ended(plan: SweepPlan, ledger: TrialLedger, stopped_by: int | None) -> int:
 
 
 def compare(runs: Sequence[Path], folder: Path) -> None:
-    """Prints the finished runs side by side, and writes the page."""
+    """Prints the finished runs side by side, and writes the pages about the sweep."""
     from jaxsft.reports import run_comparison
 
     if len(runs) < 2:
@@ -482,5 +483,17 @@ def compare(runs: Sequence[Path], folder: Path) -> None:
     try:
         print("\n" + "\n".join(run_comparison.compare(runs).lines()))
         print(f"comparison: {run_comparison.write(runs, folder / 'comparison.html')}", flush=True)
+        if (page := report(folder)) is not None:
+            print(f"report: {page}", flush=True)
     except JaxsftError as error:  # the runs are whole all the same
         print(f"jaxsft: {error}", file=sys.stderr)
+
+
+def report(folder: Path) -> Path | None:
+    """Writes the analysis of a sweep, and returns its page; None where it is not installed.
+
+    Raises JaxsftError where the sweep cannot be read.
+    """
+    if importlib.util.find_spec("jaxsft.sweeps.analysis") is None:
+        return None
+    return importlib.import_module("jaxsft.sweeps.analysis").write_report(folder)

@@ -40,6 +40,7 @@ class Pulse(threading.Thread):
         self._ledger, self._orders = ledger, orders
         self._over = threading.Event()
         self._read = {order.trial.id: 0 for order in orders}
+        self._told = {order.trial.id: -1 for order in orders}  # the step that was told last
 
     def run(self) -> None:
         while True:
@@ -64,16 +65,15 @@ class Pulse(threading.Thread):
             return
         rows = rundir.read_jsonl(path)
         self._read[trial.id] = size
-        validated = [row for row in rows if row.get("kind") == "validation"]
-        if not validated:
-            return
-        row, name = validated[-1], metric_of(trial.run_dir)
-        value = row.get(name.partition("/")[2])
-        state = self._ledger.states().get(trial.id)
-        if value is None or state is None or state.step == row["step"]:
-            return
-        about = {"name": name, "value": value, "step": row["step"]}
-        self._ledger.append("metric", trial.id, trial.number, order.attempt, **about)
+        name = metric_of(trial.run_dir)
+        for row in rows:
+            value = row.get(name.partition("/")[2])
+            if row.get("kind") != "validation" or value is None:
+                continue
+            if row["step"] > self._told[trial.id]:
+                self._told[trial.id] = row["step"]
+                about = {"name": name, "value": value, "step": row["step"]}
+                self._ledger.append("metric", trial.id, trial.number, order.attempt, **about)
 
 
 def metric_of(run_dir: Path) -> str:
