@@ -183,7 +183,8 @@ def test_tpe_finds_what_is_good_and_the_bias_of_the_best_is_told(tmp_path, confi
     assert best["found"]["validation/loss"] < 0.3 and best["confirmed"]
     about = best["confirmation"]["validation/loss"]
     assert len(about["values"]) == 3 and found["points"]["done"] == 14
-    seeds = {world.plan().by_number(n).config["seed"] for n in best["confirmation"]["trials"]}
+    plan = world.plan()
+    seeds = {plan.by_number(n).config["seed"] for n in best["confirmation"]["trials"]}
     assert seeds == {1, 2, 3}
     # less is better: that the search found less than other seeds do is luck
     bias = about["mean"] - best["found"]["validation/loss"]
@@ -199,12 +200,12 @@ def test_each_sampler_proposes_as_many_as_were_asked_for(sampler, tmp_path, conf
     space |= {"optim.weight_decay": [0.0, 0.1]} if sampler != "cmaes" else {}
     world = SearchWorld(tmp_path, 0, 0.0, config, sampler=sampler, space=space, trials=8, confirm=0)
     world.to_the_end(slots=2)
-    points = search_book.points_of(world.plan())
-    assert len(points) == 8 and world.outcome()["points"]["done"] == 8
+    points, found = search_book.points_of(world.plan()), world.outcome()
+    assert len(points) == 8 and found["points"]["done"] == 8
     if sampler == "grid":
         chosen = [tuple(p.values.values()) for p in points]
         assert len(set(chosen)) == 8 and chosen[:2] == [(1e-5, 0.0), (1e-5, 0.1)]
-    assert world.outcome()["best"][0]["confirmed"] is False
+    assert found["best"][0]["confirmed"] is False
 
 
 @pytest.mark.parametrize("prune", ["median", "halving"])
@@ -214,12 +215,13 @@ def test_what_is_not_worth_it_is_stopped_and_told_as_pruned(prune, tmp_path, con
     states, plan = world.workers_ledger.states(), world.plan()
     pruned = [states[t.id] for t in plan.trials if states[t.id].status == "cancelled"]
     assert pruned and all(s.message.startswith(f"pruned: {prune}, step ") for s in pruned)
-    assert world.outcome()["points"]["pruned"] == len(pruned)
+    found = world.outcome()
+    assert found["points"]["pruned"] == len(pruned)
     assert sum(t.state.name == "PRUNED" for t in world.optuna()) == len(pruned)
     # the gentle signal reached those that were still running, and none was trained to its end
     assert all(world.steps[s.number] <= STEPS for s in pruned)
     # those that are pruned are worse than the best
-    assert all(s.value > world.outcome()["best"][0]["found"]["validation/loss"] for s in pruned)
+    assert all(s.value > found["best"][0]["found"]["validation/loss"] for s in pruned)
     # it was asked for by a signal, and never killed
     assert not any(p.code == -9 for p in world.processes)
 
