@@ -87,9 +87,9 @@ def _cancel(place: str, words: Sequence[str]) -> int:
 
 def _report(place: str, words: Sequence[str]) -> int:
     _nothing_behind("report", words)
-    from jaxsft.sweeps import sweep_parent
+    from jaxsft.sweeps import sweep_end
 
-    if (page := sweep_parent.report(Path(place))) is None:
+    if (page := sweep_end.report(Path(place))) is None:
         raise JaxsftError("jaxsft sweep report: this installation has no jaxsft.sweeps.analysis")
     print(page)
     return 0

@@ -70,6 +70,11 @@ class SweepCommand:
             elif flag == "hydra.searchpath":
                 listed = re.split(r"[\[\],'\"\s]+", value.replace("file://", ""))
                 folders += [one for one in listed if one]
+            elif argument.startswith("-"):
+                flags = ", ".join((*MULTIRUN, *FOLDERS))
+                raise ConfigError(f"{argument}: unknown flag; there are {flags}")
+            elif not re.match(overrides.OVERRIDE, argument):
+                raise ConfigError(f"{argument}: expected key=value")
             elif HYDRA.match(argument):
                 own.append(argument)
             else:
@@ -131,6 +136,8 @@ def of_study(command: SweepCommand, study: Study) -> ComposedGrid:
         given, swept = grid(maker, command.words)
         if swept:
             raise ConfigError(f"{swept[0]}: a study says itself what differs between its trials")
+        if twice := [_key(word) for word in given[0].words if _key(word) in study.swept]:
+            raise ConfigError(f"{twice[0]}: the study has values of its own for it")
         settings = maker.hydra([*command.hydra])
         jobs = []
         for setting in study.settings:

@@ -22,6 +22,7 @@ POLL = 0.5  # seconds between two looks at the processes
 GRACE = 60.0  # seconds that a trial has to write a checkpoint when its time is up
 FULL = 74  # the exit code of a worker whose disk is full
 KILLED = 128  # exit codes above it are signals, as shells tell them
+Grouping = Callable[[Sequence[PlannedTrial]], Sequence[Sequence[PlannedTrial]]]
 Starter = Callable[[Sequence[PlannedTrial], int, Mapping[str, int]], Handle]
 Finder = Callable[[TrialState, PlannedTrial], Handle | None]
 
@@ -47,11 +48,12 @@ class Source(Protocol):
 class Grid:
     """A source of trials that are all known: each is given out once."""
 
-    def __init__(self, trials: Iterable[PlannedTrial]):
-        self._waiting = collections.deque(trials)
+    def __init__(self, trials: Iterable[PlannedTrial], whole: bool = False):
+        """Takes the trials; with `whole` all are given out at once, to be grouped."""
+        self._waiting, self._whole = collections.deque(trials), whole
 
     def ask(self, free_slots: int) -> list[PlannedTrial]:
-        count = min(free_slots, len(self._waiting))
+        count = len(self._waiting) if self._whole else min(free_slots, len(self._waiting))
         return [self._waiting.popleft() for _ in range(count)]
 
     def tell(self, trial: PlannedTrial, state: TrialState) -> None:
@@ -105,7 +107,7 @@ class Scheduler:
         find: Finder,
         limits: Limits = Limits(),
         *,
-        group: Callable[[Sequence[PlannedTrial]], Sequence[Sequence[PlannedTrial]]] = one_by_one,
+        group: Grouping = one_by_one,
         clock: Callable[[], float] = time.time,
         wait: Callable[[float], None] = time.sleep,
         watch: Callable[[Scheduler], None] = lambda scheduler: None,

@@ -42,8 +42,6 @@ class OptunaSource:
         for one in found:
             if one.status == "open":
                 self._offer(one.point, states)
-        for ids in search_book.confirmations_of(book.plan).values():
-            self._give(ids, states)
 
     # --- the protocol
     # ----------------------------------------------------------------------------------------------
@@ -165,10 +163,16 @@ class OptunaSource:
         return out
 
     def _settle(self) -> None:
-        """Tells all points that have ended."""
+        """Tells all points that have ended, and gives out trials whose process was found gone."""
         for point in self.points.values():
             if self.results[point.number].status == "open":
                 self._judge(point)
+        states = self.ledger.states()
+        for point in [one.point for one in self.results.values() if one.status == "open"]:
+            held = self._held.get(point.number, ())
+            self._give([name for name in point.trials if name not in held], states)
+        for ids in search_book.confirmations_of(self.book.plan).values():
+            self._give(ids, states)
 
     def _judge(self, point: SearchPoint) -> None:
         """Tells what became of a point, if it has ended."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxsft import rundir
-from jaxsft.config import compose, composer, overrides, search_options
+from jaxsft.config import compose, composer, overrides, search_options, sweep_options
 from jaxsft.config.composer import Composer
 from jaxsft.config.schema import Config
 from jaxsft.config.search_options import COSTS, SearchConfig
@@ -176,7 +176,10 @@ def resume(
             for number in again:
                 plan.by_number(number)
             sweep_parent.retry(plan, TrialLedger(plan.folder), again)
-        folders = SweepCommand.of_arguments(plan.given[2:]).folders
+        # behind jaxsft train, or jaxsft sweep run NAME
+        words = plan.given[4 if plan.given[1] == "sweep" else 2 :]
+        _, others = sweep_options.taken(search_options.taken(words)[1])
+        folders = SweepCommand.of_arguments(others).folders
         return _run(plan, options, folders, worker)
 
 

@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.util
 import os
-import shlex
 import signal
 import sys
 import types
@@ -21,12 +19,20 @@ from jaxsft.config.schema import Config
 from jaxsft.config.sweep_options import SweepConfig
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.rundir import RunLock
-from jaxsft.sweeps import device_slots, processes, sweep_plan
-from jaxsft.sweeps.live_table import LiveTable, caption, failures
+from jaxsft.sweeps import device_slots, processes, sweep_end, sweep_plan
+from jaxsft.sweeps.live_table import LiveTable, caption
 from jaxsft.sweeps.processes import Child, Handle
-from jaxsft.sweeps.scheduler import KILLED, Grid, Limits, Scheduler, Source, unfinished
+from jaxsft.sweeps.scheduler import (
+    Grid,
+    Grouping,
+    Limits,
+    Scheduler,
+    Source,
+    one_by_one,
+    unfinished,
+)
 from jaxsft.sweeps.sweep_plan import PlannedTrial, SweepPlan
-from jaxsft.sweeps.trial_ledger import BUSY, ENDED, TrialLedger, TrialState
+from jaxsft.sweeps.trial_ledger import ENDED, TrialLedger, TrialState
 from jaxsft.sweeps.work_order import WorkOrder
 
 WORKER = (sys.executable, "-m", "jaxsft.sweeps.worker")
@@ -65,12 +71,18 @@ class WantedSweep:
 
 # --- planning
 # --------------------------------------------------------------------------------------------------
-def begin(wanted: WantedSweep, options: SweepConfig, worker: Sequence[str] = ()) -> int:
+def begin(
+    wanted: WantedSweep,
+    options: SweepConfig,
+    worker: Sequence[str] = (),
+    group: Grouping = one_by_one,
+) -> int:
     """Plans a sweep, or takes one that was begun, and runs it; returns the exit code.
 
     Args:
       worker: the program of a job, behind which stand the folder and the numbers of its trials;
         empty: `WORKER`.
+      group: which trials share a process.
 
     Raises:
       ConfigError: the folder holds other trials, and `sweep.changed` does not say what to do.
@@ -102,7 +114,7 @@ def begin(wanted: WantedSweep, options: SweepConfig, worker: Sequence[str] = ())
         )
         changed = "add" if fresh else options.changed
         plan = settled(plan, wanted, changed, code, data)
-        return run(plan, options, worker=worker)
+        return run(plan, options, worker=worker, group=group)
 
 
 def resume(place: Path, options: SweepConfig, again: Sequence[int] | None = None) -> int:
@@ -338,6 +350,7 @@ def run(
     options: SweepConfig,
     source: Source | None = None,
     worker: Sequence[str] = (),
+    group: Grouping = one_by_one,
 ) -> int:
     """Runs what is left of a planned sweep, and returns the exit code; the caller holds its lock.
 
@@ -354,9 +367,12 @@ def run(
     limits = Limits(options.seconds, options.retries, options.on_error == "stop")
     starter = WorkerStarter(plan, slots, worker or WORKER)
     with LiveTable(plan.trials, ledger.states()) as table:
-        scheduler = Scheduler(ledger, Grid(()), len(slots), starter, find, limits, watch=table)
+        scheduler = Scheduler(
+            ledger, Grid(()), len(slots), starter, find, limits, group=group, watch=table
+        )
         scheduler.adopt(plan.trials)
-        scheduler.source = source or Grid(unfinished(ledger.states(), plan.trials, options.retries))
+        left = unfinished(ledger.states(), plan.trials, options.retries)
+        scheduler.source = source or Grid(left, whole=group is not one_by_one)
         print(
             f"sweep: {plan.folder} ({caption(plan.trials, ledger.states(), len(slots))};"
             f" {len(slots)} at a time)",
@@ -375,7 +391,7 @@ def run(
         )
     if source is not None:
         plan = SweepPlan.read(plan.folder)
-    return _ended(plan, ledger, received[0] if received else None)
+    return sweep_end.ended(plan, ledger, received[0] if received else None)
 
 
 def retry(plan: SweepPlan, ledger: TrialLedger, numbers: Sequence[int] = ()) -> list[int]:
@@ -456,44 +472,3 @@ def _signals(scheduler: Scheduler) -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _ended(plan: SweepPlan, ledger: TrialLedger, stopped_by: int | None) -> int:
-    """Tells what became of a sweep, and returns its exit code."""
-    states = ledger.states()
-    counted = [one for one in plan.trials if states[one.id].status != "superseded"]
-    for line in failures(counted, states):
-        print(line, file=sys.stderr)
-    compare([one.run_dir for one in counted if states[one.id].status == "done"], plan.folder)
-    print(f"sweep: {plan.folder}: {caption(counted, states)}", file=sys.stderr, flush=True)
-    if stopped_by is not None:
-        again = shlex.join(["jaxsft", "sweep", "resume", str(plan.folder)])
-        print(f"jaxsft: interrupted; {again} goes on", file=sys.stderr, flush=True)
-        return KILLED + stopped_by
-    left = any(states[one.id].status in (*BUSY, "planned", "interrupted") for one in counted)
-    return int(left or any(states[one.id].status == "failed" for one in counted))
-
-
-def compare(runs: Sequence[Path], folder: Path) -> None:
-    """Prints the finished runs side by side, and writes the pages about the sweep."""
-    from jaxsft.reports import run_comparison
-
-    if len(runs) < 2:
-        return
-    try:
-        print("\n" + "\n".join(run_comparison.compare(runs).lines()))
-        print(f"comparison: {run_comparison.write(runs, folder / 'comparison.html')}", flush=True)
-        if (page := report(folder)) is not None:
-            print(f"report: {page}", flush=True)
-    except JaxsftError as error:  # the runs are whole all the same
-        print(f"jaxsft: {error}", file=sys.stderr)
-
-
-def report(folder: Path) -> Path | None:
-    """Writes the analysis of a sweep, and returns its page; None where it is not installed.
-
-    Raises JaxsftError where the sweep cannot be read.
-    """
-    if importlib.util.find_spec("jaxsft.sweeps.analysis") is None:
-        return None
-    return importlib.import_module("jaxsft.sweeps.analysis").write_report(folder)

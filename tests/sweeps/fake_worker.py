@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import time
+import types
 from pathlib import Path
 
 from jaxsft.errors import ConfigError
@@ -60,9 +61,23 @@ def train(config) -> Result:
     return result
 
 
+def train_stack(configs, on_event) -> list:
+    """Several trials in one process; what one raises is its own."""
+    out = []
+    for config in configs:
+        try:
+            out.append(train(config))
+        except ValueError as error:
+            out.append(ConfigError(str(error)))
+    return out
+
+
 if __name__ == "__main__":
     sys.modules["jaxsft.api"] = sys.modules["__main__"]  # which the worker imports late
     import jaxsft
 
     jaxsft.api = sys.modules["__main__"]
+    training = types.ModuleType("jaxsft.training")
+    training.stack = sys.modules["__main__"]
+    sys.modules["jaxsft.training"] = training
     sys.exit(worker.main(sys.argv[1:]))

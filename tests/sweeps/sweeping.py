@@ -13,6 +13,7 @@ from pathlib import Path
 from jaxsft.config.sweep_options import SweepConfig
 from jaxsft.sweeps import command_grid, launchers, sweep_parent
 from jaxsft.sweeps.command_grid import SweepCommand
+from jaxsft.sweeps.scheduler import one_by_one
 from jaxsft.sweeps.sweep_plan import SweepPlan
 from jaxsft.sweeps.trial_ledger import TrialLedger, TrialState
 
@@ -21,13 +22,13 @@ LINES = "a line\n" * 30
 ROOT = Path(__file__).parents[2]
 
 
-def run(words: list[str], **options: object) -> int:
+def run(words: list[str], group=one_by_one, **options: object) -> int:
     """Runs a sweep of fake workers over `book.txt` in the working directory."""
     Path("book.txt").write_text(LINES)
     command = ["task=lm", "data.train=book.txt", *words]
     found = command_grid.composed(SweepCommand.of_arguments(command))
     wanted = launchers.wanted(found, ["-m", *command])
-    return sweep_parent.begin(wanted, SweepConfig(**options), FAKE)
+    return sweep_parent.begin(wanted, SweepConfig(**options), FAKE, group)
 
 
 def states(folder: str | Path) -> list[TrialState]:

@@ -115,6 +115,21 @@ def test_a_second_ctrl_c_ends_at_once(place):
     assert parent.wait(300) == 130 and statuses("s") == ["interrupted"]
 
 
+def test_trials_that_share_a_process_end_each_by_itself(place):
+    """Two jobs of two: in the first one trial fails, the second is killed once."""
+    pairs = lambda trials: [trials[i : i + 2] for i in range(0, len(trials), 2)]
+    assert sweeping.run(["seed=0,10,1,20", "run_dir=s"], group=pairs, slots=2) == 1
+    assert statuses("s") == ["done", "failed", "done", "done"]
+    pids = [
+        [e.pid for e in TrialLedger("s").events() if e.event == "started" and e.number == number]
+        for number in range(4)
+    ]
+    assert pids[0] == pids[1] and len(pids[2]) == len(pids[3]) == 2
+    assert pids[2][0] == pids[3][0] != pids[0][0]
+    # both of the process that was killed come back
+    assert starts("s") == {0: 1, 1: 1, 2: 2, 3: 2}
+
+
 def test_two_parents_do_not_run_one_sweep(place):
     words = ["seed=50", "run_dir=s"]
     first = sweeping.parent(words)

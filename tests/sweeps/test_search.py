@@ -100,8 +100,11 @@ class SearchWorld(World):
                 ledger, Grid(()), slots, self.start, self.find, Limits(80.0, retries),
                 clock=self.clock, wait=self.wait, watch=self.interrupt,
             )  # fmt: skip
-            made.adopt(SweepPlan.read(self.folder).trials)
-            made.source = self.source(ledger)
+            source = self.source(
+                ledger
+            )  # as in `sweep_parent.run`: before what still runs is known
+            made.adopt(source.book.plan.trials)
+            made.source = source
             made.run()
             return not made.stops
         except ParentKilledError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -74,11 +75,14 @@ def test_a_killed_search_goes_on_and_a_second_parent_is_refused(study):
     code, _, err = run()
     assert code == 1 and "runs this sweep; wait for it" in err
     sweeping.kill(first)
+    os.kill(states("s")[1].pid, signal.SIGKILL)
     Path("s/go").touch()
     code, out, err = run("sweep.slots=2")
     assert code == 0, err
-    # the two that ran without a parent were waited for; four points and two confirmations
-    assert starts("s") == dict.fromkeys(range(6), 1) and statuses("s") == ["done"] * 6
+    # what ran without a parent was waited for, what was killed ran again; four points and two
+    # confirmations
+    assert starts("s") == {0: 1, 1: 2, 2: 1, 3: 1, 4: 1, 5: 1}
+    assert statuses("s") == ["done"] * 6
     assert [t.state.name for t in told()] == ["COMPLETE"] * 4
     assert [t.value for t in told()] == [s.value for s in states("s")[:4]]
     assert "with 2 other seeds: validation/loss" in out

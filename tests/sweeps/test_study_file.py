@@ -149,6 +149,13 @@ def test_words_of_the_command_take_the_place_of_options(place):
     ]  # fmt: skip
     # as the analysis reads them: without quotes
     assert found.jobs[0].swept == ("model.norm=rms", "optim=adamw")
+    for word, told in {
+        "model.norm=rms": r"^model\.norm: the study has values of its own",
+        "--fast": r"^--fast: unknown flag",
+        "seed": "^seed: expected key=value",
+    }.items():
+        with pytest.raises(ConfigError, match=told):
+            command_grid.of_study(SweepCommand.of_arguments([word]), study)
     with pytest.raises(ConfigError, match="a study says itself"):
         command_grid.of_study(SweepCommand.of_arguments(["seed=1,2"]), study)
 
