@@ -1,7 +1,7 @@
 """Looks after a sweep: what jaxsft train -m, or a study, has planned in a directory.
 
   jaxsft sweep run experiments/NAME [option=value ...] [run_dir=DIR]
-                                   plans and runs the study of its study.yaml
+                                   plans and runs the study of its study.yaml, or its search
   jaxsft sweep status DIR          every trial: its status, number and time
   jaxsft sweep resume DIR          runs what is left; interrupted trials go on from checkpoints
   jaxsft sweep retry DIR [NUMBER ...]   runs failed trials again, all or these

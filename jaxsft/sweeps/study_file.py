@@ -9,7 +9,8 @@
     full: {adapter: none}
     lora: {adapter: lora, adapter.rank: 8}
 
-In place of `arms`, `trials` is a form. Each form stands for a list of settings, option by option:
+In place of `arms`, `search` chooses values (`search_space.py`), or `trials` is a form. Each form
+stands for a list of settings, option by option:
 
   product: {a: [1, 2], b: [3, 4]}    each with each; of a list of forms, each with each of the next
   zip: {a: [1, 2], b: [3, 4]}        (1, 3) and (2, 4)
