@@ -36,7 +36,7 @@ WITH_VALUE = (
     "--experimental-rerun",
 )
 ASKING = ("-c", "--cfg", "-i", "--info", "-sc", "--shell-completion")  # nothing is run
-OF_SWEEPS = ("sweep.", "hydra/launcher=")
+OF_SWEEPS = ("sweep.", "search.", "hydra/launcher=")
 FLAGS = ("-m", "--multirun", "--resolve", *WITH_VALUE)  # those of Hydra that make sense here
 
 
@@ -204,7 +204,7 @@ def run(
 def _refuse_of_sweeps(arguments: Sequence[str], trains: bool) -> None:
     """Raises ConfigError for words that only a sweep of trainings reads."""
     for argument in arguments:
-        if argument.startswith("sweep."):
+        if argument.startswith(("sweep.", "search.")):
             why = "is read with -m" if trains else "is read by jaxsft train -m"
             if not trains or not any(a.partition("=")[0] in ASKING for a in arguments):
                 raise ConfigError(f"{argument}: {why}")

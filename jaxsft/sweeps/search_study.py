@@ -28,8 +28,9 @@ Curve = Mapping[int, float]  # the number of a running trial by its step
 
 
 def needed(options: SearchConfig) -> None:
-    """Raises ConfigError where a library that a search needs is missing."""
+    """Raises ConfigError where a library or a variable that a search needs is missing."""
     extras.need("optuna", "search", "search")
+    url_of(options.storage, Path())
     extra = {"cmaes": ("cmaes", "search"), "gp": ("torch", None)}
     if options.sampler in extra:
         module, name = extra[options.sampler]
@@ -98,7 +99,7 @@ class StudyMirror:
         """Turns errors of the database into a JaxsftError."""
         from sqlalchemy.exc import SQLAlchemyError
 
-        failures = (SQLAlchemyError, self._optuna.exceptions.OptunaError, ModuleNotFoundError)
+        failures = (SQLAlchemyError, self._optuna.exceptions.OptunaError, ImportError)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -107,8 +108,8 @@ class StudyMirror:
             what = "search.storage" if self.options.storage else self._settings.url[10:]
             first = (str(error).splitlines() or [""])[0][:200]
             raise JaxsftError(
-                f"{what}: Optuna cannot use it ({type(error).__name__}: {first}); without the file"
-                " the study is made anew from the ledger"
+                f"{what}: Optuna cannot use it ({type(error).__name__}: {first}); the study"
+                " can be made anew from the ledger, in another database or without the file"
             ) from error
 
     # --- what proposes and prunes
