@@ -12,12 +12,13 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from hydra.plugins.launcher import Launcher
 
-ConfigStore.instance().store(
-    group="hydra/launcher",
-    name="slots",
-    node={"_target_": "hydra_plugins.jaxsft_sweeps.slots_launcher.SlotsLauncher"},
-    provider="jaxsft",
-)
+for _name in ("slots", "stacked"):  # which of them it is, is read from the command
+    ConfigStore.instance().store(
+        group="hydra/launcher",
+        name=_name,
+        node={"_target_": "hydra_plugins.jaxsft_sweeps.slots_launcher.SlotsLauncher"},
+        provider="jaxsft",
+    )
 
 
 class SlotsLauncher(Launcher):

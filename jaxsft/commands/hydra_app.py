@@ -47,7 +47,7 @@ KNOWN = {  # the values of flags
     ("-i", "--info"): ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
 }
 ASKING = ("-c", "--cfg", "-i", "--info", "-sc", "--shell-completion")  # nothing is run
-OF_SWEEPS = ("sweep.", "hydra/launcher=")
+OF_SWEEPS = ("sweep.", "search.", "hydra/launcher=")
 
 
 def _refuse_malformed(arguments: list[str]) -> None:
@@ -222,7 +222,7 @@ def run(
 def _refuse_of_sweeps(arguments: Sequence[str], trains: bool) -> None:
     """Raises ConfigError for words that only a sweep of trainings reads."""
     for argument in arguments:
-        if argument.startswith("sweep."):
+        if argument.startswith(("sweep.", "search.")):
             why = "is read with -m" if trains else "is read by jaxsft train -m"
             if not trains or not any(a.partition("=")[0] in ASKING for a in arguments):
                 raise ConfigError(f"{argument}: {why}")

@@ -1,7 +1,7 @@
 """Looks after a sweep: what jaxsft train -m, or a study, has planned in a directory.
 
   jaxsft sweep run experiments/NAME [option=value ...] [run_dir=DIR]
-                                   plans and runs the study of its study.yaml
+                                   plans and runs the study of its study.yaml, or its search
   jaxsft sweep status DIR          every trial: its status, number and time
   jaxsft sweep resume DIR          runs what is left; interrupted trials go on from checkpoints
   jaxsft sweep retry DIR [NUMBER ...]   runs failed trials again, all or these
@@ -37,7 +37,7 @@ def _run(place: str, words: Sequence[str]) -> int:
 
 
 def _status(place: str, words: Sequence[str]) -> int:
-    from jaxsft.sweeps import live_table
+    from jaxsft.sweeps import live_table, search_book, search_outcome
     from jaxsft.sweeps.sweep_plan import SweepPlan
     from jaxsft.sweeps.trial_ledger import TrialLedger
 
@@ -45,24 +45,26 @@ def _status(place: str, words: Sequence[str]) -> int:
     plan = SweepPlan.read(place)
     states = TrialLedger(plan.folder).states()
     print("\n".join(live_table.status_lines(plan.trials, states)))
+    if search_book.is_search(plan):
+        print("\n".join(search_outcome.lines(search_outcome.outcome(plan, states))))
     return 0
 
 
 def _resume(place: str, words: Sequence[str]) -> int:
     from jaxsft.config import sweep_options
-    from jaxsft.sweeps import sweep_parent
+    from jaxsft.sweeps import launchers
 
     options, others = sweep_options.taken(words)
     _nothing_behind("resume", others)
-    return sweep_parent.resume(Path(place), options)
+    return launchers.resume(Path(place), options)
 
 
 def _retry(place: str, words: Sequence[str]) -> int:
     from jaxsft.config import sweep_options
-    from jaxsft.sweeps import sweep_parent
+    from jaxsft.sweeps import launchers
 
     options, others = sweep_options.taken(words)
-    return sweep_parent.resume(Path(place), options, again=_numbers(others))
+    return launchers.resume(Path(place), options, again=_numbers(others))
 
 
 def _add(place: str, words: Sequence[str]) -> int:

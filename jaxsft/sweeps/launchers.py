@@ -9,10 +9,10 @@ import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from jaxsft.config import sweep_options
+from jaxsft.config import search_options, sweep_options
 from jaxsft.config.sweep_options import SweepConfig
 from jaxsft.errors import ConfigError
-from jaxsft.sweeps import command_grid, study_file, sweep_parent
+from jaxsft.sweeps import command_grid, search_book, search_runs, study_file, sweep_parent
 from jaxsft.sweeps.command_grid import ComposedGrid, SweepCommand
 from jaxsft.sweeps.sweep_parent import WantedSweep, WantedTrial
 from jaxsft.sweeps.sweep_plan import SweepPlan
@@ -50,8 +50,11 @@ def run(arguments: Sequence[str]) -> int:
       JaxsftError: anything else that the user can mend.
     """
     options, words = sweep_options.taken(arguments)
+    searched, words = search_options.taken(words)
     command = SweepCommand.of_arguments(words)
     launcher(command.launcher)
+    if searched:
+        return search_runs.of_words(command, arguments, options)
     place = SWEEPERS.get(command.sweeper or "basic", OTHER_SWEEPERS)
     return _function(place)(command, arguments, options)
 
@@ -72,7 +75,12 @@ def study(place: Path, words: Sequence[str]) -> int:
       ConfigError: the study or a word is wrong, or some trials cannot run (each is told before).
     """
     options, others = sweep_options.taken(words)
+    mine, others = search_options.taken(others)
     command, found = SweepCommand.of_arguments(others), study_file.read(place)
+    if found.search is not None:
+        return search_runs.of_study(place, found, command, words, options)
+    if mine:
+        raise ConfigError(f"search.{next(iter(mine))}: the study has no search")
     asked = dataclasses.replace(
         wanted(command_grid.of_study(command, found), ()),
         given=("jaxsft", "sweep", "run", str(place), *words),
@@ -82,6 +90,12 @@ def study(place: Path, words: Sequence[str]) -> int:
     return launcher(command.launcher)(asked, options)
 
 
+def resume(place: Path, options: SweepConfig, again: Sequence[int] | None = None) -> int:
+    """Goes on with a sweep, or a search; as `sweep_parent.resume`."""
+    searched = search_book.is_search(SweepPlan.read(place))
+    return (search_runs if searched else sweep_parent).resume(place, options, again)
+
+
 def add(place: Path, words: Sequence[str]) -> int:
     """Plans the trials that some words stand for beside those of a sweep, and runs what is left;
     returns the exit code. Raises ConfigError.
@@ -89,7 +103,12 @@ def add(place: Path, words: Sequence[str]) -> int:
     options, others = sweep_options.taken(words)
     more = SweepCommand.of_arguments(others)
     with sweep_parent.at_home(SweepPlan.read(place)) as plan:
-        before = SweepCommand.of_arguments(plan.given[2:])
+        if search_book.is_search(plan):
+            raise ConfigError(
+                f"{plan.folder}: holds a search, which chooses its trials itself; search.trials="
+                " behind the same command tries more"
+            )
+        before = SweepCommand.of_arguments(_words(plan))
         command = dataclasses.replace(
             more,
             words=(*plan.fixed, *more.words),
@@ -98,8 +117,15 @@ def add(place: Path, words: Sequence[str]) -> int:
         )
         differing = [word.partition("=")[0] for word in more.words]
         found = command_grid.composed(command, differing)
-        asked = dataclasses.replace(wanted(found, plan.given[2:]), fixed=plan.fixed)
+        asked = dataclasses.replace(wanted(found, _words(plan)), fixed=plan.fixed)
         return launcher(None)(asked, sweep_parent.adding(options))
+
+
+def _words(plan: SweepPlan) -> tuple[str, ...]:
+    """Returns the options of the command that a sweep was planned by, without those of a study's
+    file."""
+    study = plan.given[1:3] == ("sweep", "run")
+    return tuple(plan.given[4:] if study else plan.given[2:])
 
 
 def wanted(found: ComposedGrid, arguments: Sequence[str]) -> WantedSweep:

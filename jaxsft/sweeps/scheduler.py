@@ -38,6 +38,12 @@ class TrialSource(Protocol):
         """Takes note of a trial that has ended: done, failed, cancelled or interrupted."""
         ...
 
+    def look(self) -> None:
+        """Looks at what runs, at every turn; trials that are not worth it are cancelled in the
+        ledger.
+        """
+        ...
+
 
 class Grid:
     """A source of trials that are all known: each is given out once."""
@@ -52,6 +58,9 @@ class Grid:
 
     def tell(self, trial: PlannedTrial, state: TrialState) -> None:
         """Ignores it: nothing depends on a result."""
+
+    def look(self) -> None:
+        """Does nothing, as `tell`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +140,7 @@ class Scheduler:
         while True:
             self._obey()
             self._reap()
+            self.source.look()
             self._expire()
             self._fill()
             self._watch(self)

@@ -9,7 +9,8 @@
     full: {adapter: none}
     lora: {adapter: lora, adapter.rank: 8}
 
-In place of `arms`, `trials` is a form. Each form stands for a list of settings, option by option:
+In place of `arms`, `search` chooses values (`search_space.py`), or `trials` is a form. Each form
+stands for a list of settings, option by option:
 
   product: {a: [1, 2], b: [3, 4]}    each with each; of a list of forms, each with each of the next
   zip: {a: [1, 2], b: [3, 4]}        (1, 3) and (2, 4)
@@ -49,6 +50,7 @@ KEYS = (
     "seeds",
     "arms",
     "trials",
+    "search",
 )
 FORMS = ("product", "zip", "chain", "when", "ablation")
 _EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")  # which YAML takes for a text
@@ -63,11 +65,14 @@ class Study:
       settings: of each trial, those that differ, seeds included.
       about: what the plan keeps of it: name, question, metric, baseline, arms, seeds, family and
         effect.
+      search: the options of a search, as they were written, whose trials are not known beforehand;
+        `settings` are its seeds then. None: all trials are known.
     """
 
     options: Setting
     settings: tuple[Setting, ...]
     about: Mapping[str, Any]
+    search: Mapping[str, Any] | None = None
 
     @property
     def swept(self) -> list[str]:
@@ -118,14 +123,16 @@ def read(place: str | Path) -> Study:
     file = path / NAME if path.is_dir() or not path.suffix else path
     at, values = _Place(file), documents.read_yaml(file, ConfigError, dict)
     at.known(at.mapping(values), KEYS)
-    if ("arms" in values) == ("trials" in values):
-        raise at.error("expected either arms or trials")
+    if sum(key in values for key in ("arms", "trials", "search")) != 1:
+        raise at.error("expected either arms or trials, or search")
     options = _options(values.get("options", {}), at / "options")
     arms: dict[str, Setting] = {}
     if "arms" in values:
         for name, content in (at / "arms").mapping(values["arms"]).items():
             arms[name] = _options(content, at / "arms" / name)
         settings = list(arms.values())
+    elif "search" in values:
+        settings = [{}]
     else:
         settings = _form(values["trials"], at / "trials", arms)
     seeds = _seeds(values.get("seeds", []), at / "seeds")
@@ -135,7 +142,9 @@ def read(place: str | Path) -> Study:
     _check(told, arms, at)
     name = values.get("name") or file.resolve().parent.name
     about = {"name": str(name), **told, "arms": arms or None, "seeds": list(seeds)}
-    return Study(options, tuple(_once(settings)), {k: v for k, v in about.items() if v is not None})
+    about = {key: value for key, value in about.items() if value is not None}
+    search = (at / "search").mapping(values["search"]) if "search" in values else None
+    return Study(options, tuple(_once(settings)), about, search)
 
 
 def _check(told: Mapping[str, Any], arms: Mapping[str, Setting], at: _Place) -> None:

@@ -9,6 +9,7 @@ import dataclasses
 import os
 import signal
 import sys
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,22 +131,27 @@ def resume(place: Path, options: SweepConfig, again: Sequence[int] | None = None
       JaxsftError: another process runs this sweep, or the disk is full.
     """
     with at_home(SweepPlan.read(place)) as plan, RunLock(plan.folder, BUSY_TEXT):
-        now = {name: sweep_plan.fingerprint(name) for name in plan.data}
-        changed = [name for name, found in now.items() if found != plan.data[name]]
-        if plan.code.get("source") != sweep_plan.code_now()["source"]:
-            changed.append("the code of jaxsft")
-        if changed and options.changed != "keep":
-            raise ConfigError(
-                f"{plan.folder}: {', '.join(changed[:3])} changed since it was planned;"
-                " sweep.changed=keep goes on all the same"
-            )
+        check_unchanged(plan, options)
         ledger = TrialLedger(plan.folder)
-        _write_missing(plan, ledger)
+        write_missing(plan, ledger)
         if again is not None:
             for number in again:
                 plan.by_number(number)
             retry(plan, ledger, again)
         return run(plan, options)
+
+
+def check_unchanged(plan: SweepPlan, options: SweepConfig) -> None:
+    """Raises ConfigError where data or code are not those that a sweep was planned with."""
+    now = {name: sweep_plan.fingerprint(name) for name in plan.data}
+    changed = [name for name, found in now.items() if found != plan.data[name]]
+    if plan.code.get("source") != sweep_plan.code_now()["source"]:
+        changed.append("the code of jaxsft")
+    if changed and options.changed != "keep":
+        raise ConfigError(
+            f"{plan.folder}: {', '.join(changed[:3])} changed since it was planned;"
+            " sweep.changed=keep goes on all the same"
+        )
 
 
 @contextlib.contextmanager
@@ -191,10 +197,21 @@ def adding(options: SweepConfig) -> SweepConfig:
     return dataclasses.replace(options, changed="add")
 
 
-def fingerprints(configs: Sequence[Config]) -> dict[str, str]:
-    """Returns the fingerprint of every file that the configs name. Raises DataError."""
+def fingerprints(
+    configs: Sequence[Config], known: Mapping[str, str] = types.MappingProxyType({})
+) -> dict[str, str]:
+    """Returns the fingerprint of every file that the configs name; those that are `known` are not
+    read again. Raises DataError.
+    """
     named = dict.fromkeys(place for config in configs for place in sweep_plan.places(config))
-    return {place: found for place in named if (found := sweep_plan.fingerprint(place))}
+    of = lambda place: known[place] if place in known else sweep_plan.fingerprint(place)
+    return {place: found for place in named if (found := of(place))}
+
+
+def id_of(plan: SweepPlan, wanted: WantedTrial) -> str:
+    """Returns the id that a trial would have in a plan. Raises DataError."""
+    data = fingerprints([wanted.config], plan.data)
+    return sweep_plan.trial_id(wanted.config, data, plan.code)
 
 
 def settled(
@@ -218,7 +235,7 @@ def settled(
         as_planned = {sweep_plan.trial_id(t.config, plan.data, plan.code) for t in wanted.trials}
         same = as_planned - cancelled == active
         if changed == "keep" and same:
-            _write_missing(plan, ledger)
+            write_missing(plan, ledger)
             return plan
         if changed not in ("add", "supersede"):
             raise ConfigError(_difference(plan, wanted, ids, active, same, code, data))
@@ -226,7 +243,7 @@ def settled(
     plan = grown(dataclasses.replace(plan, swept=swept), wanted.trials, code, data)
     if changed == "supersede":
         _supersede(plan, ledger, set(ids))
-    _write_missing(plan, ledger, set(ids))
+    write_missing(plan, ledger, set(ids))
     return plan
 
 
@@ -267,7 +284,7 @@ def _supersede(plan: SweepPlan, ledger: TrialLedger, wanted: set[str]) -> None:
             ledger.append("superseded", one.id, one.number, state.attempt, by=by.get(one.overrides))
 
 
-def _write_missing(plan: SweepPlan, ledger: TrialLedger, wanted: set[str] = frozenset()) -> None:
+def write_missing(plan: SweepPlan, ledger: TrialLedger, wanted: set[str] = frozenset()) -> None:
     """Writes down trials of the plan that the ledger does not have, or that are wanted again, and
     finished ones whose results are gone.
     """

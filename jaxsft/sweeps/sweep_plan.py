@@ -152,8 +152,7 @@ class SweepPlan:
                 for one in self.trials
             ],
         }
-        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-        text = yaml.dump(values, Dumper=dumper, sort_keys=False, allow_unicode=True)
+        text = yaml.dump(values, Dumper=_PlanDumper, sort_keys=False, allow_unicode=True)
         return rundir.write_text(self.folder / NAME, text)
 
     def by_number(self, number: int) -> PlannedTrial:
@@ -162,6 +161,13 @@ class SweepPlan:
             if one.number == number:
                 return one
         raise ConfigError(f"{self.folder}: has no trial {number}; there are {len(self.trials)}")
+
+
+class _PlanDumper(getattr(yaml, "CSafeDumper", yaml.SafeDumper)):
+    """Writes values that two configs share out in full: an alias would be refused when read."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def _trial(folder: Path, values: Mapping[str, Any]) -> PlannedTrial:

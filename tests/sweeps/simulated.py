@@ -78,7 +78,8 @@ class FakeProcess:
         elif self.stage == "training":
             self._train(tell)
         else:
-            tell("done", run_dir=f"jobs/{trial.run_dir.name}", metric="m", value=1.0, seconds=1.0)
+            told = {"metric": world.metric, "value": world.value(trial, STEPS), "seconds": 1.0}
+            tell("done", run_dir=f"jobs/{trial.run_dir.name}", **told)
             self.code = 0
 
     def _train(self, tell) -> None:
@@ -97,7 +98,8 @@ class FakeProcess:
             return
         else:
             world.steps[number] += 1
-            tell("metric", name="m", value=0.5, step=world.steps[number])
+            step = world.steps[number]
+            tell("metric", name=world.metric, value=world.value(self.trial, step), step=step)
             world.finished[number] += world.steps[number] == STEPS
 
 
@@ -107,6 +109,8 @@ class World:
     Attributes:
       kills: the chance that something is killed at an event.
     """
+
+    metric = "m"
 
     def __init__(self, folder: Path, seed: int, count: int, kills: float):
         self.folder, self.rng, self.kills = folder, random.Random(seed), kills
@@ -125,6 +129,10 @@ class World:
         self.most = 0  # processes at a time
         for one in self.trials:
             self.workers_ledger.append("planned", one.id, one.number, 0)
+
+    def value(self, trial: PlannedTrial, step: int) -> float:
+        """The number of a trial at a step."""
+        return 1.0
 
     def behaviour(self, trial: PlannedTrial) -> str:
         return self.kinds[trial.number]

@@ -22,6 +22,7 @@ from jaxsft import tasks
 from jaxsft.config import compose, condition, option, schema
 from jaxsft.config import optim as optim_options
 from jaxsft.config.option import Declaration
+from jaxsft.config.search_options import SearchConfig
 from jaxsft.config.sweep_options import SweepConfig
 from tools.docs.composed import FILE, GIVEN, composed
 
@@ -123,6 +124,15 @@ def page() -> str:
         ),
         "",
         *items(SweepConfig, prefix="sweep."),
+        "",
+        "## Search",
+        "",
+        (
+            "Keys of `search:` in a study.yaml, and `search.NAME=value` behind `jaxsft train -m`"
+            " and `jaxsft sweep run`. [Search](search.md) says more."
+        ),
+        "",
+        *items(SearchConfig, prefix="search."),
         "",
         "## Presets",
         "",
