@@ -63,6 +63,22 @@ def test_add_plans_further_trials_and_runs_them(sweep):
     assert statuses("s") == ["done", "failed", "done", "done"]
 
 
+def test_trials_are_added_to_a_study(place, monkeypatch):
+    monkeypatch.setattr(sweep_parent, "WORKER", sweeping.FAKE)
+    (place / "book.txt").write_text(sweeping.LINES)
+    (place / "experiments" / "rates").mkdir(parents=True)
+    (place / "experiments" / "rates" / "study.yaml").write_text(
+        "question: which rate?\nmetric: validation/loss\n"
+        "options: {task: lm, data.train: book.txt}\n"
+        "trials: {product: {optim.learning_rate: [1e-3, 1e-2]}}\n"
+    )
+    assert tiny.jaxsft("sweep", "run", "experiments/rates", "run_dir=s")[0] == 0
+    assert tiny.jaxsft("sweep", "add", "s", "optim.learning_rate=1e-4")[0] == 0
+    plan = SweepPlan.read("s")
+    assert [one.config["data"]["train"] for one in plan.trials] == ["book.txt"] * 3
+    assert statuses("s") == ["done"] * 3 and starts("s") == {0: 1, 1: 1, 2: 1}
+
+
 def test_cancelled_trials_are_not_run_until_they_are_asked_for(sweep, monkeypatch):
     assert ok("cancel", "s", "0") == "cancelled: none\n"  # it is done
     plan = SweepPlan.read("s")
