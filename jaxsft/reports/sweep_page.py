@@ -28,7 +28,7 @@ MOST_MARKS = 8  # of an axis
 
 
 @dataclass(frozen=True)
-class Axis:
+class PlotAxis:
     """An axis of parallel coordinates: its place in percent, and marks (percent from the top)."""
 
     name: str
@@ -49,7 +49,7 @@ class Thread:
 class ParallelPlot:
     """Parallel coordinates: an axis for each option and the last for the number that chooses."""
 
-    axes: Sequence[Axis]
+    axes: Sequence[PlotAxis]
     threads: Sequence[Thread]
     left_out: int = 0
 
@@ -116,7 +116,7 @@ def parallel(
     columns = [*([row[k] for row in rows] for k in range(len(names) - 1)), list(values)]
     scales = [_scale(column) for column in columns]
     at = lambda k: 100 * k / (len(names) - 1)
-    axes = [Axis(name, round(at(k), 2), scales[k][1]) for k, name in enumerate(names)]
+    axes = [PlotAxis(name, round(at(k), 2), scales[k][1]) for k, name in enumerate(names)]
     threads = []
     for rank, i in enumerate(drawn):
         points = [

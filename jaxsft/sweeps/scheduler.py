@@ -60,7 +60,7 @@ class Grid:
         """Ignores it: nothing depends on a result."""
 
     def look(self) -> None:
-        """Does nothing, as `tell`."""
+        """Ignores it, as `tell`."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from jaxsft import cli, planning
 from jaxsft.config.overrides import composed
 from jaxsft.errors import ConfigError
 from jaxsft.planning.chips import Topology
+from jaxsft.planning.costs import Costs
 
 LLAMA = {
     "model_type": "llama",
@@ -108,3 +109,16 @@ def test_no_error_is_swallowed(monkeypatch):
     monkeypatch.setattr(planning, "_measured", refuse)
     with pytest.raises(ConfigError, match="nothing compiles"):
         planning.plan(composed(["task=lm"]))
+
+
+def test_hours_and_cost_of_a_run(monkeypatch):
+    """A step of 1e12 FLOPs for 1,000 tokens on each of sixteen chips of 197e12 a second."""
+    facts = {"tokens": 16_000, "model_flops": 1e12, "state_bytes": {}}
+    step = {"facts": facts, "costs": Costs(1e12, {}, 0.0, (), 0), "memory": {}}
+    monkeypatch.setattr(planning, "_compiled", lambda *_: step | {"memory_bytes": 1e9})
+    words = ["task=lm", "plan.topology=v5e:4x4", "plan.tokens=1e9", "plan.dollars=2"]
+    found = planning.plan(composed(words))
+    hours = 1e9 / (16_000 * 197) / 3600
+    assert found["hours_bound"] == pytest.approx(hours)
+    assert found["dollars_bound"] == pytest.approx(hours * 16 * 2)
+    assert found["mfu_bound"] == pytest.approx(1) and found["fits"]
