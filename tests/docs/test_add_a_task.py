@@ -124,7 +124,10 @@ def test_what_does_not_fit_is_refused(installed, tmp_path):
     data = tiny.write_lines(tmp_path / "rows.jsonl", rows(40))
     for option, told in (
         ("data.too_long=window", "task=rate has no windows"),
-        ("task.loss=cross_entropy", "task.loss=cross_entropy: expected one of mse, huber, mae"),
+        (
+            "task.loss=cross_entropy",
+            "task.loss=cross_entropy: expected one of mse, huber, log_cosh, mae, quantile",
+        ),
         ("data.columns.answers=x", "task=rate never reads it"),
         ("evaluation.metric=validation/accuracy", "task=rate has validation/loss"),
     ):

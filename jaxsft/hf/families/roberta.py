@@ -22,8 +22,11 @@ def read(keys: Keys) -> dict[str, Any]:
 
 
 def _padding(keys: Keys) -> int:
-    if (found := keys.get("pad_token_id")) is None:
-        keys.refuse("pad_token_id", "positions begin behind it; expected a whole number")
+    if (found := keys.get("pad_token_id")) is None or found < 0:
+        keys.refuse(
+            "pad_token_id",
+            "expected a whole number from 0 to vocab_size: positions begin behind it",
+        )
     return found
 
 
