@@ -210,8 +210,11 @@ def _read(folder: Path, text: str, exceeded: float) -> dict[str, Any]:
 def _environment(config: Config, topology: Topology | None) -> dict[str, str]:
     """Returns the environment of the process that compiles."""
     own = dict(os.environ)
-    if topology is not None:  # what this machine says of its own chips is not of that topology
-        own = {name: value for name, value in own.items() if not name.startswith("TPU_")}
+    if topology is not None:
+        # what is said here of this machine's chips and compiler is not of that topology, and its
+        # compiler ends the process for a flag that it does not know
+        mine = ("TPU_", "XLA_FLAGS")
+        own = {name: value for name, value in own.items() if not name.startswith(mine)}
         own |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
     elif config.plan.devices:
         flags = own.get("XLA_FLAGS", "")
