@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import time
-import types
 from pathlib import Path
 
 from jaxsft.errors import ConfigError
@@ -61,7 +60,7 @@ def train(config) -> Result:
     return result
 
 
-def train_stack(configs, on_event) -> list:
+def train_stack(configs) -> list:
     """Several trials in one process; what one raises is its own."""
     out = []
     for config in configs:
@@ -77,7 +76,4 @@ if __name__ == "__main__":
     import jaxsft
 
     jaxsft.api = sys.modules["__main__"]
-    training = types.ModuleType("jaxsft.training")
-    training.stack = sys.modules["__main__"]
-    sys.modules["jaxsft.training"] = training
     sys.exit(worker.main(sys.argv[1:]))
