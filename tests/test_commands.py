@@ -27,7 +27,7 @@ from tests.reports.fake_run import make
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("jaxsft tr", ["train "]),
+        ("jaxsft tra", ["train ", "transfer "]),
         ("jaxsft train train.dur", ["train.duration="]),
         ("jaxsft train sched", ["schedule.", "schedule="]),
         ("jaxsft train seed=1 see", ["seeds."]),
@@ -54,7 +54,7 @@ def test_the_shell_calls_a_command_that_is_there():
     for asked in (["completion", "bash"], ["train", "-sc", "install=bash"]):
         code, out, err = tiny.jaxsft(*asked)
         assert code == 0 and not err and "jaxsft completion query" in out
-    assert tiny.jaxsft("completion", "query", "jaxsft tr")[1] == "train \n"
+    assert tiny.jaxsft("completion", "query", "jaxsft trai")[1] == "train \n"
     assert tiny.jaxsft("completion", "tcsh")[0] == 1
     line = "jaxsft train optim=mu"
     words = f'COMP_LINE="{line}" COMP_POINT={len(line)}; _jaxsft; echo "${{COMPREPLY[@]}}"'

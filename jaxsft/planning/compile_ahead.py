@@ -133,7 +133,8 @@ def resolved(config: Config, own: Device) -> Config:
     """
     if _has_data(config):
         return setup.resolve_for(config, own)
-    if config.task.name not in ("lm", "chat"):
+    spec = config.task.spec
+    if not (spec.over_vocabulary and spec.causal and spec.decoder == "no"):
         raise ConfigError(
             f"task={config.task.name}: what its batches look like hangs on the data; give"
             " data.train=FILE"

@@ -126,7 +126,7 @@ def test_what_does_not_fit_is_refused(installed, tmp_path):
         ("data.too_long=window", "task=rate has no windows"),
         (
             "task.loss=cross_entropy",
-            "task.loss=cross_entropy: expected one of mse, huber, log_cosh, mae, quantile",
+            "task.loss=cross_entropy: expected one of mse, huber, mae, quantile",
         ),
         ("data.columns.answers=x", "task=rate never reads it"),
         ("evaluation.metric=validation/accuracy", "task=rate has validation/loss"),
