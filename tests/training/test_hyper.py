@@ -60,11 +60,12 @@ AFTER = {
 
 
 for name, loss in LOSSES.items():  # of losses that no case above has
-    if loss.own_options and loss.targets in ("labels", "probabilities"):
+    if loss.own_options and loss.targets in ("labels", "probabilities", "numbers"):
+        task = "regress" if loss.targets == "numbers" else "classify"
         own = {key: one.default for key, one in loss.own_options.items()}
-        changed = {key: value + 0.5 for key, value in own.items()}
-        BEFORE[f"classify, {name}"] = {"task": {"loss": name, **own}}
-        AFTER[f"classify, {name}"] = {"task": {"loss": name, **changed}}
+        changed = {key: value / 2 if value else 0.5 for key, value in own.items()}
+        BEFORE[f"{task}, {name}"] = {"task": {"loss": name, **own}}
+        AFTER[f"{task}, {name}"] = {"task": {"loss": name, **changed}}
 
 
 def lowered(made) -> str:
