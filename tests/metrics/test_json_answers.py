@@ -114,7 +114,7 @@ def test_schemas_need_their_library(monkeypatch):
 
     json_answers._validator.cache_clear()
     monkeypatch.setattr("jaxsft.extras.importlib.import_module", absent)
-    with pytest.raises(ConfigError, match="the metric json_schema: install jaxsft\[text\]"):
+    with pytest.raises(ConfigError, match=r"the metric json_schema: install jaxsft\[text\]"):
         measure(SCHEMA, answered(["{}"], [[]], schema=["{}"]))
 
 

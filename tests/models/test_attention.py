@@ -244,8 +244,17 @@ def test_auto_on_tpu_is_splash_unless_it_refuses():
         backends.choose("splash", asked(), "cpu")
 
 
-@pytest.mark.parametrize("window, softcap", [(None, None), (40, None), (None, 2.0)])
-@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(
+    "causal, window, softcap",
+    [
+        (True, None, None),
+        *(
+            pytest.param(causal, *rest, marks=pytest.mark.slow)
+            for causal, *rest in ((False, None, None), (True, 40, None), (False, 40, None))
+        ),
+        *(pytest.param(causal, None, 2.0, marks=pytest.mark.slow) for causal in (True, False)),
+    ],
+)
 def test_splash_equals_the_reference_on_packed_rows(causal, window, softcap):
     where = rows([[70, 120, 50], [256]], 256)
     q, k, v = (jnp.asarray(x, jnp.float32) for x in qkv(2, 256, 256, 4, 2, n=16))
