@@ -226,6 +226,8 @@ def sessions(run_dir: Path) -> list[tuple[str, str]]:
         if peak(key)
     ]
     again = f", in {len(found)} sessions" if len(found) > 1 else ""
+    most = int(max(number(row.get("trials", 1)) for row in found))
+    again += f", of {most} trials together" if most > 1 else ""
     return [
         ("started", str(found[0].get("started", "")).replace("T", " ").replace("+00:00", " UTC")),
         ("duration", duration_text(sum(number(row.get("seconds", 0)) for row in found)) + again),

@@ -66,7 +66,9 @@ def _size(run_dir: Path, *_: Any) -> dict[str, Any]:
 def _times(run_dir: Path, *_: Any) -> dict[str, Any]:
     rows = [row for row in facts.read_or(run_dir, "times.jsonl", []) if isinstance(row, Mapping)]
     out: dict[str, Any] = {}
-    if seconds := [number(row["seconds"]) for row in rows if "seconds" in row]:
+    # of trials that trained together each has its share
+    share = lambda row: number(row["seconds"]) / max(number(row.get("trials", 1)), 1)
+    if seconds := [share(row) for row in rows if "seconds" in row]:
         out["seconds"] = sum(seconds)
     for key in facts.PEAKS:  # that of a device, where it is known
         if peaks := [number(row[key]) for row in rows if key in row]:

@@ -179,10 +179,11 @@ def check_unchanged(run_dir: Path, place: str | Path, facts: dict[str, Any]) -> 
         )
 
 
-def add_session(run_dir: Path, began: float, first: int, last: int, mesh: Any) -> None:
+def add_session(run_dir: Path, began: float, first: int, last: int, mesh: Any, trials: int) -> None:
     """Adds a line to `times.jsonl` about the work of this process on the run.
 
-    It says when, from which step to which, how long, where, and with how much memory.
+    It says when, from which step to which, how long, where, with how much memory, and with how many
+    `trials` together: time and memory are those of all of them.
     """
     if jax.process_index() != 0:
         return
@@ -194,6 +195,7 @@ def add_session(run_dir: Path, began: float, first: int, last: int, mesh: Any) -
         "host": platform.node(),
         "peak_host_bytes": _peak_of_process(),
         "peak_device_bytes": _peak_of_devices(mesh),
+        "trials": trials if trials > 1 else None,
     }
     with rundir.JsonLines(run_dir / "times.jsonl") as lines:
         lines.append({key: value for key, value in facts.items() if value is not None})

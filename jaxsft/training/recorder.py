@@ -317,7 +317,9 @@ class Recorder:
         return Result(self.run_dir, {}, stopped_by)
 
     def _add_session(self, step: int) -> None:
-        manifest.add_session(self.run_dir, self.began, self.start, step, self.session.mesh)
+        session = self.session
+        steps = (self.start, step)
+        manifest.add_session(self.run_dir, self.began, *steps, session.mesh, session.together)
 
     # --- results
     # ----------------------------------------------------------------------------------------------

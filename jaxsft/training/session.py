@@ -83,6 +83,7 @@ class Session:
         self.frozen: Params | None = None
         self._digest: tuple[Params, dict[str, list[int]]] | None = None
         self._starting: Params | None = None  # all weights, for a cached backbone
+        self.together = 1  # trials that began in one program: they share its time
         self.spread: list[str] = []  # what is told of arrays that the mesh does not divide
         self.cached: list[str] = []  # what is told of a cached backbone
         self.meter = device.Meter(self.mesh.devices)

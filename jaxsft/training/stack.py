@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import math
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -231,6 +232,7 @@ class Stacks:
         self.entries, self.on_event, self.write_more = entries, on_event, write_more
         self.alone: list[Entry] = []  # that are no part of it after all
         self.session: StackedSession | None = None
+        self.ran = False  # one of its stacks
 
     @property
     def left(self) -> list[Entry]:
@@ -331,6 +333,10 @@ class Stacks:
     def _run(self, entries: list[Entry]) -> int | None:
         """Trains a stack. Returns the number of a signal that ended it, None without one."""
         session, trials = self.session, [entry.trial for entry in entries]
+        if self.ran:  # the time of the stack before is not theirs
+            for entry in entries:
+                entry.records.began = time.time()
+        self.ran = True
         session.compiled = session.compile_stack(trials)
         for entry in entries:
             entry.records.announce(banner_too=entry is entries[0])

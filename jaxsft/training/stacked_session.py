@@ -152,7 +152,7 @@ class StackedSession(Session):
 
     def begin(self, trials: Sequence[Trial]) -> None:
         """Stacks the states of these trials, which have their own until now."""
-        self.compiled = self.compile_stack(trials)
+        self.compiled, self.together = self.compile_stack(trials), len(trials)
         self.states = jax.device_put(stacked([fetched(t.state) for t in trials], np))
         self._lay(trials)
 

@@ -9,7 +9,7 @@ import yaml
 
 from jaxsft import api
 from jaxsft.config import compose
-from jaxsft.rundir import JsonLines, read_json, write_text
+from jaxsft.rundir import JsonLines, read_json, read_jsonl, write_text
 from jaxsft.sweeps import analysis
 from jaxsft.sweeps.sweep_findings import analyse
 from tests import tiny
@@ -78,6 +78,13 @@ def test_trials_that_can_be_one_program_train_in_one_process(tmp_path, monkeypat
         command = read_json(run / "manifest.json")["command"]
         assert f"optim.learning_rate={rate}" in command, command
         assert read_json(run / "result.json") and (run / "report.html").is_file()
+        (time,) = read_jsonl(run / "times.jsonl")
+        assert time["trials"] == 2
+    known = {
+        trial.run_dir.name: trial.seconds for trial in analysis.read_sweep(tmp_path / "s").trials
+    }
+    for run in runs:  # half of the time that both took
+        assert known[run.name] == read_jsonl(run / "times.jsonl")[0]["seconds"] / 2
     logs = sorted(one.name for one in (tmp_path / "s" / "jobs").glob("*.log"))
     assert len(logs) == 2  # of the processes, by their first trial
     code, _, err = tiny.jaxsft(*words)  # nothing is left
