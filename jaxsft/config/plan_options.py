@@ -29,7 +29,10 @@ class PlanConfig:
     )
     output: Optional[str] = option(None, "a JSON file for all figures of the best plan")
     tokens: Optional[float] = option(
-        None, "of the whole run, whose hours and cost are printed", above=0
+        None,
+        "of the whole run, whose hours and cost are printed",
+        above=0,
+        read_if="plan.topology",
     )
     dollars: Optional[float] = option(
         None, "that an hour of a chip costs", above=0, read_if="plan.tokens"

@@ -28,10 +28,8 @@ from jaxsft.planning.compiled_text import parse
 from jaxsft.planning.costs import as_json, costs_of
 
 POLL = 0.5  # seconds
-# of the memory of a chip; the compiler's report of a TPU program is an upper bound
+# what the compiler for TPU writes of a program; its report of the memory is an upper bound
 _DUMPED = ("after_optimizations.txt", "memory-usage-report.txt", "buffer-assignment.txt")
-
-
 # from the fastest to the smallest: nothing computed again, all but attention, everything
 REMAT = (
     (),
@@ -62,6 +60,11 @@ def plan(config: Config, tell: Callable[[str], None] = lambda line: None) -> dic
       ConfigError: the config cannot run there at all.
     """
     topology = Topology.of(config.plan.topology) if config.plan.topology else None
+    if topology is not None and config.plan.devices is not None:
+        raise ConfigError(
+            f"plan.devices={config.plan.devices}: plan.topology={topology.name} has chips of its"
+            " own; give one of the two"
+        )
     found: list[dict[str, Any]] = []
     refused: ConfigError | None = None
     for candidate in candidates(config, topology):

@@ -24,7 +24,7 @@ COLLECTIVES = (
     "ragged-all-to-all",
 )
 # products of matrices of a head in the kernels of splash attention, by a part of their names
-SPLASH = {"splash_mha_fwd": 2, "splash_mha_dkv": 5, "splash_mha_dq": 3}
+SPLASH = {"splash_mha_fwd": 2, "splash_mha_dkv": 5}  # the backward pass is fused
 # instructions that read and write nothing themselves
 _FREE = frozenset(
     ("parameter", "tuple", "get-tuple-element", "bitcast", "constant", "while", "conditional")

@@ -77,6 +77,8 @@ def test_a_plan_for_devices_that_are_not_there(folder, tmp_path, capsys):
         (["task=classify"], "give data.train=FILE"),
         (["task=lm", "topology=v5p:4x4"], "expected 3 axes"),
         (["task=lm", "topology=v9:4x4"], "plan.topology"),
+        (["task=lm", "topology=v5e:4x4", "plan.devices=2"], "give one of the two"),
+        (["task=lm", "plan.tokens=1e9"], "plan.tokens"),
         (["task=lm", "plan.devices=3", "mesh.data=2", "mesh.fsdp=2"], "needs 4 devices"),
     ],
 )

@@ -98,15 +98,14 @@ def token_stats(
 
     Returns: arrays `[batch, seq]`.
     """
-    how = _How(precision, chunk, cap)
+    how = _How(precision, chunk, cap, platform=meshes.platform_of(mesh))
     if mesh is None or mesh.size == 1:
         return _in_chunks(how, hidden, w, targets, bias)
     shards, axis = meshes.row_shards(mesh), meshes.RULES["vocab"]
-    own = how._replace(platform=meshes.platform_of(mesh))
     if hasattr(w, "logits") or hidden.shape[0] % shards:
-        return _in_chunks(own._replace(shards=shards), hidden, w, targets, bias)
+        return _in_chunks(how._replace(shards=shards), hidden, w, targets, bias)
     vocab = axis if w.shape[1] % mesh.shape[axis] == 0 and mesh.shape[axis] > 1 else None
-    own, rows = own._replace(axis=vocab), PartitionSpec(meshes.ACTIVATIONS["rows"])
+    own, rows = how._replace(axis=vocab), PartitionSpec(meshes.ACTIVATIONS["rows"])
     return jax.shard_map(
         functools.partial(_in_chunks, own),
         mesh=mesh,
