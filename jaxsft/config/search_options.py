@@ -26,7 +26,7 @@ _METRIC = r"validation/[\w@.-]+"
 
 @dataclass(frozen=True)
 class SearchConfig:
-    """How values of options are searched for."""
+    """The options of a search for values."""
 
     sampler: str = declared(
         "tpe", "what proposes the next values: " + " | ".join(SAMPLERS), choices=SAMPLERS

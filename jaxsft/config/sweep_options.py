@@ -21,7 +21,7 @@ _SPAN = r"\d+(\.\d+)?(s|min|h|d)"
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """How the trials of a sweep are run."""
+    """The options by which the trials of a sweep are run."""
 
     slots: Any = declared(
         "auto",

@@ -33,7 +33,7 @@ class BoundOptions:
 
 @dataclasses.dataclass(frozen=True)
 class FoldScores:
-    """What the model of one fold came to.
+    """The scores of the model of one fold.
 
     Attributes:
       measured: the metrics of all rows that gave an example, by name.

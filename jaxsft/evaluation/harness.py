@@ -36,7 +36,7 @@ def _library(module: str) -> ModuleType:
 
 
 class HarnessModel:
-    """What the library asks of a model: the functions of `lm_eval.api.model.LM`.
+    """A model as the library asks for it: the functions of `lm_eval.api.model.LM`.
 
     Attributes:
       cut: how many prompts were longer than the context, and lost their beginning.

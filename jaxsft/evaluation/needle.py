@@ -22,7 +22,7 @@ DIGITS = 5  # of a value
 
 @dataclasses.dataclass(frozen=True)
 class NeedleOptions:
-    """What is put where, and what is asked."""
+    """The sentences that are hidden, the places, and the question."""
 
     lengths: list[int] = option([256, 512, 1024], "tokens of the whole prompt")
     depths: list[float] = option([0.0, 0.25, 0.5, 0.75, 1.0], "where the needle stands, 0 to 1")

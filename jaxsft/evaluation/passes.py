@@ -14,8 +14,8 @@ from jaxsft.models import step_sums
 
 
 class Passed:
-    """What a pass over a split gave of one model, each example and word exactly once; where the
-    batches are of chosen examples, the columns of the others are 0.
+    """The results of a pass over a split of one model, each example and word exactly once; where
+    the batches are of chosen examples, the columns of the others are 0.
 
     Attributes:
       sums: (terms, totals, states), merged. columns: `[examples, ...]` by name.

@@ -26,7 +26,7 @@ _WITHOUT_FLIPS = ("numbers", "continuation", "hidden")
 
 @dataclasses.dataclass(frozen=True)
 class RobustnessOptions:
-    """What is measured of robustness."""
+    """The options of a measurement of robustness."""
 
     perturbations: list[str] = option(
         ["noise", "keyboard", "ocr", "case", "punctuation", "homoglyphs"],

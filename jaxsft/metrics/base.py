@@ -28,7 +28,7 @@ def namespace(x: Array) -> Any:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is known of the rows of a split after the pass: the input of every metric.
+    """The arrays of the rows of a split after the pass: the input of every metric.
 
     The names of arrays and texts, by what a task gives:
       one label: `label`, `predicted` `[rows]` int; `logits` `[rows, labels]`.
