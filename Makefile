@@ -4,7 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 2
+# A worker that dies fails the run: one that replaced it would wait for ever where a single test is left.
+WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 .PHONY: demo test test-all check docs site clean
 

@@ -270,6 +270,11 @@ class ProfileTrace:
         self.first, self.last = durations.profile_steps(profile) if profile else (0, 0)
         if self.last > total:
             raise ConfigError(f"profile={profile}: training has {total} steps only")
+        if profile and jax.default_backend() != "tpu" and _libtpu_is_loaded():
+            raise ConfigError(
+                f"profile={profile}: this process has compiled for TPU without one (as `plan` does), "
+                "and the profiler of that compiler would end it; take the profile in another process"
+            )
         self.folder, self._running = folder, False
 
     def before(self, step: int) -> None:
@@ -294,6 +299,14 @@ class ProfileTrace:
         if self._running:
             jax.profiler.stop_trace()
             self._running = False
+
+
+def _libtpu_is_loaded() -> bool:
+    """Returns whether the library is in this process's memory, whoever loaded it."""
+    try:
+        return b"libtpu.so" in Path("/proc/self/maps").read_bytes()
+    except OSError:  # not Linux, where there is no libtpu
+        return False
 
 
 # --- compiled programs

@@ -2,6 +2,12 @@
 traces, kept programs.
 """
 
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -15,6 +21,7 @@ from jaxsft.rundir import read_jsonl
 from jaxsft.training import device, loop
 from tests import conftest, tiny
 
+ROOT = Path(__file__).parents[2]
 WIDE = {
     "layers": 4,
     "embed": 64,
@@ -157,13 +164,12 @@ def test_other_profiles_are_refused(text):
         profile_steps(text)
 
 
-def test_a_run_is_traced_counted_and_its_programs_are_kept(tmp_path, monkeypatch):
+def test_rates_are_counted_and_programs_are_kept(tmp_path):
     files, place = tiny.data(tmp_path), str(jax.config.jax_compilation_cache_dir)
     train = {"duration": "4steps", "batch_size": 4, "log_every": "2steps"}
     options = {"task": "classify", "train": train, "compilation_cache": str(tmp_path / "programs")}
     try:
-        loop.train(tiny.config(files, tmp_path / "run", profile="steps:2-3", **options))
-        assert [p.suffix for p in (tmp_path / "run" / "profile").rglob("*.xplane.pb")] == [".pb"]
+        loop.train(tiny.config(files, tmp_path / "run", **options))
         assert list((tmp_path / "programs").iterdir())
         rows = [
             row for row in read_jsonl(tmp_path / "run" / "metrics.jsonl") if row["kind"] == "train"
@@ -177,6 +183,41 @@ def test_a_run_is_traced_counted_and_its_programs_are_kept(tmp_path, monkeypatch
     finally:
         device.compilation_cache.reset_cache()
         jax.config.update("jax_compilation_cache_dir", place)
+
+
+# In a process of its own: a test of another file may have loaded the compiler for TPU into this one.
+TRACED = """
+import pathlib, sys
+from tests import tiny
+from jaxsft.errors import ConfigError
+from jaxsft.training import device, loop
+place = pathlib.Path(sys.argv[1])
+train = {"duration": "3steps", "batch_size": 4}
+loop.train(tiny.config(place, place / "run", task="classify", train=train, profile="steps:2-3"))
+print([p.suffix for p in (place / "run" / "profile").rglob("*.xplane.pb")])
+try:
+    import libtpu
+except ImportError:
+    sys.exit()
+import ctypes
+ctypes.CDLL(libtpu.get_library_path())
+try:
+    device.ProfileTrace("steps:2-3", place, 3)
+except ConfigError as e:
+    print(e)
+"""
+
+
+def test_a_run_is_traced_but_not_beside_the_compiler_for_tpu(tmp_path):
+    ran = subprocess.run(
+        [sys.executable, "-c", TRACED, str(tiny.data(tmp_path))],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "['.pb']" in ran.stdout
+    assert importlib.util.find_spec("libtpu") is None or "in another process" in ran.stdout
 
 
 def test_programs_are_kept_where_jax_or_the_user_says(monkeypatch):
