@@ -62,6 +62,7 @@ from jaxsft.data.records import (  # noqa: E402
     Text,
 )
 from jaxsft.data.tokenizers.tokenizer import Tokenizer  # noqa: E402
+from jaxsft.reports import figures  # noqa: E402
 from jaxsft.sharding import mesh as meshes  # noqa: E402
 from jaxsft.training import partition, runs, setup  # noqa: E402
 from jaxsft.training.components import Components, build_components  # noqa: E402
@@ -72,6 +73,7 @@ progress.AFTER = 600.0  # no line of a stage beside what a test expects, however
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
 ROOT = Path(__file__).parent
+_write_figures = figures.write_figures
 LABELS = ("bad", "fair", "good")
 TASKS = {"chat": schema.ChatTask, "lm": schema.LMTask, "classify": schema.ClassifyTask}
 TASKS |= {"seq2seq": functools.partial(schema.Seq2SeqTask, scores=["exact_match"])}
@@ -120,6 +122,9 @@ sharding/test_hosts.py invariants/test_resume.py invariants/test_step.py invaria
 models/adapters/test_in_models.py test_remote.py invariants/test_words.py docs/test_pages.py
 invariants/test_texts.py test_api.py test_cli.py
 """
+# Where the pictures of a run are looked at. Elsewhere none is drawn in the tests' own process: they
+# are most of the time of a tiny training.
+DRAWN = "reports evaluation/test_explain.py"
 BUDGET = 60  # seconds that a file may take on two cores of a fast machine
 
 
@@ -138,13 +143,20 @@ def pytest_ignore_collect(collection_path, config):
 def pytest_collection_modifyitems(items):
     """Marks what `make test` runs, and puts the longest files first."""
     places, first = ([ROOT / place for place in listed.split()] for listed in (HEART, FIRST))
-    missing = [str(place) for place in (*places, *first) if not place.exists()]
-    assert not missing, f"HEART or FIRST names what is no more: {missing}"
+    drawn = [ROOT / place for place in DRAWN.split()]
+    missing = [str(place) for place in (*places, *first, *drawn) if not place.exists()]
+    assert not missing, f"HEART, FIRST or DRAWN names what is no more: {missing}"
     for item in items:
         if _of_heart(item.path):
             item.add_marker("heart")
     rank = {place: i for i, place in enumerate(first)}
     items.sort(key=lambda item: rank.get(item.path, len(first)))
+
+
+def pytest_runtest_setup(item):
+    """Draws the pictures of runs, or does not, before any fixture of the test trains one."""
+    drawn = any(item.path.is_relative_to(ROOT / place) for place in DRAWN.split())
+    figures.write_figures = _write_figures if drawn else lambda run_dir: []
 
 
 def pytest_terminal_summary(terminalreporter):
