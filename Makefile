@@ -17,10 +17,11 @@ test: check
 
 # What some tests need beyond the set-up: the TPU compiler, which is large and needs no TPU, clients of stores and trackers. Where one cannot be had,
 # its tests are skipped by name.
-EXTRAS ?= aot gcs hub wandb mlflow parquet frames numeric quality text search sentencepiece oracles
+EXTRAS ?= aot,gcs,hub,wandb,mlflow,parquet,frames,numeric,quality,text,search,sentencepiece,oracles
+INSTALL := $(BIN)/python -m pip install -q -c constraints.txt
 
 test-all: check $(VENV)/.docs
-	for extra in $(EXTRAS); do $(BIN)/python -m pip install -q -c constraints.txt -e ".[$$extra]" || echo "the extra $$extra cannot be installed here"; done
+	$(INSTALL) -e ".[$(EXTRAS)]" || for extra in $$(tr , ' ' <<< "$(EXTRAS)"); do $(INSTALL) -e ".[$$extra]" || echo "the extra $$extra cannot be installed here"; done
 	$(BIN)/python -m pytest $(WORKERS)
 	$(MAKE) site
 
@@ -47,7 +48,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.installed
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs]"
+	$(INSTALL) -e ".[docs]"
 	touch $@
 
 clean:

@@ -12,6 +12,7 @@ import re
 import shlex
 import unicodedata
 from collections.abc import Mapping
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,7 @@ def render(run_dir: Path) -> str:
     return page([sound(section) for section in found if section[2] is not None])
 
 
+@cache  # they take longer to compile than a page to write
 def templates() -> jinja2.Environment:
     """Returns the templates of the pages; what they are given is escaped."""
     environment = jinja2.Environment(
