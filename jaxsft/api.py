@@ -86,7 +86,7 @@ def train(config: Config | str, *overrides: str, **options: Any) -> Result:
     """
     config = _composed(config, overrides, options)
     plugins.begin()
-    from jaxsft.reports import outputs  # with matplotlib, which nothing else here needs
+    from jaxsft.reports import outputs
 
     return loop.train(config, outputs.write_all)
 
@@ -104,7 +104,7 @@ def train_stack(
     Returns: the result of each config, or why it has none.
     """
     plugins.begin()
-    from jaxsft.reports import outputs  # with matplotlib, which nothing else here needs
+    from jaxsft.reports import outputs
 
     return stack.train_stack(configs, on_event, outputs.write_all)
 

@@ -224,7 +224,9 @@ def _figures(run_dir: Path) -> str:
         key=lambda path: (order.get(path.stem, len(order)), path.stem),
     )
     if not drawn:
-        raise facts.MissingFile("No figures were drawn for this run.")
+        raise facts.MissingFile(
+            "No figures were drawn for this run; `jaxsft report` on its directory draws them."
+        )
     images = [f"![{escape(_caption(path.stem))}](figures/{quote(path.name)})" for path in drawn]
     return "\n\n".join(
         images

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxsft.errors import JaxsftError
-from jaxsft.reports import card, facts, figures, markdown_report, page
+from jaxsft.reports import card, facts, markdown_report, page
 
 
 def write_all(run_dir: str | Path) -> list[Path]:
@@ -18,26 +18,31 @@ def write_all(run_dir: str | Path) -> list[Path]:
     Raises:
         JaxsftError: `run_dir` is not the directory of a run, or nothing can be written.
     """
+    from jaxsft.reports import figures  # with matplotlib, which takes a second
+
+    facts.check(Path(run_dir))
+    _attempt(figures.write_figures, Path(run_dir))
+    return write_pages(run_dir)
+
+
+def write_pages(run_dir: str | Path) -> list[Path]:
+    """Writes what `write_all` writes, but for the figures, which take most of its time."""
     run_dir = Path(run_dir)
     facts.check(run_dir)
-    failed: list[JaxsftError] = []
-
-    def attempt(write: Callable[[Path], Any]) -> Any:
-        try:
-            return write(run_dir)
-        except JaxsftError as error:
-            failed.append(error)
-            print(f"{error}", file=sys.stderr)
-            return None
-
-    attempt(figures.write_figures)
-    written = [
-        path
-        for write in (markdown_report.write_report, card.write_card, page.write_page)
-        if (path := attempt(write)) is not None
-    ]
+    writers = (markdown_report.write_report, card.write_card, page.write_page)
+    tried = [_attempt(write, run_dir) for write in writers]
+    written = [path for path in tried if isinstance(path, Path)]
     if not written:
-        raise failed[-1]
+        raise next(error for error in reversed(tried) if isinstance(error, JaxsftError))
     if changed := facts.changed(run_dir):
         print(changed, file=sys.stderr)
     return written
+
+
+def _attempt(write: Callable[[Path], Any], run_dir: Path) -> Any:
+    """Returns what a writer returns, or its error, which it tells on stderr."""
+    try:
+        return write(run_dir)
+    except JaxsftError as error:
+        print(f"{error}", file=sys.stderr)
+        return error

@@ -113,11 +113,14 @@ def _train(orders: Sequence[WorkOrder]) -> list[tuple[WorkOrder, Any]]:
             plugins.use(config.plugins)
         for order, config in zip(orders, configs, strict=True):
             invocation.remember(["jaxsft", "train", *order.words], config.run_dir)
-        from jaxsft import api
+        plugins.begin()
+        from jaxsft.reports.outputs import write_pages  # a sweep has no time to draw each trial
+        from jaxsft.training import loop, stack
 
         if len(orders) == 1:
-            return [(orders[0], api.train(configs[0]))]
-        return list(zip(orders, api.train_stack(configs), strict=True))
+            return [(orders[0], loop.train(configs[0], write_pages))]
+        trained = stack.train_stack(configs, stack.ignored, write_pages)
+        return list(zip(orders, trained, strict=True))
     except BaseException as error:
         if not isinstance(error, JaxsftError):
             traceback.print_exc()

@@ -283,7 +283,7 @@ def test_a_damaged_file_costs_its_section_and_the_rest_is_written(
 ):
     # nothing that figures read
     if name in ("a folder for the card", "aliases", "links to nothing"):
-        monkeypatch.setattr(outputs.figures, "write_figures", lambda run: [])
+        monkeypatch.setattr(figures, "write_figures", lambda run: [])
     run = make(tmp_path / "run", ["a", "b"])
     DAMAGED[name](run)
     names = {path.name for path in outputs.write_all(run)}

@@ -78,6 +78,7 @@ def test_trials_that_can_be_one_program_train_in_one_process(tmp_path, monkeypat
         command = read_json(run / "manifest.json")["command"]
         assert f"optim.learning_rate={rate}" in command, command
         assert read_json(run / "result.json") and (run / "report.html").is_file()
+        assert not list((run / "figures").glob("*.png"))  # drawn on request
         (time,) = read_jsonl(run / "times.jsonl")
         assert time["trials"] == 2
     known = {
