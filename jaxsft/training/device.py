@@ -272,8 +272,8 @@ class ProfileTrace:
             raise ConfigError(f"profile={profile}: training has {total} steps only")
         if profile and jax.default_backend() != "tpu" and _libtpu_is_loaded():
             raise ConfigError(
-                f"profile={profile}: this process has compiled for TPU without one (as `plan` does), "
-                "and the profiler of that compiler would end it; take the profile in another process"
+                f"profile={profile}: this process has compiled for TPU without one, as `plan` does,"
+                " and the profiler of that compiler would end it; take it in another process"
             )
         self.folder, self._running = folder, False
 

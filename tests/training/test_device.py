@@ -185,7 +185,7 @@ def test_rates_are_counted_and_programs_are_kept(tmp_path):
         jax.config.update("jax_compilation_cache_dir", place)
 
 
-# In a process of its own: a test of another file may have loaded the compiler for TPU into this one.
+# In a process of its own: another test may have loaded the compiler for TPU into this one.
 TRACED = """
 import pathlib, sys
 from tests import tiny
