@@ -34,7 +34,8 @@ from jaxsft.reports.curves import (
     smooth,
     smoothing,
 )
-from jaxsft.reports.facts import ledger_panels, short
+from jaxsft.reports.facts import short
+from jaxsft.reports.ledger_facts import ledger_panels
 from jaxsft.rundir import read_json, read_jsonl, write_bytes
 
 BLUE, ORANGE, GREEN, RED, GREY = "#2f6db5", "#e07b39", "#3a9d6e", "#c8403a", "#8a8f98"

@@ -24,8 +24,9 @@ from jaxsft.evaluation.generated import answer_limit
 from jaxsft.models.model_base import Params
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
+from jaxsft.sharding.weights import flatten
 from jaxsft.training import backbone, components, device, manifest, partition, runs
-from jaxsft.training.checkpoint import digest, flatten
+from jaxsft.training.checksums import digest
 from jaxsft.training.hyper import free, make_hyper, program_key
 from jaxsft.training.step import State, StepMetrics
 from jaxsft.training.trial import Trial
