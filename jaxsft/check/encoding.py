@@ -56,7 +56,7 @@ def encode_parts(
     source = parts.get("train") or next(iter(parts.values()))
     try:
         kind = tasks.get(config.task.name)
-        tokenizer = make_tokenizer(config, kind, source.records)
+        tokenizer = make_tokenizer(config.tokenizer, kind, source.records)
         task = _task(config, kind, tokenizer, source, parts)
     except (ConfigError, DataError) as error:
         findings.add(

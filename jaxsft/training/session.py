@@ -70,7 +70,8 @@ class Session:
             if name != "train" or self.config.evaluation.on_train:
                 slices.groups(batches.split, self.config)
         self.clock = _clock(self.config, self.batches["train"])
-        self.program.movable.check(make_hyper(self.config, self.clock), self.total)
+        every, hyper = self.config.train.unfreeze_every, make_hyper(self.config, self.clock)
+        self.program.movable.check(hyper, self.total, every)
         self.every = {
             name: durations.steps(text, self.clock, f"{name}.every")
             for name, text in (
@@ -166,7 +167,7 @@ class Session:
         )
         clock = self.clock_of(config)
         hyper = make_hyper(config, clock)
-        parts.program.movable.check(hyper, clock.total)
+        parts.program.movable.check(hyper, clock.total, config.train.unfreeze_every)
         trial = Trial(config, hyper, place(trainable), total=clock.total)
         arrays = {"state": trial.state, "frozen": self.frozen}
         self.spread = meshes.check_spread(arrays, self.mesh, config.mesh.allow_replicated)

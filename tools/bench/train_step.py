@@ -120,7 +120,7 @@ def write_work(config: Config, folder: Path) -> None:
     """Batches, weights and sizes, for all workers."""
     kind = tasks.get(config.task.name)
     records = read_splits(config, kind)["train"]
-    tokenizer = make_tokenizer(config, kind, records[0])
+    tokenizer = make_tokenizer(config.tokenizer, kind, records[0])
     parts = build_components(
         config, tokenizer, kind.fit(config, tokenizer, records.records, records.where)
     )
