@@ -101,10 +101,6 @@ class Session:
         """Returns the number of steps of the whole training; 0 where it is not known."""
         return self.clock.total or 0
 
-    def ends_at(self, step: int) -> bool:
-        """Tells whether a step is the last one."""
-        return step == self.total
-
     def is_due(self, what: str, step: int) -> bool:
         """Tells whether a step is one after which `log`, `checkpoint` or `evaluation` is due."""
         return step % self.every[what] == 0
