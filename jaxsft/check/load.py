@@ -45,7 +45,7 @@ def load(config: Config, findings: Findings) -> dict[str, CheckedSplit]:
     )
     kind, d = config.task.spec.records, config.data
     found = _of_one_file(reading, kind, findings) if d.path else _of_files(reading, kind, findings)
-    for note in left_out(d) if found else ():
+    for note in left_out(config) if found else ():
         findings.add("left_out", "info", f"{note}.")
     if d.unseen_labels == "drop" and "train" in found:
         known = {label for record in found["train"].records for label in kind.classes(record)}
