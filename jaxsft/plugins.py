@@ -116,7 +116,7 @@ class Registry(Mapping[str, Any]):
     def _of_own(self, value: Any) -> Any:
         if not isinstance(value, str):
             return value
-        kind = _object(KINDS[self.kind][2])
+        kind = part_type(self.kind)
         value = _only(value.removesuffix(":"), kind) if value.endswith(":") else _object(value)
         return self._read(value) if isinstance(value, kind) else value
 
@@ -208,6 +208,11 @@ def table(kind: str) -> Registry:
     return _object(KINDS[kind][1])
 
 
+def part_type(kind: str) -> type:
+    """Returns the class that a part of a kind is an object (or a subclass) of."""
+    return _object(KINDS[kind][2])
+
+
 def _object(place: str) -> Any:
     module, _, name = place.partition(":")
     return getattr(importlib.import_module(module), name)
@@ -295,7 +300,7 @@ def part(plugin: Plugin) -> Any:
         value = module
         for name in (plugin.attribute or "").split("."):
             value = getattr(value, name, None)
-    expected = _object(KINDS[plugin.kind][2])
+    expected = part_type(plugin.kind)
     good = (isinstance(value, type) and issubclass(value, expected)) or isinstance(value, expected)
     if not good:
         raise ConfigError(
@@ -316,10 +321,11 @@ def _import(name: str, what: str) -> ModuleType:
         ) from error
     contract = getattr(module, "JAXSFT_CONTRACT", None)
     if contract != CONTRACT:
-        has = "says no JAXSFT_CONTRACT" if contract is None else f"is of contract {contract}"
+        has, repair = f"is of contract {contract}", "install the plug-in in a version for it"
+        if contract is None:
+            has, repair = "says no JAXSFT_CONTRACT", f"write JAXSFT_CONTRACT = {CONTRACT} in it"
         raise ConfigError(
-            f"{what}: {has}, and this jaxsft takes plug-ins of contract {CONTRACT}; install the"
-            " plug-in in a version for it"
+            f"{what}: {has}, and this jaxsft takes plug-ins of contract {CONTRACT}; {repair}"
         )
     return module
 

@@ -4,6 +4,7 @@ the manifest; and what is refused, by one sentence each.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 
@@ -164,6 +165,59 @@ def test_what_cannot_be_used_says_why(site, text, name, told):
     assert code == 1 and told in err and len(err.strip().splitlines()) == 1
     # who does not ask for it is not troubled
     assert "linear" in ok("train", "task=lm", "schedule=linear", "data.train=x", "--cfg", "job")
+
+
+@pytest.mark.parametrize("kind", plugins.KINDS)
+def test_a_part_of_another_contract_is_one_sentence(site, kind):
+    bring(
+        site,
+        "later_parts",
+        "JAXSFT_CONTRACT = 2\nPART = None\n",
+        {f"jaxsft.{kind}": {"p": "later_parts:PART"}},
+    )
+    with pytest.raises(ConfigError) as refused:
+        plugins.table(kind)["p"]
+    assert f"{plugins.KINDS[kind][0]} p of later-parts 1.0" in str(refused.value)
+    told = (
+        "is of contract 2, and this jaxsft takes plug-ins of contract 1; install the plug-in in a"
+    )
+    assert told in str(refused.value) and "\n" not in str(refused.value)
+
+
+# Of contract 1: what a plug-in must give | what it may give. A line on the left that grows, or any
+# name that goes, breaks the plug-ins that there are: raise `plugins.CONTRACT` when one was released
+# (docs/extending.md). What may be given can grow.
+CONTRACT_1 = {
+    "tasks": "name options records implementation | about output measures measures_of"
+    " answer_measures numbers_of metric causal decoder generates can_generate conversations stops"
+    " too_long head problems preset check pipeline does",
+    "metrics": "names needs observe value | reduce each table rows_of confusion lower_is_better"
+    " counts scheme signature unbounded",
+    "losses": "values | targets options scalars needs",
+    "optimizers": "options direction | after_decay preset",
+    "schedules": "options height | preset",
+    "families": "model_type architecture read table prefix heads | write skip copies renamed stored"
+    " absent bare around encoder ties keys",
+    "formats": "name suffixes read rows | options looks_like write tree order",
+    "stages": "| on learns splits mixes folders slow replayed context check fit row rows sets rng",
+}
+
+
+@pytest.mark.parametrize("kind", plugins.KINDS)
+def test_the_contract_has_the_fields_that_it_had(kind):
+    part = plugins.part_type(kind)
+    must = {
+        f.name
+        for f in dataclasses.fields(part)
+        if f.default is f.default_factory is dataclasses.MISSING and f.init
+    }
+    needed, may = (names.split() for names in CONTRACT_1[kind].split("|"))
+    assert plugins.CONTRACT == 1 and must == set(needed)
+    assert [
+        name
+        for name in may
+        if name not in {f.name for f in dataclasses.fields(part)} and not hasattr(part, name)
+    ] == []
 
 
 def test_two_packages_of_one_name(package):

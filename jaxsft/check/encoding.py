@@ -56,7 +56,7 @@ def encode_parts(
     source = parts.get("train") or next(iter(parts.values()))
     try:
         kind = tasks.get(config.task.name)
-        tokenizer = make_tokenizer(config, kind, source.records)
+        tokenizer = make_tokenizer(config.tokenizer, kind, source.records)
         task = _task(config, kind, tokenizer, source, parts)
     except (ConfigError, DataError) as error:
         findings.add(
@@ -337,53 +337,44 @@ def _audit(
     if bos is not None and (
         twice := [where for where, e in known if np.count_nonzero(e.ids[:2] == bos) > 1]
     ):
-        findings.add(
-            "bos",
-            "error",
-            f"{rows(len(twice), part.name)}: two BOS tokens at the beginning.",
-            twice,
-            split=part.name,
-            repair="task.template",
-        )
-    trained = [(where, e) for where, e in known if e.weights is not None]
-    if not trained:
+        message = f"{rows(len(twice), part.name)}: two BOS tokens at the beginning."
+        findings.add("bos", "error", message, twice, split=part.name, repair="task.template")
+    if not (trained := [(where, e) for where, e in known if e.weights is not None]):
         return
+    _last_trained(config, task, part.name, trained, findings)
+    learnt = sum(int(np.count_nonzero(e.weights[1:])) for _, e in trained)
+    whole = sum(len(e.ids) for _, e in trained)
+    all_or_none = config.task.spec.conversations and learnt in (0, whole)
+    message = f"{percent(learnt, whole)} of the {whole:,} tokens of {part.name} are trained."
+    severity, repair = ("error", "task.template") if all_or_none else ("info", "")
+    findings.add("trained_share", severity, message, split=part.name, repair=repair)
+
+
+def _last_trained(
+    config: Config,
+    task: Any,
+    split: str,
+    trained: Sequence[tuple[str, Encoded]],
+    findings: Findings,
+) -> None:
+    """Checks that what is trained ends with a stop token, and that there is one."""
     stops = set(getattr(task, "stop_ids", ()))
     ends = [
         (where, int(e.ids[at[-1]])) for where, e in trained if len(at := np.flatnonzero(e.weights))
     ]
     if config.task.spec.output == "continuation" and not stops:
-        findings.add(
-            "stop_token",
-            "warning",
-            "The tokenizer has no EOS token: texts do not end, and generation has nothing to"
-            " stop at.",
-            repair="tokenizer",
+        message = (
+            "The tokenizer has no EOS token: texts do not end, and generation has nothing to stop"
+            " at."
         )
+        findings.add("stop_token", "warning", message, repair="tokenizer")
     elif open_ends := [where for where, last in ends if last not in stops]:
         message = (
-            f"{rows(len(open_ends), part.name)}: no stop token at the end of what is trained, so"
+            f"{rows(len(open_ends), split)}: no stop token at the end of what is trained, so"
             " that the model would not learn to stop."
         )
-        findings.add(
-            "stop_token",
-            "error",
-            message,
-            open_ends,
-            split=part.name,
-            repair="task.template, or check.accept=[stop_token]",
-        )
-    learnt = sum(int(np.count_nonzero(e.weights[1:])) for _, e in trained)
-    whole = sum(len(e.ids) for _, e in trained)
-    all_or_none = config.task.spec.conversations and learnt in (0, whole)
-    message = f"{percent(learnt, whole)} of the {whole:,} tokens of {part.name} are trained."
-    findings.add(
-        "trained_share",
-        "error" if all_or_none else "info",
-        message,
-        split=part.name,
-        repair="task.template" if all_or_none else "",
-    )
+        repair = "task.template, or check.accept=[stop_token]"
+        findings.add("stop_token", "error", message, open_ends, split=split, repair=repair)
 
 
 # --- rows token by token

@@ -215,24 +215,24 @@ def _balance(train: Counter[str], config: Config, findings: Findings) -> None:
     repair = "the stage balance" if skewed else ""
     id, severity = ("label_balance", "warning") if skewed else ("classes", "info")
     findings.add(id, severity, message, split="train", count=len(train), repair=repair)
+    _once(train, of_words, findings)
+    if not of_words:
+        _fractions(train, config, findings)
+    _spellings(train, findings)
+
+
+def _once(train: Counter[str], of_words: bool, findings: Findings) -> None:
     if once := sorted(label for label, count in train.items() if count == 1):
-        severity, message = (
-            "info" if of_words else "warning",
-            (
-                f"{len(once):,} {'class occurs' if len(once) == 1 else 'classes occur'} once in"
-                f" train: {some(once)}."
-            ),
-        )
+        occur = "class occurs" if len(once) == 1 else "classes occur"
+        message = f"{len(once):,} {occur} once in train: {some(once)}."
+        severity = "info" if of_words else "warning"
         findings.add("label_once", severity, message, split="train", count=len(once))
-    if (
-        not of_words
-        and len(
-            decimals := sorted(
-                label for label in train if re.fullmatch(r"[-+]?\d*\.0*[1-9]\d*", label)
-            )
-        )
-        > 2
-    ):
+
+
+def _fractions(train: Counter[str], config: Config, findings: Findings) -> None:
+    """Finds classes that are numbers with a fraction: what a regression is for."""
+    decimals = sorted(label for label in train if re.fullmatch(r"[-+]?\d*\.0*[1-9]\d*", label))
+    if len(decimals) > 2:
         message = (
             f"{len(decimals):,} of the {len(train):,} classes are numbers with a fraction,"
             f" {some(decimals)}: none is near another one as a class."
@@ -245,11 +245,14 @@ def _balance(train: Counter[str], config: Config, findings: Findings) -> None:
         findings.add(
             "number_labels", "warning", message, split="train", count=len(decimals), repair=repair
         )
+
+
+def _spellings(train: Counter[str], findings: Findings) -> None:
+    """Finds labels that only case, white space or invisible characters tell apart."""
     alike = defaultdict(set)
     for label in train:
-        alike[normalise("".join(c for c in label if unicodedata.category(c) not in INVISIBLE))].add(
-            label
-        )
+        visible = "".join(c for c in label if unicodedata.category(c) not in INVISIBLE)
+        alike[normalise(visible)].add(label)
     if spelled := [" / ".join(sorted(names)) for names in alike.values() if len(names) > 1]:
         differ = "label differs" if len(spelled) == 1 else "labels differ"
         message = (

@@ -81,38 +81,7 @@ def suspicious(
     They are the characters of a row, and rows by script.
     """
     texts = [kind.texts(record) for record in part.records]
-    given = [kind.given(record) for record in part.records]
-    empty = [
-        where
-        for where, those in zip(part.where, given, strict=True)
-        if not any(text.strip() for text in those)
-    ]
-    if empty:
-        message = (
-            f"{rows(len(empty), part.name)}: nothing but white space in what the model is given."
-        )
-        findings.add(
-            "empty",
-            "warning",
-            message,
-            empty,
-            split=part.name,
-            repair="the stage missing, or remove them",
-        )
-    blank = [
-        w
-        for w, those, asked in zip(part.where, texts, given, strict=True)
-        if len(those) > len(asked) and not all(t.strip() for t in those[len(asked) :])
-    ]
-    if blank:
-        findings.add(
-            "empty_answer",
-            "warning",
-            f"{rows(len(blank), part.name)}: an empty answer.",
-            blank,
-            split=part.name,
-            repair="remove them",
-        )
+    _empty(part, texts, [kind.given(record) for record in part.records], findings)
     marks = [text for text in special if text.strip()]
     by_rule: dict[str, list[str]] = defaultdict(list)
     for where, those in zip(part.where, texts, strict=True):
@@ -125,17 +94,41 @@ def suspicious(
     for id, (what, _, repair) in RULES.items():
         if places := by_rule[id]:
             message = f"{rows(len(places), part.name, len(texts))}: {what}."
-            findings.add(
-                id,
-                "info" if id == "html" else "warning",
-                message,
-                places,
-                split=part.name,
-                repair=repair,
-            )
+            severity = "info" if id == "html" else "warning"
+            findings.add(id, severity, message, places, split=part.name, repair=repair)
     lengths = np.array([sum(map(len, those)) for those in texts])
     _outliers(part, lengths, findings)
     return {"characters": lengths, "scripts": _scripts(part, texts, findings)}
+
+
+def _empty(
+    part: CheckedSplit,
+    texts: Sequence[Sequence[str]],
+    given: Sequence[Sequence[str]],
+    findings: Findings,
+) -> None:
+    """Finds rows that give the model nothing, and rows whose answer is empty."""
+    empty = [
+        where
+        for where, those in zip(part.where, given, strict=True)
+        if not any(text.strip() for text in those)
+    ]
+    if empty:
+        message = (
+            f"{rows(len(empty), part.name)}: nothing but white space in what the model is given."
+        )
+        repair = "the stage missing, or remove them"
+        findings.add("empty", "warning", message, empty, split=part.name, repair=repair)
+    blank = [
+        where
+        for where, those, asked in zip(part.where, texts, given, strict=True)
+        if len(those) > len(asked) and not all(t.strip() for t in those[len(asked) :])
+    ]
+    if blank:
+        message = f"{rows(len(blank), part.name)}: an empty answer."
+        findings.add(
+            "empty_answer", "warning", message, blank, split=part.name, repair="remove them"
+        )
 
 
 def _outliers(part: CheckedSplit, lengths: np.ndarray, findings: Findings) -> None:

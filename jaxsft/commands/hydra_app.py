@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from jaxsft import documents
 from jaxsft.commands import shown_config
-from jaxsft.config import compose
+from jaxsft.config import hydra_schema
 from jaxsft.config.overrides import OVERRIDE, ROOTS, as_config_error, config_folder, quote, typed
 from jaxsft.config.schema import Config
 from jaxsft.errors import ConfigError, JaxsftError
@@ -193,7 +193,7 @@ def run(
     Raises:
       ConfigError: the overrides do not compose, in one line.
     """
-    compose.register()
+    hydra_schema.register()
     root = ROOTS[name]
     _refuse_malformed(arguments)
     _check_presets(arguments)

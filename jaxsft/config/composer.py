@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from jaxsft.config import compose
+from jaxsft.config import hydra_schema
 from jaxsft.config.overrides import ROOTS, as_config_error, config_folder, typed
 
 KEPT = 64  # composed choices of groups that are held, of the latest jobs
@@ -96,7 +96,7 @@ def opened(folders: Sequence[str] = (), name: str = "config") -> Iterator[Compos
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 
-    compose.register()
+    hydra_schema.register()
     around = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
     try:

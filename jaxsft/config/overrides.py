@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from jaxsft import plugins
-from jaxsft.config import compose
+from jaxsft.config import compose, hydra_schema
 from jaxsft.config.schema import Config, ModelConfig, PrepareConfig, QualityConfig
 from jaxsft.errors import ConfigError
 
@@ -156,7 +156,7 @@ def node(arguments: Sequence[str], name: str = "config") -> DictConfig:
     from hydra.core.global_hydra import GlobalHydra
 
     plugins.of_arguments(arguments)
-    compose.register()
+    hydra_schema.register()
     for argument in arguments:
         if not isinstance(argument, str) or not re.match(OVERRIDE, argument):
             raise ConfigError(f"{argument}: expected key=value")

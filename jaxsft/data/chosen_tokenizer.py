@@ -9,21 +9,21 @@ from jaxsft import remote
 from jaxsft.config.schema import (
     BpeTokenizer,
     CharTokenizer,
-    Config,
     PretrainedTokenizer,
     UnigramTokenizer,
     WordPieceTokenizer,
     WordTokenizer,
 )
+from jaxsft.config.tokenizers import TokenizerConfig
 from jaxsft.data import hub
 from jaxsft.data.tokenizers import learn
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 
 
-def make_tokenizer(config: Config, task: Any, training: Sequence[Any]) -> Tokenizer:
-    """Makes the tokenizer that the config names; what is learnt is learnt from the training split
+def make_tokenizer(t: TokenizerConfig, task: Any, training: Sequence[Any]) -> Tokenizer:
+    """Makes the tokenizer of the options `t`; what is learnt is learnt from the training split
     only."""
-    t, texts = config.tokenizer, (text for record in training for text in task.texts(record))
+    texts = (text for record in training for text in task.texts(record))
     match t:
         case PretrainedTokenizer():
             found = tokenizer_at(t.path)

@@ -152,7 +152,7 @@ def parse(
     """
     if not rows:
         return Parsed([], [], None)
-    columns = settled_columns(task, rows, config)
+    columns = settled_columns(task, rows, config.data.columns, config.task)
     record = (
         (lambda row, columns: row_weights.weighted(task.record(row, columns), row, columns))
         if training

@@ -207,29 +207,40 @@ def cut(
             f"data.stride={stride}: a window holds {room} tokens, so that some would be in none;"
             f" expected at most {room}"
         )
-    framed = lambda a, b: np.concatenate([encoded.ids[:begin], encoded.ids[a:b], encoded.ids[end:]])
-    divided = lambda name: name == "weight" and not encoded.chunk
-    shared = lambda parts: {
-        name: value / parts if divided(name) else value for name, value in encoded.segment.items()
-    }
     if words is None:
         spans = windows(end - begin, room, stride)
         if encoded.chunk:
             spans = [(a, min(a + room, end - begin)) for a in range(0, end - begin, room)]
         if sentences:
             spans = sentence_windows([at - begin for at in encoded.breaks], end - begin, room)
-        segment = shared(len(spans))
-        kinds = lambda a, b: (
-            None
-            if encoded.types is None
-            else np.concatenate([encoded.types[:begin], encoded.types[a:b], encoded.types[end:]])
-        )
+        segment = _shared(encoded, len(spans))
+        kinds = lambda a, b: None if encoded.types is None else _framed(encoded, a, b, "types")
         of = lambda a, b: {
-            "ids": framed(begin + a, begin + b),
+            "ids": _framed(encoded, begin + a, begin + b),
             "types": kinds(begin + a, begin + b),
             "segment": _pointed(encoded, segment, begin, a, b),
         }
         return [encoded._replace(**of(a, b), breaks=()) for a, b in spans]
+    return _cut_words(encoded, words, room, stride)
+
+
+def _framed(encoded: Encoded, first: int, last: int, name: str = "ids") -> np.ndarray:
+    """Returns the values `[first, last)` of a record between those of its special tokens."""
+    values, (before, behind) = getattr(encoded, name), encoded.special_tokens
+    return np.concatenate([values[:before], values[first:last], values[len(values) - behind :]])
+
+
+def _shared(encoded: Encoded, parts: int) -> dict[str, Any]:
+    """Returns the values of the whole text for each of its parts, which share its weight."""
+    divided = lambda name: name == "weight" and not encoded.chunk
+    return {
+        name: value / parts if divided(name) else value for name, value in encoded.segment.items()
+    }
+
+
+def _cut_words(encoded: Encoded, words: EncodedWords, room: int, stride: int) -> list[Encoded]:
+    """Cuts a record of words into windows of whole words, as `cut` does."""
+    begin = encoded.special_tokens[0]
     spans = word_windows(words.offsets - begin, room, stride)
     owner = owners(spans, words.count)
     out = []
@@ -243,8 +254,8 @@ def cut(
         part = EncodedWords(
             words.offsets[a : b + 1] - words.offsets[a] + begin, values, a, own, words.count
         )
-        ids = framed(int(words.offsets[a]), int(words.offsets[b]))
-        out.append(encoded._replace(ids=ids, words=part, segment=shared(len(spans))))
+        ids = _framed(encoded, int(words.offsets[a]), int(words.offsets[b]))
+        out.append(encoded._replace(ids=ids, words=part, segment=_shared(encoded, len(spans))))
     return out
 
 

@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from jaxsft import rundir
-from jaxsft.config.schema import Config
+from jaxsft.config.schema import DataConfig
 from jaxsft.data import formats
 from jaxsft.data.file_records import Records
 from jaxsft.data.ledger import Aside
 
 
-def left_out(config: Config) -> list[str]:
+def left_out(data: DataConfig) -> list[str]:
     """Returns a sentence for each folder or archive of data of which files are not read, as they
     describe the data.
     """
-    d = config.data
-    named = (d.path, d.train, d.validation, d.test, *(one.path for one in d.mixture.sources))
+    files = (data.path, data.train, data.validation, data.test)
+    named = (*files, *(one.path for one in data.mixture.sources))
     return [
         note
         for path in dict.fromkeys(path for path in named if path)
-        for note in formats.left_out_note(path, d.format)
+        for note in formats.left_out_note(path, data.format)
     ]
 
 

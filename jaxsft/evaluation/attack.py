@@ -112,31 +112,27 @@ def attacked(
         near = jnp.einsum("bsd,vd->bsv", directions[state.tokens], directions)
         good = (open_places & ~state.changed)[..., None] & allowed & (near >= options.similarity)
         good &= jnp.arange(len(table)) != state.tokens[..., None]
-        best, index = jax.lax.top_k(
-            jnp.where(good, gain, NEVER).reshape(batch, -1), options.candidates
-        )
+        gain = jnp.where(good, gain, NEVER).reshape(batch, -1)
+        best, index = jax.lax.top_k(gain, options.candidates)
         place, token = index // len(table), index % len(table)  # [B, K]
         at = jax.nn.one_hot(place, length, dtype=bool)  # [B, K, S]
         tried = jnp.where(at, token[..., None], state.tokens[:, None])
         logits = jax.lax.map(lambda t: read(model, tokens=t), tried.swapaxes(0, 1))  # [K, B, C]
-        losses = jnp.where(best > NEVER / 2, _losses(logits, labels).T, NEVER)
-        chosen = losses.argmax(-1)  # [B]
-        took = lambda x: jnp.take_along_axis(
-            x, chosen.reshape(-1, *(1 for _ in x.shape[1:])), axis=1
-        )[:, 0]
+        chosen = jnp.where(best > NEVER / 2, _losses(logits, labels).T, NEVER).argmax(-1)  # [B]
+        at_chosen = lambda x: chosen.reshape(-1, *(1 for _ in x.shape[1:]))
+        took = lambda x: jnp.take_along_axis(x, at_chosen(x), axis=1)[:, 0]
         predicted = took(logits.swapaxes(0, 1)).argmax(-1)
         going = ~state.done & (took(best) > NEVER / 2)
         queries = state.queries + jnp.where(state.done, 0, 1 + options.candidates)
         changed = state.changed | (took(at) & going[:, None])
+        spent = queries + 1 + options.candidates > options.queries
+        done = state.done | ~going | (predicted != labels)
+        done |= (changed.sum(-1) >= options.edits) | spent
         return AttackState(
             jnp.where(going[:, None], took(tried), state.tokens),
             changed,
             queries,
-            state.done
-            | ~going
-            | (predicted != labels)
-            | (changed.sum(-1) >= options.edits)
-            | (queries + 1 + options.candidates > options.queries),
+            done,
             jnp.where(going, predicted, state.predicted),
         )
 

@@ -22,7 +22,6 @@ from jaxsft.metrics.base import Metric, ratio
 
 SHARES = np.linspace(0, 1, 11)  # of the explained tokens of a text
 FEW_TOKENS = (1, 2, 3, 4, 5)  # places in SHARES: at most half of the tokens
-LOWER_IS_BETTER = ("sufficiency", "deletion_auc")
 Rows = dict[str, Float[np.ndarray, " texts"]]
 
 

@@ -158,23 +158,16 @@ def refill(
         return jnp.where(taken.reshape(-1, *[1] * (new.ndim - 1)), new.astype(old.dtype), old)
 
     def put_wide(old: Array, new: Array) -> Array:
-        return put(
-            old,
-            jnp.pad(
-                new, [(0, old.shape[1] - new.shape[1] if i == 1 else 0) for i in range(new.ndim)]
-            ),
-        )
+        wider = old.shape[1] - new.shape[1]
+        return put(old, jnp.pad(new, [(0, wider if i == 1 else 0) for i in range(new.ndim)]))
 
     kv = tuple(
         (put(k, cache.k, 2), put(v, cache.v, 2))
         for (k, v), cache in zip(state.kv, caches, strict=True)
     )
-    seen = (
-        jnp.zeros((r, state.seen.shape[1]), bool)
-        .at[jnp.arange(r)[:, None], prompts.ids]
-        .max((where.segment_ids > 0) & (where.positions >= 0))
-    )
-    seen = seen.at[jnp.arange(r), prompts.token].set(True)
+    seen, row = jnp.zeros((r, state.seen.shape[1]), bool), jnp.arange(r)
+    in_text = (where.segment_ids > 0) & (where.positions >= 0)
+    seen = seen.at[row[:, None], prompts.ids].max(in_text).at[row, prompts.token].set(True)
     zero = jnp.zeros_like(prompts.held)
     return spread(
         DecodeState(

@@ -155,6 +155,24 @@ def note(
       options: of the user; what one of them decides is not told.
       start: the tokens that a decoder begins with, among which a first token may be that is forced.
     """
+    follow, there = _to_follow(values, options), _others(values, start)
+    told = []
+    if follow:
+        told += ["follow it by " + " ".join(f"generate.{n}={value}" for n, value in follow.items())]
+    if there:
+        told += ["nothing here does " + ", ".join(f"{n}={v!r:.40}" for n, v in there.items())]
+    return (
+        f"{NAME} asks for other answers than the greedy ones of the standard: {'; '.join(told)}"
+        if told
+        else None
+    )
+
+
+def _to_follow(values: Mapping[str, Any], options: GenerateConfig) -> dict[str, Any]:
+    """Returns the options of `generate`, with their values, that would do what is asked for.
+
+    Those that the user set are not among them.
+    """
     beams, drawn = values.get("num_beams") or 1, values.get("do_sample") is True
     asked = (
         (SAMPLING if drawn else {})
@@ -172,13 +190,15 @@ def note(
         if name in values and values[name] not in (None, asked[name])
     }
     if drawn and "temperature" not in given:
-        follow = {
-            "temperature": values.get("temperature", 1.0),
-            "top_k": values.get("top_k", 50),
-        } | follow
-    follow = {
+        standard = {"temperature": 1.0, "top_k": 50}
+        follow = {name: values.get(name, value) for name, value in standard.items()} | follow
+    return {
         name: value for name, value in follow.items() if name not in given and value is not None
     }
+
+
+def _others(values: Mapping[str, Any], start: Sequence[int]) -> dict[str, Any]:
+    """Returns what is asked for and no option does."""
     there = {
         name: value
         for name, value in values.items()
@@ -187,29 +207,6 @@ def note(
     if there.get("forced_bos_token_id") in tuple(start)[1:]:
         del there["forced_bos_token_id"]
     known = {*SAMPLING, *OPTIONS, *BEAMS, *OTHERS, *INERT}
-    there |= {
+    return there | {
         name: value for name, value in values.items() if name not in known and value is not None
     }
-    told = "; ".join(
-        part
-        for part in (
-            (
-                "follow it by "
-                + " ".join(f"generate.{name}={value}" for name, value in follow.items())
-                if follow
-                else ""
-            ),
-            (
-                "nothing here does "
-                + ", ".join(f"{name}={value!r:.40}" for name, value in there.items())
-                if there
-                else ""
-            ),
-        )
-        if part
-    )
-    return (
-        f"{NAME} asks for other answers than the greedy ones of the standard: {told}"
-        if told
-        else None
-    )

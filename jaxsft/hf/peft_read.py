@@ -78,7 +78,6 @@ def read(
     """Reads the weights of a model from a folder of PEFT: those of `adapters/`, and whole ones
     (`modules_to_save`).
 
-
     Args:
       options: which must be those that the folder was trained with.
       weights: of the model, flat; those of the adapter that are made from the base stay.
@@ -100,48 +99,20 @@ def read(
     if isinstance(options, Prefix | Prompt):
         wanted = _virtual(source, sites(weights), options, model)
     else:
-        wanted = _modules(
-            source,
-            by_module(weights, modules(family, head, specs)),
-            options,
-            weights,
-            tied(model, head),
-            family,
-        )
-    for full, (shape, puts) in wanted.items():
-        if full not in source.tensors:
-            raise CheckpointError(
-                f"{folder}: has no {full}, which this adapter needs ({len(source.tensors)} tensors"
-                " there)"
-            )
-        if source.tensors[full].shape != shape:
-            raise CheckpointError(
-                f"{folder}: {full} is {list(source.tensors[full].shape)}, but this adapter needs"
-                f" {list(shape)}"
-            )
-        for path, leaf, value in puts(source.tensors[full]):
-            _put(out, path, leaf, value)
+        found = by_module(weights, modules(family, head, specs))
+        wanted = _modules(source, found, options, weights, tied(model, head), family)
+    _put_adapter(out, source, wanted)
     whole = {
         name.removeprefix(ROOT): tensor
         for name, tensor in source.tensors.items()
         if name.startswith(ROOT) and name not in wanted
     }
-    taken, over = peft_saved.saved(
-        source.values,
-        whole,
-        peft_saved.of_base(family, head, specs) if family else [],
-        tied(model, head) if model else None,
-        frozen,
-        family,
-    )
+    base = peft_saved.of_base(family, head, specs) if family else []
+    output = tied(model, head) if model else None
+    taken, over = peft_saved.saved(source.values, whole, base, output, frozen, family)
     heads, more = _of_head(source, whole, of_head) if of_head and whole else ((), ())
     for move in (*taken, *heads):
-        if move.theirs not in whole or whole[move.theirs].shape != move.shape:
-            has = whole[move.theirs].shape if move.theirs in whole else None
-            raise CheckpointError(
-                f"{folder}: has {'no' if has is None else list(has)} {ROOT}{move.theirs}, expected"
-                f" {list(move.shape)}, a whole weight (modules_to_save)"
-            )
+        _check_whole(source, whole, move)
         peft_saved.put(out, weights, move, whole[move.theirs])
     same = (f"{tied(model, head)}.weight",) if source.values.get("ensure_weight_tying") else ()
     peft_config.check_saved(source.folder / CONFIG, source.values, (*whole, *same))
@@ -150,6 +121,33 @@ def read(
     if left := sorted(set(source.tensors) - known):
         raise CheckpointError(f"{folder}: has {left[0]}, for which this model has no place")
     return out
+
+
+def _put_adapter(out: Flat, source: PeftFolder, wanted: Wanted) -> None:
+    """Puts the tensors of an adapter into its leaves. Raises CheckpointError for one that is
+    missing or of another shape."""
+    for name, (shape, puts) in wanted.items():
+        if name not in source.tensors:
+            raise CheckpointError(
+                f"{source.folder}: has no {name}, which this adapter needs"
+                f" ({len(source.tensors)} tensors there)"
+            )
+        if source.tensors[name].shape != shape:
+            raise CheckpointError(
+                f"{source.folder}: {name} is {list(source.tensors[name].shape)}, but this adapter"
+                f" needs {list(shape)}"
+            )
+        for path, leaf, value in puts(source.tensors[name]):
+            _put(out, path, leaf, value)
+
+
+def _check_whole(source: PeftFolder, whole: Mapping[str, np.ndarray], move: Move) -> None:
+    has = whole[move.theirs].shape if move.theirs in whole else None
+    if has != move.shape:
+        raise CheckpointError(
+            f"{source.folder}: has {'no' if has is None else list(has)} {ROOT}{move.theirs},"
+            f" expected {list(move.shape)}, a whole weight (modules_to_save)"
+        )
 
 
 def _of_head(

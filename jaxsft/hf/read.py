@@ -77,18 +77,7 @@ def plan(
     body = {path: spec for path, spec in specs.items() if path.split("/")[0] not in OWN}
     found = family.moves(body, prefix, what)
     head = {path: spec for path, spec in specs.items() if path.split("/")[0] == "head"}
-    taken, why = _over_vocabulary(source, names, head, kind), None
-    if head and (kind == "mlm" or (asked is not None and kind != "lm")):
-        shapes = {name: source.tensors.shape(there) for name, there in names.items()}
-        try:
-            if kind == "mlm":
-                taken, why = trained_heads.masked(
-                    family, source.values, shapes, head, None if asked is None else asked.task
-                )
-            else:
-                taken, why = trained_heads.taken(family, source.values, shapes, head, asked)
-        except ConfigError as error:
-            raise ConfigError(f"{source.folder}: {error}") from None
+    taken, why = _head(source, names, head, kind, asked)
     filled = {slot.path for move in taken for slot in move.slots}
     fresh = tuple(path for path in specs if path not in body and path not in filled)
     for move in (*found, *taken):
@@ -122,6 +111,28 @@ def plan(
         tuple(names[name] for name in left),
         why,
     )
+
+
+def _head(
+    source: PretrainedFolder,
+    names: Mapping[str, str],
+    specs: Mapping[str, WeightSpec],
+    kind: str | None,
+    asked: Asked | None,
+) -> tuple[list[Move], str | None]:
+    """Returns (the tensors of the head that the files have, why there are none), as `plan` and
+    `trained_heads.taken` have it."""
+    family, values = source.family, source.values
+    if not specs or not (kind == "mlm" or (asked is not None and kind != "lm")):
+        return _over_vocabulary(source, names, specs, kind), None
+    shapes = {name: source.tensors.shape(there) for name, there in names.items()}
+    try:
+        if kind == "mlm":
+            task = None if asked is None else asked.task
+            return trained_heads.masked(family, values, shapes, specs, task)
+        return trained_heads.taken(family, values, shapes, specs, asked)
+    except ConfigError as error:
+        raise ConfigError(f"{source.folder}: {error}") from None
 
 
 def _names(source: PretrainedFolder) -> dict[str, str]:

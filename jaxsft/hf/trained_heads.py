@@ -150,36 +150,18 @@ def taken(
     if head is None:
         return [], _of_both_halves(family, values)
     found = [_there(move, family, shapes) for move in moves(head.table, specs)]
-    of_body = lambda m: (
-        family.prefix
-        and (
-            m.theirs.startswith(family.prefix)
-            or m.theirs not in {entry.theirs for entry in head.table}
-        )
-    )
-    pooler = [m for m in found if of_body(m)]
-    pooler = (
-        [m for m in pooler if shapes.get(m.theirs) == m.shape]
-        if _other_option(head, asked.task, ("pool", "head", "activation")) is None
-        else []
-    )
+    pooler = _pooler(family, head, found, shapes, asked.task)
     if (own := head_of(family, values)) is None:
         return pooler, _of_both_halves(family, values)
     name = f"{family.architecture}{own[1].suffix}"
-    if own[0] != asked.kind:
-        return (
-            pooler,
-            (
-                f"it is that of {name}, and task={asked.task.name} has that of"
-                f" {family.architecture}{head.suffix}"
-            ),
-        )
     task = asked.task
+    if own[0] != asked.kind:
+        wanted = f"{family.architecture}{head.suffix}"
+        return pooler, f"it is that of {name}, and task={task.name} has that of {wanted}"
     if (other := _other_task(asked, values)) is not None:
         return pooler, f"{name} computes otherwise: {other}"
-    order, why = _order(
-        asked, values, shapes, [m for m in found if m.slots[0].path.startswith("head/out/")]
-    )
+    is_output = lambda m: m.slots[0].path.startswith("head/out/")
+    order, why = _order(asked, values, shapes, [m for m in found if is_output(m)])
     if why is not None:
         return pooler, why
     if (
@@ -193,23 +175,33 @@ def taken(
     full = [m for m in found if m.theirs in shapes or not is_bias(m)]
     lost = [m.theirs for m in full if shapes.get(m.theirs) != m.shape]
     extra = {entry.theirs for entry in head.table} & shapes.keys() - {m.theirs for m in full}
-    if (
-        lost
-        or extra
-        or any(
-            path not in {s.path for m in found for s in m.slots}
-            for path in specs
-            if not path.startswith(BESIDE)
-        )
-    ):
+    filled = {slot.path for m in found for slot in m.slots}
+    empty = [path for path in specs if path not in filled and not path.startswith(BESIDE)]
+    if lost or extra or empty:
         have = (
             f"{name} has {', '.join(sorted(extra)) or 'no ' + ', '.join(lost)}, and the head of the"
             f" task {', '.join(specs)}"
         )
         raise ConfigError(f"its head cannot be taken: {have}; {RESET}")
-    return [
-        m._replace(order=order) if m.slots[0].path.startswith("head/out/") else m for m in full
-    ], None
+    return [m._replace(order=order) if is_output(m) else m for m in full], None
+
+
+def _pooler(
+    family: Family,
+    head: Head,
+    found: Sequence[Move],
+    shapes: Mapping[str, tuple[int, ...]],
+    task: Any,
+) -> list[Move]:
+    """Returns the tensors of the head that are of the body in the files, such as BERT's pooler.
+
+    None of them where the task computes its vector of a text in another way.
+    """
+    if not family.prefix or _other_option(head, task, ("pool", "head", "activation")) is not None:
+        return []
+    own = {entry.theirs for entry in head.table}
+    of_body = lambda m: m.theirs.startswith(family.prefix) or m.theirs not in own
+    return [m for m in found if of_body(m) and shapes.get(m.theirs) == m.shape]
 
 
 def is_bias(move: Move) -> bool:

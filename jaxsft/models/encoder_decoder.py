@@ -32,7 +32,6 @@ from jaxsft.models.layer_stack import Layer, depth_of, scan_layers
 from jaxsft.models.layers import MLP, Linear
 from jaxsft.models.model_base import NONE, Params
 from jaxsft.models.transformer import Attention, Block, Transformer
-from jaxsft.sharding import weights
 
 DECODER = 2**20  # its dropout is apart from the encoder's
 
@@ -275,11 +274,7 @@ class EncoderDecoder(Transformer):
             params["head"] = self.head.init(head_key, jnp.zeros((1, 1, self.config.embed)))[
                 "params"
             ]
-        if adapters.of(self.adapter):
-            params[adapters.NAME] = adapters.init(
-                self.adapter, weights.specs(params), jax.random.fold_in(key, 4)
-            )
-        return params
+        return adapters.added(self.adapter, params, jax.random.fold_in(key, 4))
 
     def hidden(
         self,

@@ -34,7 +34,6 @@ from jaxsft.models.feature_tokens import Soft
 from jaxsft.models.initialisers import fan_in_normal
 from jaxsft.models.model_base import NONE, ModelBase, Params
 from jaxsft.products import at_least_fp32, contract
-from jaxsft.sharding import weights
 from jaxsft.sharding.weights import declare
 
 GATES = {"lstm": 4, "gru": 3}
@@ -166,11 +165,7 @@ class Recurrent(ModelBase):
         params["layers"] = {"0": nn.meta.add_axis(stack, 0, {nn.PARTITION_NAME: "layers"})}
         if self.head is not None:
             params["head"] = self.head.init(head_key, x)["params"]
-        if adapters.of(self.adapter):
-            params[adapters.NAME] = adapters.init(
-                self.adapter, weights.specs(params), jax.random.fold_in(key, 4)
-            )
-        return params
+        return adapters.added(self.adapter, params, jax.random.fold_in(key, 4))
 
     def hidden(
         self,

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxsft.config.adapters import AdapterConfig
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
 from jaxsft.models.encoder_decoder import EncoderDecoder
@@ -17,12 +18,13 @@ CELLS = ("lora", "dora", "bitfit")
 KINDS: dict[str, Any] = {"transformer": Transformer, "lstm": Recurrent, "gru": Recurrent}
 
 
-def adapting(kind: Any, config: Any) -> dict[str, Any]:
+def adapting(kind: Any, adapter: AdapterConfig, named: str) -> dict[str, Any]:
     """Returns the keyword argument `adapter` of a model class; empty without an adapter.
 
-    Raises ConfigError where the class cannot have this adapter.
+    `named` is what `model.kind` calls the class. Raises ConfigError where it cannot have this
+    adapter.
     """
-    name = config.adapter.name
+    name = adapter.name
     if name == "none":
         return {}
     if kind is Recurrent and name not in CELLS:
@@ -32,7 +34,7 @@ def adapting(kind: Any, config: Any) -> dict[str, Any]:
             else "has no attention to tokens that stand before a text"
         )
         raise ConfigError(
-            f"adapter={name}: model.kind={config.model.kind} {why}; choose {', '.join(CELLS)}, or"
+            f"adapter={name}: model.kind={named} {why}; choose {', '.join(CELLS)}, or"
             " model.kind=transformer"
         )
     if kind is EncoderDecoder and name == "prompt":
@@ -40,7 +42,7 @@ def adapting(kind: Any, config: Any) -> dict[str, Any]:
             "adapter=prompt: the rows of sources of model.decoder_layers keep no places for its"
             " tokens; adapter=prefix needs none"
         )
-    return {"adapter": config.adapter}
+    return {"adapter": adapter}
 
 
 def get(config: ModelConfig, packing: bool) -> Any:

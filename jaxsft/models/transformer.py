@@ -38,7 +38,6 @@ from jaxsft.models.layers import MLP, Linear, Norm
 from jaxsft.models.model_base import NONE, ModelBase, Params
 from jaxsft.models.rope import rotate
 from jaxsft.products import at_least_fp32
-from jaxsft.sharding import weights
 
 
 class Attention(nn.Module):
@@ -210,11 +209,7 @@ class Transformer(CachedForward, ModelBase):
             params["relative"] = relative
         if self.head is not None:
             params["head"] = self.head.init(head_key, x)["params"]
-        if adapters.of(self.adapter):
-            params[adapters.NAME] = adapters.init(
-                self.adapter, weights.specs(params), jax.random.fold_in(key, 4)
-            )
-        return params
+        return adapters.added(self.adapter, params, jax.random.fold_in(key, 4))
 
     def hidden(
         self,

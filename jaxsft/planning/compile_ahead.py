@@ -160,7 +160,7 @@ def _of_data(config: Config, mesh: jax.sharding.Mesh) -> tuple[Components, Any]:
     """Returns the parts of the run, and a batch of its data as shapes."""
     kind = tasks.get(config.task.name)
     records = splits.read_splits(config, kind)
-    tokenizer = make_tokenizer(config, kind, records["train"].records)
+    tokenizer = make_tokenizer(config.tokenizer, kind, records["train"].records)
     state = components.fitted(config, kind, tokenizer, records)
     parts = components.build_components(config, tokenizer, state, mesh)
     first = parts.batches(parts.split("train", records["train"]), training=True)[0]

@@ -254,13 +254,7 @@ def collect(files: Iterable[tuple[str, Sequence[Row]]], schema: Schema) -> Work:
     seen: dict[str, None] = {}
     for owner, rows in files:
         for row in rows:
-            item = row.fields.get("item")
-            if not isinstance(item, str | int) or isinstance(item, bool) or item == "":
-                raise DataError(
-                    f"{row.where}: found no `item`, which `jaxsft annotate export` gives every"
-                    f" task; columns: {', '.join(row.fields)}"
-                )
-            item = str(item)
+            item = _item(row)
             _same_text(texts, item, row)
             seen[item] = None
             untouched = (
@@ -289,22 +283,37 @@ def collect(files: Iterable[tuple[str, Sequence[Row]]], schema: Schema) -> Work:
                 )
             annotations[item, annotator] = (one, row.where)
     if unknown:
-        (_, (first, *_)), *_ = unknown.items()
-        often = lambda places: f" ({len(places):,})" if len(unknown) > 1 or len(places) > 1 else ""
-        shown = ", ".join(
-            f"{label!r}{often(places)}"
-            for label, places in sorted(unknown.items(), key=lambda one: -len(one[1]))
-        )
-        one = "the label" if len(unknown) == 1 else f"{len(unknown):,} labels"
-        raise DataError(
-            f"{first}: found {one} {shown}, which the schema does not have; it has"
-            f" {', '.join(schema.names)}"
-        )
+        raise _unknown_labels(unknown, schema)
     done = {item for item, _ in annotations}
     return Work(
         tuple(a for a, _ in annotations.values()),
         {i: t for i, (t, _) in texts.items()},
         tuple(i for i in seen if i not in done),
+    )
+
+
+def _item(row: Row) -> str:
+    item = row.fields.get("item")
+    if not isinstance(item, str | int) or isinstance(item, bool) or item == "":
+        raise DataError(
+            f"{row.where}: found no `item`, which `jaxsft annotate export` gives every"
+            f" task; columns: {', '.join(row.fields)}"
+        )
+    return str(item)
+
+
+def _unknown_labels(unknown: Mapping[str, Sequence[str]], schema: Schema) -> DataError:
+    """Makes the error about labels that the schema lacks, by label the places where it stands."""
+    (_, (first, *_)), *_ = unknown.items()
+    often = lambda places: f" ({len(places):,})" if len(unknown) > 1 or len(places) > 1 else ""
+    shown = ", ".join(
+        f"{label!r}{often(places)}"
+        for label, places in sorted(unknown.items(), key=lambda one: -len(one[1]))
+    )
+    one = "the label" if len(unknown) == 1 else f"{len(unknown):,} labels"
+    return DataError(
+        f"{first}: found {one} {shown}, which the schema does not have; it has"
+        f" {', '.join(schema.names)}"
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,6 @@ def report(
     annotators = {}
     for name in work.annotators:
         own = [a for a in work.annotations if a.annotator == name]
-        seconds = [a.seconds for a in own if a.seconds is not None]
         annotators[name] = {
             "items": len(given[name]),
             "skipped": sum(a.value is None for a in own),
@@ -63,11 +62,7 @@ def report(
             "with_gold": None if gold is None else _against(given[name], gold, schema),
             "reliability": None if adjudication.accuracy is None else adjudication.accuracy[name],
             "confusion": _confusion(given[name], known, schema),
-            "seconds": (
-                {"median": statistics.median(seconds), "total": sum(seconds), "items": len(seconds)}
-                if seconds
-                else None
-            ),
+            "seconds": _seconds([a.seconds for a in own if a.seconds is not None]),
         }
     return {
         "type": schema.type,
@@ -275,3 +270,9 @@ def _number(value: float | None) -> str:
 def _cell(text: Any) -> str:
     """Escapes text so that it cannot break a table or become markup."""
     return "".join(f"\\{c}" if c in "|<>*_`[]#\\" else c for c in " ".join(str(text).split()))
+
+
+def _seconds(seconds: Sequence[float]) -> dict[str, float] | None:
+    if not seconds:
+        return None
+    return {"median": statistics.median(seconds), "total": sum(seconds), "items": len(seconds)}

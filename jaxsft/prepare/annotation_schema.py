@@ -86,7 +86,9 @@ def load(path: str | Path) -> Schema:
     return _schema(found, lambda key: f"{path}:{lines.get(key, 1)}")
 
 
-def _schema(found: Mapping[str, Any], where: Any) -> Schema:
+def _type(found: Mapping[str, Any], where: Any) -> str:
+    """Returns the type of a schema. Raises ConfigError for a key that no schema or not this type
+    has."""
     if unknown := [key for key in found if key not in KEYS]:
         raise ConfigError(
             f"{where(unknown[0])}: the key {unknown[0]!r} is unknown; expected one of"
@@ -108,6 +110,11 @@ def _schema(found: Mapping[str, Any], where: Any) -> Schema:
             raise ConfigError(
                 f"{where(key)}: {key} does not fit type {kind}; it fits {', '.join(types)}"
             )
+    return kind
+
+
+def _schema(found: Mapping[str, Any], where: Any) -> Schema:
+    kind = _type(found, where)
     labels = _labels(
         found.get("labels", ["a", "b", "tie"] if kind == "pairwise" else []),
         "labels",

@@ -16,7 +16,7 @@ import jaxsft
 from jaxsft import plugins, rundir
 from jaxsft.config.schema import PrepareConfig
 from jaxsft.data import formats, prepared
-from jaxsft.data.formats import Row, tfds
+from jaxsft.data.formats import Row, tfds_write
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.spool import Spool
 from jaxsft.prepare.stage_runner import StageEntry
@@ -125,7 +125,7 @@ def _write_splits(config: PrepareConfig, folder: Path, sets: Mapping[str, Spool]
     if kind == prepared.ARRAY_RECORD:
         folder.rmdir()  # made again by the writer
         rows = {split: _fields(rows, config.output.origin) for split, rows in sets.items()}
-        tfds.write_tfds(folder, "prepared", "1.0.0", rows, shards if shards > 1 else None)
+        tfds_write.write_tfds(folder, "prepared", "1.0.0", rows, shards if shards > 1 else None)
         for split in sets:
             names[split] = sorted(
                 p.name for p in folder.iterdir() if p.name.startswith(f"prepared-{split}.")

@@ -50,15 +50,7 @@ def prepare(
         the wrong kind.
     """
     plugins.begin()
-    validate.each(config)
-    if config.output.format not in WRITTEN:
-        raise ConfigError(
-            f"output.format={config.output.format}: expected one of {', '.join(WRITTEN)}"
-        )
-    if not config.output.dir:
-        raise ConfigError("output.dir is missing: the folder that the prepared set is written to")
-    folder = Path(config.output.dir)
-    _apart(folder, config.data)
+    folder = _folder(config)
     if config.data.path and (found := prepared.manifest(config.data.path)):
         config = dataclasses.replace(config, data=_as_written(config.data, found))
     context = Context(config.data.columns, config.seed, **(models or {}))
@@ -109,6 +101,20 @@ def _alone(work: Path) -> rundir.RunLock:
     return rundir.RunLock(
         work, "prepares this set already; wait for it, or give another output.dir="
     )
+
+
+def _folder(config: PrepareConfig) -> Path:
+    """Returns the folder of the prepared set. Raises ConfigError for options that do not fit."""
+    validate.each(config)
+    if config.output.format not in WRITTEN:
+        raise ConfigError(
+            f"output.format={config.output.format}: expected one of {', '.join(WRITTEN)}"
+        )
+    if not config.output.dir:
+        raise ConfigError("output.dir is missing: the folder that the prepared set is written to")
+    folder = Path(config.output.dir)
+    _apart(folder, config.data)
+    return folder
 
 
 def _apart(folder: Path, data: DataFiles) -> None:

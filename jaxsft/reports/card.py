@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from jaxsft.errors import JaxsftError
-from jaxsft.reports import facts
+from jaxsft.reports import facts, ledger_facts
 from jaxsft.reports.curves import COUNTS
 from jaxsft.reports.markdown_report import code, escape, table, value_text, written_sections
 from jaxsft.reports.report_tables import bound_texts, bounded, intervals
@@ -147,7 +147,7 @@ def _task(run_dir: Path) -> str:
 
 
 def _data(run_dir: Path) -> str:
-    entries, manifest = facts.ledger(run_dir), facts.read_or(run_dir, "manifest.json", {})
+    entries, manifest = ledger_facts.ledger(run_dir), facts.read_or(run_dir, "manifest.json", {})
     lines = []
     for split, entry in entries.items():
         rows, tokens = entry.get("rows") or {}, entry.get("tokens") or {}
@@ -222,7 +222,7 @@ def _of_bounds(run_dir: Path) -> str:
 
 def _limits(run_dir: Path) -> str:
     """Returns what the files themselves show to be missing, and what no run measures."""
-    entries = facts.ledger(run_dir)
+    entries = ledger_facts.ledger(run_dir)
     rows = facts.read_or(run_dir, "metrics.jsonl", [])
     found = [] if rows else ["Nothing was logged."]
     if "test" not in entries:

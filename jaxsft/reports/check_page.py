@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxsft.reports import facts, page
+from jaxsft.reports import ledger_facts, page
 from jaxsft.rundir import write_text
 
 BARS = 40  # classes with a bar of their own
@@ -42,7 +42,7 @@ def render(content: Mapping[str, Any]) -> str:
 
 
 def _panels(splits: Mapping[str, Any]) -> dict[str, Any]:
-    panels = facts.ledger_panels(
+    panels = ledger_facts.ledger_panels(
         {name: found["ledger"] for name, found in splits.items() if "ledger" in found}
     )
     scripts = {

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from jaxsft.errors import JaxsftError
-from jaxsft.reports import facts, samples, scores
+from jaxsft.reports import facts, ledger_facts, samples, scores
 from jaxsft.reports.beside_sections import (
     against_section,
     explanations_section,
@@ -200,7 +200,7 @@ def _training(run_dir: Path) -> str:
 
 
 def _ledger(run_dir: Path) -> str:
-    splits, lines, problems = facts.accounts(run_dir)
+    splits, lines, problems = ledger_facts.accounts(run_dir)
     if not splits:
         return "*`ledger.json` lists no split.*"
     counted = table(

@@ -21,7 +21,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from jaxsft.config import metric_names
-from jaxsft.reports import charts, facts, report_tables, samples, scores
+from jaxsft.reports import charts, facts, ledger_facts, report_tables, samples, scores
 from jaxsft.reports.beside_sections import (
     against_section,
     explanations_section,
@@ -212,6 +212,27 @@ def language(text: Any) -> str:
 
 # --- sections
 # --------------------------------------------------------------------------------------------------
+def _tiles(
+    numbers: Mapping[str, Any], split: str, first: str, bounds: Mapping[tuple[str, str], Any]
+) -> list[tuple[str, Any, Any, bool]]:
+    """Returns the headline numbers of a split: (name, value, bounds, whether it chose), four of
+    them at most and none twice under two names.
+    """
+    shown = {
+        metric: numbers[metric]
+        for metric in metric_names.ordered(list(numbers), first)
+        if metric in (first, *metric_names.ORDER)
+    }
+    twice = metric_names.repeated(
+        {(split, metric): value for metric, value in shown.items()}, list(shown)
+    )
+    return [
+        (metric.replace("_", " "), value, bounds.get((split, metric)), metric == first)
+        for metric, value in shown.items()
+        if metric not in twice
+    ][:4]
+
+
 def _results(run_dir: Path) -> dict[str, Any]:
     """Returns headline numbers, the table of all numbers, and what was trained.
 
@@ -262,19 +283,7 @@ def _results(run_dir: Path) -> dict[str, Any]:
     else:
         return out
     out["split"] = split
-    numbers = {
-        metric: numbers[metric]
-        for metric in metric_names.ordered(list(numbers), first)
-        if metric in (first, *metric_names.ORDER)
-    }
-    twice = metric_names.repeated(
-        {(split, metric): value for metric, value in numbers.items()}, list(numbers)
-    )
-    out["tiles"] = [
-        (metric.replace("_", " "), value, out["bounds"].get((split, metric)), metric == first)
-        for metric, value in numbers.items()
-        if metric not in twice
-    ][:4]
+    out["tiles"] = _tiles(numbers, split, first, out["bounds"])
     return out
 
 
@@ -360,9 +369,9 @@ def _samples(run_dir: Path) -> dict[str, Any]:
 
 
 def _data(run_dir: Path) -> dict[str, Any]:
-    splits, lines, problems = facts.accounts(run_dir)
-    entries = facts.ledger(run_dir)
-    panels = {title: stacks(bars) for title, bars in facts.ledger_panels(entries).items()}
+    splits, lines, problems = ledger_facts.accounts(run_dir)
+    entries = ledger_facts.ledger(run_dir)
+    panels = {title: stacks(bars) for title, bars in ledger_facts.ledger_panels(entries).items()}
     lengths = {
         split: histogram(entry["lengths"])
         for split, entry in entries.items()

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from jaxsft.config import compose, composer, overrides
+from jaxsft.config import composer, hydra_schema, overrides
 from jaxsft.config.schema import Config
 from jaxsft.config.sweep_options import SweepConfig
 from jaxsft.errors import ConfigError
@@ -104,7 +104,7 @@ def _through_hydra(words: Sequence[str], batches: SweeperBatches) -> None:
         raise ConfigError("hydra/launcher=slots is not installed: install jaxsft again")
 
     task.batch = batches  # type: ignore[attr-defined]
-    compose.register()
+    hydra_schema.register()
     before, os.environ["HYDRA_FULL_ERROR"] = os.environ.get("HYDRA_FULL_ERROR"), "1"
     argv, sys.argv = sys.argv, ["jaxsft", *words]
     try:

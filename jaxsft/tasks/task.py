@@ -140,7 +140,7 @@ class Task(Specified, TaskMeasures, FrozenBackbone, PredictionLines):
     @functools.cached_property
     def head_loss(self) -> HeadLoss:
         """Returns the loss of the head, as the config chooses it."""
-        return HeadLoss(self.config)
+        return HeadLoss(self.config.task)
 
     @staticmethod
     def term_weights(config: Config) -> dict[str, float]:

@@ -35,8 +35,9 @@ from jaxsft.errors import DataError
 from jaxsft.models.model_base import Params
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
+from jaxsft.sharding.weights import flatten
 from jaxsft.training import callbacks
-from jaxsft.training.checkpoint import digest, flatten
+from jaxsft.training.checksums import digest
 from jaxsft.training.components import Components
 
 # tokens, padding included, that are read at once: of no option, so that the same texts always give

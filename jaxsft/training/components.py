@@ -236,7 +236,7 @@ def build_components(
             " least as many rows"
         )
     kind = registry.get(config.model, config.data.packing)
-    options = registry.adapting(kind, config)
+    options = registry.adapting(kind, config.adapter, config.model.kind)
     model = kind(
         config.model, rows, config.precision, task.head(rows, config.precision), mesh, **options
     )
@@ -283,7 +283,7 @@ def left_out(config: Config) -> list[str]:
         else []
     )
     note = f"{', '.join(missing)} are left out: they need sacrebleu, which jaxsft[text] brings"
-    return [*([note] if missing else []), *split_notes.left_out(config)]
+    return [*([note] if missing else []), *split_notes.left_out(config.data)]
 
 
 def prepare(config: Config) -> tuple[Components, dict[str, Records]]:
@@ -293,6 +293,6 @@ def prepare(config: Config) -> tuple[Components, dict[str, Records]]:
     """
     kind = tasks.get(config.task.name)
     records = splits.read_splits(config, kind)
-    tokenizer = make_tokenizer(config, kind, records["train"].records)
+    tokenizer = make_tokenizer(config.tokenizer, kind, records["train"].records)
     parts = build_components(config, tokenizer, fitted(config, kind, tokenizer, records))
     return parts, {**records, "train": few_rows.limit(records["train"], config.data.limit, kind)}

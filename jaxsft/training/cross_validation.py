@@ -389,7 +389,10 @@ class Written:
             "rows": len(self.plan.rows),
             "units": len(np.unique(self.plan.units.of_row[self.plan.rows])),
             "compiled": dict(self.session.compiled),
-            "notes": [*self.plan.notes(self.session), *split_notes.left_out(self.session.config)],
+            "notes": [
+                *self.plan.notes(self.session),
+                *split_notes.left_out(self.session.config.data),
+            ],
         }
 
     def _of_fold(self, one: Done) -> dict[str, Any]:

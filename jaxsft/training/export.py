@@ -18,10 +18,6 @@ from jaxsft import patterns, remote, rundir
 from jaxsft.config import compose
 from jaxsft.config.schema import Config
 from jaxsft.data import hub
-from jaxsft.data.chat.template_variables import pinned
-from jaxsft.data.template_files import FURTHER
-from jaxsft.data.tokenizers.special_tokens import A, B, Frames
-from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.hf import families, peft_write, pretrained_folder, read
 from jaxsft.hf import write as exported
@@ -31,15 +27,11 @@ from jaxsft.models import adapters, structure
 from jaxsft.sharding.weight_spec import Flat, WeightSpec
 from jaxsft.sharding.weights import flatten
 from jaxsft.tasks.task import Task
-from jaxsft.training import headless_export, partition, runs, started_from
+from jaxsft.training import exported_tokenizer, headless_export, partition, runs, started_from
 from jaxsft.training import pretrained as hf
 from jaxsft.training.components import Components
 from jaxsft.training.runs import Run
 
-UNSAID = (
-    "a tokenizer.json cannot say how such words are found; train on texts with blanks between"
-    " words, and tokenizer.segment=spaces"
-)
 SHARD = 4 * 10**9  # bytes of a file
 OF_LABELS = ("id2label", "label2id", "num_labels", "problem_type")
 
@@ -76,17 +68,8 @@ def export(
     Raises:
       ConfigError: transformers has no class with this computation; or `to` is there already.
     """
-    if jax.process_count() > 1:
-        raise ConfigError(
-            "jaxsft export runs in one process; start it without the options of hosts"
-        )
     parts, to = run.parts, Path(to)
-    if os.path.lexists(to):
-        raise ConfigError(f"to={to}: is there already; choose another folder")
-    if adapter == "peft" and adapters.of(parts.config.adapter) is None:
-        raise ConfigError(
-            f"export.adapter=peft: run={run.folder} has no adapter; leave the option out"
-        )
+    _check_asked(run, to, adapter)
     before = rundir.read_json(run.folder / hf.NAME) if (run.folder / hf.NAME).is_file() else None
     kind, values, chosen = _config(parts, f"run={run.folder}", before, family)
     alone = head == "body" or getattr(parts.task, "apart", False)
@@ -101,23 +84,30 @@ def export(
     found = exported.all_moves(chosen, its, declared, f"run={run.folder}")
     dtypes = exported.dtypes_of(chosen, found, before["tensors"] if before else {}, dtype)
     name = chosen.architecture + (chosen.bare if its is None else its.suffix)
-    values = _values(run, values, its, kind, before is None) | {
-        "architectures": [name],
-        "dtype": _most(dtypes),
-    }
+    values = _values(run, values, its, kind, before is None)
+    values |= {"architectures": [name], "dtype": _most(dtypes)}
     with rundir.atomic_folder(to) as folder:
         exported.write(folder, chosen, found, ready, dtypes, shard)
         rundir.write_json(folder / "config.json", values)
-        _tokenizer(folder, parts.tokenizer, parts.task, kind, before is None)
-        _generation(folder, before, parts.tokenizer, parts.task)
+        exported_tokenizer.write(folder, parts.tokenizer, parts.task, kind, before)
         if its is None:
-            headless_export.write_head(folder, parts.task, weights, specs)
-            if chosen.bare in headless_export.LOADED:
-                headless_export.write_vectors(
-                    folder, parts.task, weights, parts.config.model.context
-                )
+            vectors = parts.config.model.context if chosen.bare in headless_export.LOADED else None
+            headless_export.write_beside(folder, parts.task, weights, specs, vectors)
         _check(run, pretrained_folder.open_source(folder), specs, None if its is None else kind)
     return {"class": name, "tensors": len(found), "dtypes": dict(Counter(dtypes.values()))}
+
+
+def _check_asked(run: Run, to: Path, adapter: str) -> None:
+    if jax.process_count() > 1:
+        raise ConfigError(
+            "jaxsft export runs in one process; start it without the options of hosts"
+        )
+    if os.path.lexists(to):
+        raise ConfigError(f"to={to}: is there already; choose another folder")
+    if adapter == "peft" and adapters.of(run.parts.config.adapter) is None:
+        raise ConfigError(
+            f"export.adapter=peft: run={run.folder} has no adapter; leave the option out"
+        )
 
 
 def refusal(parts: Components, before: dict[str, Any] | None) -> str | None:
@@ -164,7 +154,7 @@ def _reasons(parts: Components, kind: str | None, family: Family) -> list[str]:
             )
             reasons.append(f"task={task.name}: {why}; train with task.standardize=false")
     if parts.tokenizer.segment:
-        reasons.append(f"tokenizer.segment={parts.tokenizer.segment}: {UNSAID}")
+        reasons.append(f"tokenizer.segment={parts.tokenizer.segment}: {exported_tokenizer.UNSAID}")
     return reasons
 
 
@@ -187,7 +177,7 @@ def _values(
     out |= _about_task(task, head is not None) | (
         {} if head is None else head.words(task.config.task)
     )
-    return out | _ids_of_config(run, kind) | _starts(task)
+    return out | _ids_of_config(run, kind) | exported_tokenizer.start_ids(task)
 
 
 def _most(dtypes: Mapping[str, str]) -> str:
@@ -410,16 +400,6 @@ def _about_task(task: Task, head: bool = True) -> dict[str, Any]:
     return out
 
 
-def _ids(tokenizer: Tokenizer) -> dict[str, int]:
-    """Returns the declared ids of bos, eos and padding, as in `{"bos_token_id": 1}`."""
-    declared = tokenizer.role_strings()
-    out = {}
-    for role in ("bos_token", "eos_token", "pad_token"):
-        if declared.get(role) in tokenizer.added:
-            out[f"{role}_id"] = tokenizer.added[declared[role]]["id"]
-    return out
-
-
 def _ids_of_config(run: Run, kind: str | None) -> dict[str, int | None]:
     """Returns the ids of special tokens that config.json may name.
 
@@ -428,109 +408,10 @@ def _ids_of_config(run: Run, kind: str | None) -> dict[str, int | None]:
     texts it is that of `padding_of`.
     """
     tokenizer = run.parts.tokenizer
-    out: dict[str, int | None] = dict(_ids(tokenizer))
+    out: dict[str, int | None] = dict(exported_tokenizer.declared_ids(tokenizer))
     if run.parts.config.model.position_offset:
         out.pop("pad_token_id", None)
     elif kind == "text":
-        padding = padding_of(tokenizer)
+        padding = exported_tokenizer.padding_of(tokenizer)
         out["pad_token_id"] = None if padding is None else tokenizer.special_id(padding)
     return out
-
-
-def padding_of(tokenizer: Tokenizer) -> str | None:
-    """Returns the special token that may pad whole texts; None where there is none.
-
-    Classes that pool the last token take it for the last that is no padding, so that the padding
-    token must be none of a text or of the special tokens around it. Where the declared one is, or
-    there is none, another special token is chosen, which no text holds.
-    """
-    frame = {part for half in tokenizer.frames for part, _ in half}
-    roles = tokenizer.role_strings()
-    taken = {
-        text
-        for role, text in roles.items()
-        if role in ("unk_token", "mask_token", "bos_token", "eos_token")
-    }
-    free = [
-        name
-        for name, token in tokenizer.added.items()
-        if token.get("special") and token["id"] not in frame and name not in taken
-    ]
-    declared = roles.get("pad_token")
-    return (
-        declared
-        if declared in free
-        else next((name for name in sorted(free, key=lambda name: "pad" not in name.lower())), None)
-    )
-
-
-def _starts(task: Task) -> dict[str, int]:
-    """Returns the ids that the decoder of an encoder-decoder model starts from, for config.json."""
-    return dict(
-        zip(
-            ("decoder_start_token_id", "forced_bos_token_id"),
-            map(int, task.start_ids),
-            strict=False,
-        )
-    )
-
-
-def _tokenizer(
-    folder: Path, tokenizer: Tokenizer, task: Task, kind: str | None, scratch: bool
-) -> None:
-    """Writes the tokenizer with a post processor that frames a text as the task's prompts are.
-
-    A prompt of `lm` starts with bos and has no eos, so that it goes on; those of `chat` are framed
-    by the template. A language model that came from a folder keeps what its files say. Raises
-    ConfigError under `tokenizer.segment`, which the files cannot express.
-    """
-    frames = None if kind == "lm" else tokenizer.frames
-    if tokenizer.segment:
-        raise ConfigError(f"tokenizer.segment={tokenizer.segment}: {UNSAID}")
-    if task.spec.output == "continuation" and scratch:
-        begin = [] if tokenizer.bos_id is None else [(tokenizer.bos_id, 0)]
-        frames = Frames((*begin, (A, 0)), (*begin, (A, 0), (B, 0)))
-    if task.source_frame is not None:
-        begin, end = ([(int(token), 0) for token in part] for part in task.source_frame)
-        one = (*begin, (A, 0), *end)
-        own = tokenizer.frames
-        frames = own if own.single == one else Frames(one, (*one, (B, 0), *end))
-    tokenizer.save(folder, frames)
-    path = folder / "tokenizer_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config.setdefault("tokenizer_class", "PreTrainedTokenizerFast")
-    config.pop("extends", None)  # our own note
-    if kind == "text" and (padding := padding_of(tokenizer)):
-        config["pad_token"] = padding
-    if template := task.state.get("template"):
-        config.pop("chat_template", None)
-        _template(folder, template)
-    rundir.write_json(path, config)
-
-
-def _template(folder: Path, stored: Mapping[str, Any]) -> None:
-    """Writes the chat template, and that of conversations with tools where there is one.
-
-    Each has the variables of the run at its head. Raises ConfigError.
-    """
-    rundir.write_text(folder / "chat_template.jinja", pinned(stored["source"], stored["variables"]))
-    if stored.get("tool_use") is not None:
-        (folder / FURTHER).mkdir()
-        rundir.write_text(
-            folder / FURTHER / "tool_use.jinja", pinned(stored["tool_use"], stored["variables"])
-        )
-
-
-def _generation(
-    folder: Path, before: dict[str, Any] | None, tokenizer: Tokenizer, task: Task
-) -> None:
-    """Writes generation_config.json for a task that generates.
-
-    Its stop tokens are those of training.
-    """
-    if not task.can_generate:
-        return
-    values = {**((before or {}).get("generation") or {}), **_ids(tokenizer), **_starts(task)}
-    if stops := list(task.stop_ids):
-        values["eos_token_id"] = stops if len(stops) > 1 else stops[0]
-    rundir.write_json(folder / "generation_config.json", values)

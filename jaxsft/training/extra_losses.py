@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jaxsft.config.schema import Config, Penalty
+from jaxsft.config.schema import Penalty
 from jaxsft.data.pipeline import Batch
 from jaxsft.losses.terms import expert_balance, penalties
 from jaxsft.models.dropout import Dropout
@@ -64,7 +64,7 @@ def task_output(
 
 
 def router_losses(
-    config: Config,
+    layers: int,
     states: Mapping[str, Any],
     expert_counts: Array | None,
     batch: Batch,
@@ -79,7 +79,7 @@ def router_losses(
       batch: the whole.
     """
     value, routed = 0.0, states.get(EXPERTS)
-    tokens = nonzero((batch.segment_ids > 0).sum() * config.model.layers)
+    tokens = nonzero((batch.segment_ids > 0).sum() * layers)
     if "balance" in hyper:
         value += hyper["balance"] * expert_balance.balance(
             routed.chosen if expert_counts is None else expert_counts, routed.probability, tokens

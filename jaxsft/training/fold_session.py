@@ -61,7 +61,7 @@ class FoldSession:
     def __init__(self, config: Config, given: FoldRows):
         """Learns labels and tokenizer from all rows, and encodes them once."""
         kind, records = tasks.get(config.task.name), given.records
-        tokenizer = make_tokenizer(config, kind, records.records)
+        tokenizer = make_tokenizer(config.tokenizer, kind, records.records)
         state = components.fitted(config, kind, tokenizer, {"train": records, **given.others})
         self.records, self.others = records, given.others
         self.components = components.build_components(config, tokenizer, state)
@@ -162,7 +162,7 @@ class FoldSession:
         total = durations.steps(config.train.duration, clock, "train.duration")
         hyper = make_hyper(config, dataclasses.replace(clock, total=total))
         program = parts.program if task.numbers_in_program else self.components.program
-        program.movable.check(hyper, total)
+        program.movable.check(hyper, total, config.train.unfreeze_every)
         trainable, frozen = self._starting(parts)
         trial = Trial(config, hyper, self._placed(program, trainable))
         step, late = None, None

@@ -47,8 +47,23 @@ ACTIVATIONS = {
 ACTIVATIONS |= {"mish": "Mish", "hardswish": "Hardswish"}
 
 
-def write_head(folder: Path, task: Task, weights: Flat, specs: Mapping[str, WeightSpec]) -> int:
-    """Writes the head of the task, in float32, and returns how many weights it has.
+def write_beside(
+    folder: Path,
+    task: Task,
+    weights: Flat,
+    specs: Mapping[str, WeightSpec],
+    context: int | None,
+) -> None:
+    """Writes the head and, where `context` (the longest text in tokens) is given and the layout can
+    express the head, that of sentence-transformers.
+    """
+    _write_head(folder, task, weights, specs)
+    if context is not None:
+        _write_vectors(folder, task, weights, context)
+
+
+def _write_head(folder: Path, task: Task, weights: Flat, specs: Mapping[str, WeightSpec]) -> None:
+    """Writes the head of the task, in float32.
 
     A weight is `[inputs..., outputs...]`: `y = x @ w + b`.
     """
@@ -72,11 +87,10 @@ def write_head(folder: Path, task: Task, weights: Flat, specs: Mapping[str, Weig
             },
             folder / WEIGHTS,
         )
-    return len(own)
 
 
-def write_vectors(folder: Path, task: Task, weights: Flat, context: int) -> bool:
-    """Writes the layout of sentence-transformers; returns False where it cannot express the head.
+def _write_vectors(folder: Path, task: Task, weights: Flat, context: int) -> None:
+    """Writes the layout of sentence-transformers, where it can express the head.
 
     It can where the task reads one pooled vector of a text, through nothing or one dense layer with
     a known activation. `context` is the longest text in tokens.
@@ -88,9 +102,9 @@ def write_vectors(folder: Path, task: Task, weights: Flat, context: int) -> bool
         or options.head == "normed"
         or any(p.startswith("head/features") for p in weights)
     ):
-        return False
+        return
     if options.head == "dense" and options.activation not in ACTIVATIONS:
-        return False
+        return
     size = task.config.model.embed
     steps = ["Transformer", "Pooling"]
     (folder / "1_Pooling").mkdir()
@@ -113,7 +127,6 @@ def write_vectors(folder: Path, task: Task, weights: Flat, context: int) -> bool
     rundir.write_json(
         folder / "sentence_bert_config.json", {"max_seq_length": context, "do_lower_case": False}
     )
-    return True
 
 
 def _write_dense(folder: Path, weights: Flat, size: int, activation: str) -> None:

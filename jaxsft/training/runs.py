@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsft import patterns, remote, rundir, seal
+from jaxsft import remote, rundir, seal
 from jaxsft.config import compose
 from jaxsft.config.adapters import AdapterConfig, NoAdapter
 from jaxsft.config.schema import Config
@@ -34,10 +34,11 @@ from jaxsft.training.checkpoint import (
     Damaged,
     check_same_leaves,
     describe,
-    digest,
     flatten,
 )
+from jaxsft.training.checksums import digest
 from jaxsft.training.components import Components, build_components
+from jaxsft.training.init_conflicts import check_labels, check_tokenizer, fresh_weights, without
 
 LABEL_NAMES = "label_names.json"  # a copy of the file data.columns.label_names
 
@@ -267,12 +268,14 @@ def _from_folder(parts: Components, folder: Path, rounded: bool) -> Params:
     """
     config, specs, given = parts.config, flatten(parts.specs), hf.resets(parts.config)
     theirs = tokenizer_at(config.model.pretrained)
-    _same_tokenizer(theirs, parts, f"model.pretrained={config.model.pretrained}")
+    check_tokenizer(theirs, parts, f"model.pretrained={config.model.pretrained}")
     if not (vocab_rows.extends(parts.tokenizer, theirs) or structure.asked(config.model)):
-        return started(parts, hf.starting(parts, folder, _fresh(given, specs, specs), rounded))
+        return started(
+            parts, hf.starting(parts, folder, fresh_weights(given, specs, specs), rounded)
+        )
     base = source_parts(parts)
     there = flatten(base.specs)
-    changed = _changed(parts, hf.starting(base, folder, _fresh(given, there, there)), base)
+    changed = _changed(parts, hf.starting(base, folder, fresh_weights(given, there, there)), base)
     own = (
         {adapters.NAME: parts.init_params()[adapters.NAME]} if adapters.NAME in parts.specs else {}
     )
@@ -287,7 +290,7 @@ def _from_run(parts: Components, option: str, source: str, via: Sequence[Path]) 
     config, specs = parts.config, flatten(parts.specs)
     params = parts.init_params()
     run = open_run(hub.run_dir(source), lambda its: dataclasses.replace(its, mesh=config.mesh), via)
-    _same_tokenizer(run.parts.tokenizer, parts, f"{option}={source}")
+    check_tokenizer(run.parts.tokenizer, parts, f"{option}={source}")
     there, goes_on = (
         partition.join(run.params),
         same_adapter(run.parts.config.adapter, config.adapter),
@@ -296,15 +299,15 @@ def _from_run(parts: Components, option: str, source: str, via: Sequence[Path]) 
         there = partition.join(adapters.merge(run.parts.config.adapter, there))
     stored, wanted = flatten(_changed(parts, there, run.parts)), flatten(params)
     theirs = flatten(_part(parts, run.parts.specs, run.parts))
-    fresh = _fresh(hf.resets(config), specs, theirs)
+    fresh = fresh_weights(hf.resets(config), specs, theirs)
     all_fresh = {name for name, layers in fresh.items() if np.all(layers)} | {
         n for n in wanted if n.startswith(f"{adapters.NAME}/") and not goes_on
     }
-    _same_labels(run.parts, parts, all_fresh, f"{option}={source}")
+    check_labels(run.parts, parts, all_fresh, f"{option}={source}")
     try:
         check_same_leaves(
-            describe(_without(stored, all_fresh)),
-            describe(_without(wanted, all_fresh)),
+            describe(without(stored, all_fresh)),
+            describe(without(wanted, all_fresh)),
             f"{option}={source}",
         )
     except CheckpointError as error:
@@ -446,66 +449,3 @@ def _changed(parts: Components, stored: Params, base: Components) -> Params:
         return stored
     grown = vocab_rows.grown(flatten(stored), flatten(parts.specs), parts.tokenizer)
     return jax.tree.unflatten(jax.tree.structure(stored), [grown[name] for name in flatten(stored)])
-
-
-def _same_tokenizer(theirs: Tokenizer, parts: Components, what: str) -> None:
-    """Raises ConfigError where a tokenizer differs by more than `tokenizer.added`."""
-    if theirs.digest != parts.tokenizer.digest and not vocab_rows.extends(parts.tokenizer, theirs):
-        source = what.partition("=")[2]
-        raise ConfigError(
-            f"{what}: its tokenizer is another one; set tokenizer=pretrained"
-            f" tokenizer.path={source}"
-        )
-
-
-def _same_labels(theirs: Components, parts: Components, fresh: set[str], what: str) -> None:
-    """Raises ConfigError where an output of a head that is taken has another label here.
-
-    Heads with another number of outputs are left to the check of shapes.
-    """
-    for name in ("labels", "intents", "targets", "upos"):
-        before, now = (list(p.task.state.get(name) or []) for p in (theirs, parts))
-        if (
-            before != now
-            and len(before) == len(now)
-            and not all(path in fresh for path in flatten(parts.specs) if path.startswith("head/"))
-        ):
-            first = next(
-                i for i, pair in enumerate(zip(before, now, strict=True)) if pair[0] != pair[1]
-            )
-            instead = (
-                f"set task.{name}={before}, or "
-                if set(before) == set(now) and hasattr(parts.config.task, name)
-                else "set "
-            )
-            raise ConfigError(
-                f"{what}: output {first} of its head is {before[first]!r}, here {now[first]!r};"
-                f" {instead}train.init_fresh=['head/.*']"
-            )
-
-
-def _fresh(given: Sequence[str], here: dict[str, Any], there: dict[str, Any]) -> dict[str, Any]:
-    """Returns which weights, or layers of a stack (`[L]`), match the patterns `given`, by path.
-
-    `here` and `there` are the specs of this model and of the other run. Raises ConfigError where a
-    pattern matches no weight.
-    """
-    out, unused = {}, set(given)
-    for name, spec in (there | here).items():
-        paths = patterns.paths_of(name, spec)
-        hits = {
-            pattern: [patterns.full(pattern, path, "train.init_fresh") for path in paths]
-            for pattern in given
-        }
-        unused -= {pattern for pattern, hit in hits.items() if any(hit)}
-        out[name] = np.any([*hits.values(), [False] * len(paths)], axis=0)
-    if unused:
-        raise ConfigError(
-            f"train.init_fresh or model.init: {sorted(unused)[0]} matches no weight; there are"
-            f" {', '.join(sorted(out)[:5])} ..."
-        )
-    return out
-
-
-def _without(flat: dict[str, Any], names: set[str]) -> dict[str, Any]:
-    return {k: v for k, v in flat.items() if k not in names}

@@ -24,8 +24,9 @@ from jaxsft.evaluation.generated import answer_limit
 from jaxsft.models.model_base import Params
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
+from jaxsft.sharding.weights import flatten
 from jaxsft.training import backbone, components, device, manifest, partition, runs
-from jaxsft.training.checkpoint import digest, flatten
+from jaxsft.training.checksums import digest
 from jaxsft.training.hyper import free, make_hyper, program_key
 from jaxsft.training.step import State, StepMetrics
 from jaxsft.training.trial import Trial
@@ -69,7 +70,8 @@ class Session:
             if name != "train" or self.config.evaluation.on_train:
                 slices.groups(batches.split, self.config)
         self.clock = _clock(self.config, self.batches["train"])
-        self.program.movable.check(make_hyper(self.config, self.clock), self.total)
+        every, hyper = self.config.train.unfreeze_every, make_hyper(self.config, self.clock)
+        self.program.movable.check(hyper, self.total, every)
         self.every = {
             name: durations.steps(text, self.clock, f"{name}.every")
             for name, text in (
@@ -98,10 +100,6 @@ class Session:
     def total(self) -> int:
         """Returns the number of steps of the whole training; 0 where it is not known."""
         return self.clock.total or 0
-
-    def ends_at(self, step: int) -> bool:
-        """Tells whether a step is the last one."""
-        return step == self.total
 
     def is_due(self, what: str, step: int) -> bool:
         """Tells whether a step is one after which `log`, `checkpoint` or `evaluation` is due."""
@@ -165,7 +163,7 @@ class Session:
         )
         clock = self.clock_of(config)
         hyper = make_hyper(config, clock)
-        parts.program.movable.check(hyper, clock.total)
+        parts.program.movable.check(hyper, clock.total, config.train.unfreeze_every)
         trial = Trial(config, hyper, place(trainable), total=clock.total)
         arrays = {"state": trial.state, "frozen": self.frozen}
         self.spread = meshes.check_spread(arrays, self.mesh, config.mesh.allow_replicated)

@@ -76,7 +76,7 @@ class Program:
     @functools.cached_property
     def movable(self) -> Movable:
         """Returns which of the trainable weights move: all, but for two options (`unfreezing`)."""
-        return Movable(self.config, self.specs, self.task)
+        return Movable(self.config.model, self.specs, self.task)
 
     def init_state(self, trainable: Params) -> State:
         opt = optimizers.init_state(self.config.optim, self.specs, trainable)
@@ -141,7 +141,7 @@ class Program:
         def objective(trainable: Params, micro: Batch, dropout: Dropout | None):
             out = output(trainable, micro, dropout)
             value = sum(hyper["terms"][k] * s / nonzero(totals[k]) for k, s in out.terms.items())
-            routers = (self.config, out.states, expert_counts, batch, hyper)
+            routers = (self.config.model.layers, out.states, expert_counts, batch, hyper)
             return value + extra_losses.router_losses(*routers), (out.terms, out.states)
 
         gradient = jax.grad(objective, has_aux=True)

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jaxsft import patterns
-from jaxsft.config.schema import Config
+from jaxsft.config.model import ModelConfig
 from jaxsft.errors import ConfigError
 from jaxsft.sharding.weight_spec import LAYERS, WeightSpec
 from jaxsft.tasks.task import Task
@@ -27,7 +27,7 @@ from jaxsft.training.hyper import Hyper
 class Movable:
     """Which weights move; `specs` are those of the trainable parameters."""
 
-    config: Config
+    model: ModelConfig
     specs: Any
     task: Task
 
@@ -54,7 +54,7 @@ class Movable:
     @functools.cached_property
     def row_masks(self) -> Any:
         """Returns which rows are trained under `model.train_rows=added`, as masks; else None."""
-        if self.config.model.train_rows != "added":
+        if self.model.train_rows != "added":
             return None
         return vocab_rows.trained(self.specs, self.task.tokenizer)
 
@@ -65,7 +65,7 @@ class Movable:
         Heads are at 0, the top layer at 1, the embedding last; a stack has one for each layer,
         `[n]`.
         """
-        layers = self.config.model.layers
+        layers = self.model.layers
 
         def of_leaf(path: tuple, spec: WeightSpec) -> Any:
             at = [_layer_of(p) for p in patterns.paths_of(patterns.path_string(path), spec)]
@@ -93,12 +93,15 @@ class Movable:
 
         return jax.tree.map(of_leaf, self.specs, self.unfreeze_order)
 
-    def check(self, hyper: Hyper, total: int) -> None:
-        """Raises ConfigError where a run of `total` steps ends before everything is unfrozen."""
+    def check(self, hyper: Hyper, total: int, every: str | None) -> None:
+        """Raises ConfigError where a run of `total` steps ends before everything is unfrozen.
+
+        `every` is `train.unfreeze_every`, as it was given.
+        """
         last = max(int(np.max(place)) for place in jax.tree.leaves(self.unfreeze_order))
         if "unfreeze_every" in hyper and (at := last * int(hyper["unfreeze_every"])) >= total:
             raise ConfigError(
-                f"train.unfreeze_every={self.config.train.unfreeze_every}: the last of {last} turns"
+                f"train.unfreeze_every={every}: the last of {last} turns"
                 f" would come at step {at}, but the run has {total} steps; give a shorter one, or"
                 " freeze what is not to be trained by train.freeze"
             )

@@ -8,12 +8,13 @@ import doctest
 import itertools
 import re
 import shlex
+import sys
 
 import numpy as np
 import pytest
 import sklearn.metrics
 
-from jaxsft import cli
+from jaxsft import cli, plugins
 from jaxsft.config import compose, schema
 from jaxsft.metrics.base import Outputs, measure
 from tests.docs import pages
@@ -230,3 +231,18 @@ def test_the_metric_of_the_page_works(tmp_path, monkeypatch):
             outputs = Outputs(np.arange(60), {"label": gold, "predicted": guess}, range(labels))
             expected = sklearn.metrics.matthews_corrcoef(gold, guess)
             assert measure(metric, outputs)["matthews"] == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_metric_of_the_page_is_a_plugin(tmp_path):
+    """With the lines at its end, by the option and by what the entry point names."""
+    blocks = pages.blocks("add_a_metric.md")
+    file = tmp_path / "matthews.py"
+    text = blocks["jaxsft/metrics/matthews.py"] + blocks["matthews.py, at its end"]
+    file.write_text(text, encoding="utf-8")
+    try:
+        plugins.use([str(file)])
+        metric = plugins.table("metrics")["matthews"]
+        place = re.search(r'my_package\.matthews:(\w+)"', blocks["pyproject.toml"])[1]
+        assert getattr(sys.modules["jaxsft_plugin_matthews"], place) is metric
+    finally:
+        plugins.forget()

@@ -12,7 +12,7 @@ from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.tasks.chat import ChatSFT
 from jaxsft.tasks.last_turn import only_last
-from jaxsft.training import export, setup
+from jaxsft.training import exported_tokenizer, setup
 from tests import conftest
 
 SOURCE = (
@@ -97,7 +97,7 @@ def test_a_run_keeps_its_template_and_that_of_tools(tmp_path):
     assert ChatSFT.fit(named, tokenizer, [TALK], ["a:1"])["template"]["source"] == tools
     # The folder that is exported has both, with the variables of the run.
     (tmp_path / "out").mkdir()
-    export._template(tmp_path / "out", mine.state["template"])
+    exported_tokenizer.write_template(tmp_path / "out", mine.state["template"])
     BYTES.save(tmp_path / "again")
     for file in (tmp_path / "out").rglob("*.jinja"):
         place = tmp_path / "again" / file.relative_to(tmp_path / "out")

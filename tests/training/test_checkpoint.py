@@ -13,7 +13,7 @@ import pytest
 
 from jaxsft.errors import CheckpointError
 from jaxsft.rundir import read_json
-from jaxsft.training import checkpoint
+from jaxsft.training import checksums
 from jaxsft.training.checkpoint import Checkpoints, Damaged
 from tests import tiny
 
@@ -93,7 +93,7 @@ def test_restore_is_strict(store, change, message):  # guards F2, F3
 
 def test_every_single_flipped_bit_changes_the_checksum():
     x = np.arange(1, 257, dtype=np.uint8).view(np.float32)
-    sums = lambda y: checkpoint.digest({"x": jnp.asarray(y)})["x"]
+    sums = lambda y: checksums.digest({"x": jnp.asarray(y)})["x"]
     before = sums(x)
     for byte in range(0, 256, 17):
         y = x.copy()
@@ -105,7 +105,7 @@ def test_two_exchanged_values_change_the_checksum():
     x = np.random.default_rng(0).normal(size=32).astype(np.float32)
     y = x.copy()
     y[[3, 17]] = y[[17, 3]]
-    assert checkpoint.digest({"x": jnp.asarray(x)}) != checkpoint.digest({"x": jnp.asarray(y)})
+    assert checksums.digest({"x": jnp.asarray(x)}) != checksums.digest({"x": jnp.asarray(y)})
 
 
 def test_damaged_meta_is_damage_too(store, tmp_path):

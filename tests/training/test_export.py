@@ -33,7 +33,7 @@ from jaxsft.rundir import read_json
 from jaxsft.sharding.weights import flatten, specs
 from jaxsft.tasks.label_order import in_order
 from jaxsft.training import export as exporting
-from jaxsft.training.export import padding_of
+from jaxsft.training.exported_tokenizer import padding_of
 from tests import tiny
 from tests.hf.families import hf
 from tests.training.exporting import BERT, PAIR, SCRATCH, TEXT, export, made

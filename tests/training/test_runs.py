@@ -12,7 +12,7 @@ import pytest
 
 import jaxsft
 from jaxsft.config.schema import Columns
-from jaxsft.reports import facts
+from jaxsft.reports import ledger_facts
 from jaxsft.rundir import read_json, write_json
 from jaxsft.training import banner, loop
 from tests import tiny
@@ -82,7 +82,7 @@ def test_weights_of_rows_are_told(made, tmp_path, capfd):
         ledger["train"]["weights"] == {"min": 0.5, "mean": pytest.approx(1.5), "max": 2.5}
         and "weights" not in ledger["validation"]
     )
-    assert facts.accounts(run)[1]["weights of rows"] == {"train": "0.5 to 2.5, mean 1.5"}
+    assert ledger_facts.accounts(run)[1]["weights of rows"] == {"train": "0.5 to 2.5, mean 1.5"}
     said = {
         "ledger": {"train": {**ledger["train"]}},
         **dict.fromkeys(("parameters", "trainable", "steps", "steps_per_epoch", "flops"), 1),

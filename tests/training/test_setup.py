@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxsft import tasks
 from jaxsft.data.splits import read_splits
-from jaxsft.reports import card, facts
+from jaxsft.reports import card, ledger_facts
 from jaxsft.rundir import read_json
 from jaxsft.training import loop
 from tests import tiny
@@ -35,7 +35,7 @@ def test_labels_that_a_split_lacks_are_told(tmp_path, capfd):  # guards E2
         and ledger["validation"]["lacks"] == ["one"]
     )
     assert "test has no row of 2 labels: one, two" in capfd.readouterr().out
-    assert facts.accounts(tmp_path / "run")[1]["labels without a row"] == {
+    assert ledger_facts.accounts(tmp_path / "run")[1]["labels without a row"] == {
         "validation": "1 (one)",
         "test": "2 (one, two)",
     }

@@ -38,7 +38,7 @@ def parts_of(source, *given: str, task: str = "lm") -> Components:
             *given,
         )
     )
-    tokenizer = make_tokenizer(config, tasks.get(task), [])
+    tokenizer = make_tokenizer(config.tokenizer, tasks.get(task), [])
     state = {
         "classify": {"labels": ["a", "b"]},
         "seq2seq": {"pattern": "{source}", "start_ids": [256], "stop_ids": [257]},

@@ -39,7 +39,7 @@ class Variant:
     def __init__(self, config: Config):
         kind = tasks.get(config.task.name)
         records = read_splits(config, kind)["train"]
-        tokenizer = make_tokenizer(config, kind, records[0])
+        tokenizer = make_tokenizer(config.tokenizer, kind, records[0])
         parts = build_components(
             config, tokenizer, kind.fit(config, tokenizer, records.records, records.where)
         )

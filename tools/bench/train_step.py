@@ -9,7 +9,9 @@ examples as a packed step has on average and pads them to the longest of the bat
 do; `packed` takes the very rows that jaxsft packed, with the mask that keeps texts apart. All start
 from the same weights; the loss of the first batch is printed, and must agree. PyTorch and
 transformers come with the extra `bench`; BENCH_PYTHON names another interpreter that has them.
-BENCH_MODES and BENCH_VARIANTS choose some of what is measured, separated by commas.
+BENCH_MODES and BENCH_VARIANTS choose what is measured, separated by commas (`BENCH_VARIANTS=all`:
+the slow ones too, such as torch.compile in bfloat16). Rounds go on until BENCH_SECONDS
+(150, of all modes and without compiling) are over, one at least and five at most.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +44,7 @@ from jaxsft.training import setup
 from jaxsft.training.checkpoint import flatten
 from jaxsft.training.components import build_components
 
-BATCHES, ROUNDS, STEPS = 12, 5, 3
+BATCHES, ROUNDS, STEPS = 12, 5, 1
 PROMPTS, PROMPT, NEW = 8, 64, 64  # of generation
 TORCH = [
     "padded fp32 eager",
@@ -51,8 +54,9 @@ TORCH = [
     "packed bf16 eager",
     "packed bf16 compiled",
 ]
+SLOW = ("torch padded bf16 eager", "torch packed bf16 compiled")  # by BENCH_VARIANTS only
 OURS = ["packed fp32", "packed bf16"]
-MODES = ("train", "evaluate", "generate")
+MODES = {"train": 0.6, "evaluate": 0.2, "generate": 0.2}  # the part of the time that each may take
 
 
 class Worker:
@@ -120,7 +124,7 @@ def write_work(config: Config, folder: Path) -> None:
     """Batches, weights and sizes, for all workers."""
     kind = tasks.get(config.task.name)
     records = read_splits(config, kind)["train"]
-    tokenizer = make_tokenizer(config, kind, records[0])
+    tokenizer = make_tokenizer(config.tokenizer, kind, records[0])
     parts = build_components(
         config, tokenizer, kind.fit(config, tokenizer, records.records, records.where)
     )
@@ -186,7 +190,10 @@ def measure(workers: list[Worker], mode: str, causal: bool) -> None:
     asked = [w for w in workers if mode != "generate" or (causal and "padded" not in w.name)]
     warm = {w.name: w.ask(mode, 2) for w in asked}
     found: dict[str, list[dict]] = {w.name: [] for w in asked}
-    for _ in range(ROUNDS):
+    end = time.monotonic() + MODES[mode] * float(os.environ.get("BENCH_SECONDS", "150"))
+    for done in range(ROUNDS):
+        if done and time.monotonic() > end:
+            break
         for worker in asked:
             found[worker.name].append(worker.ask(mode, STEPS))
     rate = lambda rows, what: statistics.median(row[what] / row["seconds"] for row in rows)
@@ -201,7 +208,7 @@ def measure(workers: list[Worker], mode: str, causal: bool) -> None:
         if name in real
     ][:2]
     print(
-        f"\n{mode}: median of {ROUNDS} rounds of {STEPS}; first loss"
+        f"\n{mode}: median of {len(found[asked[0].name])} rounds of {STEPS}; first loss"
         + "".join(f"; x {name}" for name in base)
     )
     for name, value in real.items():
@@ -253,7 +260,9 @@ def bench(config: Config) -> int:
     if here_is.kind == "cpu" and not here_is.bf16:
         variants = [name for name in variants if "bf16" not in name]
         print("no bf16: this CPU only emulates it; BENCH_VARIANTS names it all the same")
-    chosen = os.environ.get("BENCH_VARIANTS", ",".join(variants)).split(",")
+    asked = os.environ.get("BENCH_VARIANTS", "")
+    usual = [name for name in variants if name not in SLOW]
+    chosen = variants if asked == "all" else asked.split(",") if asked else usual
     python = interpreter() if any(name.startswith("torch ") for name in chosen) else ""
     modes = os.environ.get("BENCH_MODES", ",".join(MODES)).split(",")
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:

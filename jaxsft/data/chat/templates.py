@@ -19,12 +19,11 @@ several texts: each trains the turns that stand in it as they are written when t
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from jinja2 import TemplateSyntaxError
@@ -37,10 +36,10 @@ from jaxsft.data.chat.provenance import UNKNOWN, Tracked, plain, sources
 from jaxsft.data.chat.render_cache import LayoutCache
 from jaxsft.data.chat.symbolic_values import Looked, SymbolicRun
 from jaxsft.data.chat.template_environment import Environment
-from jaxsft.data.chat.template_variables import CLOCK, DATE, check, clock, literal
+from jaxsft.data.chat.template_probe import HELLO, PROBE, check_tokenizer, probe, what_fits
+from jaxsft.data.chat.template_variables import CLOCK, DATE, check, clock
 from jaxsft.data.chat.turns import NoPrefix, Turns, clean_cut, may_be_unclean
 from jaxsft.data.records import Chat, Message
-from jaxsft.data.records.messages import THOUGHTS
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
 
@@ -50,25 +49,7 @@ DEFAULT_TEMPLATE = (
     " %}{{ m.content }}<|end|>{% endgeneration %}{% else %}{{ m.content }}<|end|>{% endif %}{%"
     " endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-_PROBES = (("ab", "cd"), ("ab", "\ncd"), ("ab\n", "cd"), ("ab", " cd"), ("Ab", "cD"))
-_PROBE = "probe conversation"
-_CALL = {"type": "function", "function": {"name": "f", "arguments": {"a": "b"}}}
-_PARAMETERS = {
-    "type": "object",
-    "properties": {"a": {"type": "string", "description": "h"}},
-    "required": ["a"],
-}
-_TOOL = {
-    "type": "function",
-    "function": {"name": "f", "description": "g", "parameters": _PARAMETERS},
-}
 TOGETHER = 1000  # conversations whose pieces are encoded in one call
-_HELLO = (
-    Message("user", "a"),
-    Message("assistant", "b"),
-    Message("user", "c"),
-    Message("assistant", "d"),
-)
 
 
 class Template:
@@ -111,20 +92,12 @@ class Template:
           ConfigError: the template has a syntax error, cannot write a question and its answer, or
             never reads a variable; or the tokenizer cannot encode text in pieces.
         """
-        self.name, self.source, self.tokenizer, self.require_stop = (
-            name,
-            source,
-            tokenizer,
-            require_stop,
-        )
-        self.allow_unwritten, self.variables, self.tool_use = (
-            allow_unwritten,
-            dict(variables or {}),
-            tool_use,
-        )
+        self.name, self.source, self.tokenizer = name, source, tokenizer
+        self.require_stop, self.allow_unwritten = require_stop, allow_unwritten
+        self.variables, self.tool_use = dict(variables or {}), tool_use
         hashed = [source, self.variables, *([] if tool_use is None else [tool_use])]
         self.digest = hashlib.sha256(json.dumps(hashed, sort_keys=True).encode("ascii")).hexdigest()
-        self._check_tokenizer()
+        check_tokenizer(tokenizer, name)
         longest_first = sorted(tokenizer.control_strings, key=len, reverse=True)
         special = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
         given = clock(self.variables)
@@ -137,29 +110,33 @@ class Template:
         except TemplateSyntaxError as error:
             raise ConfigError(f"template {name!r}, line {error.lineno}: {error.message}") from None
         check(self.variables, self._names | tools, name)
-        self._one_bos = True
         self._drafts = Drafting(
             name, self._environment, self._template, tokenizer.role_strings(), self.variables
         )
         self._losses = Losses(name, self._environment.mentions(source), self._drafts)
         self._turns = Turns(name, tokenizer, special, self._environment.marks_turns)
-        self._probe()
-        options = {"require_stop": require_stop, "allow_unwritten": allow_unwritten}
+        self._turns.stop_ids, self._one_bos = probe(self._drafts, self._turns, tokenizer.bos_id)
+        self._with_tools = None if tool_use is None else self._of_tools(tool_use, tools)
+        if self._with_tools is not None:
+            stops = (*self.stop_ids, *self._with_tools.stop_ids)
+            self._turns.stop_ids = tuple(dict.fromkeys(stops))
+        self._layouts = LayoutCache(special, source, self._learnt, given)
+
+    def _of_tools(self, source: str, names: Collection[str]) -> Template:
+        """Makes the template of conversations with tools, with the variables that it reads."""
         its = {
             key: value
             for key, value in self.variables.items()
-            if key in tools or (key == DATE and CLOCK in tools)
+            if key in names or (key == DATE and CLOCK in names)
         }
-        self._with_tools = (
-            None
-            if tool_use is None
-            else Template(tool_use, tokenizer, f"{name}, tool_use", **options, variables=its)
+        return Template(
+            source,
+            self.tokenizer,
+            f"{self.name}, tool_use",
+            require_stop=self.require_stop,
+            allow_unwritten=self.allow_unwritten,
+            variables=its,
         )
-        if self._with_tools is not None:
-            self._turns.stop_ids = tuple(
-                dict.fromkeys((*self.stop_ids, *self._with_tools.stop_ids))
-            )
-        self._layouts = LayoutCache(special, source, self._learnt, given)
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -318,9 +295,9 @@ class Template:
         try:
             layouts = self._turns.layouts(chat.messages, draft, where, None)
         except NoPrefix as error:
-            raise DataError(
-                f"{error}; {self._what_fits(error.messages, chat.tools, where)}"
-            ) from None
+            looked = self._drafts, self._turns, self._names
+            hint = what_fits(*looked, error.messages, chat.tools, where)
+            raise DataError(f"{error}; {hint}") from None
         if not self.allow_unwritten:
             self._losses.check_thoughts(chat, layouts, where)
         return (
@@ -359,8 +336,8 @@ class Template:
             environment=self._layouts.environment,
             template=self._layouts.template,
         )
-        draft = symbolic(chat.tools, _PROBE)
-        layouts = self._turns.layouts(chat.messages, draft, _PROBE, session)
+        draft = symbolic(chat.tools, PROBE)
+        layouts = self._turns.layouts(chat.messages, draft, PROBE, session)
         text = draft(chat.messages, False)
         for one in (text, *(layout.text for layout in layouts)):
             if UNKNOWN in sources(one, 0, len(one)) or self._swallows_data(one):
@@ -378,7 +355,7 @@ class Template:
         if not any(map(any, flags.values())):
             return False
         data = sources(text, 0, len(text))
-        for start, end, _ in self._turns.matches(text, (), _PROBE):
+        for start, end, _ in self._turns.matches(text, (), PROBE):
             left, right = flags[plain(text[start:end])]
             before, behind = (
                 len(plain(text[:start]).rstrip()) - 1,
@@ -492,42 +469,6 @@ class Template:
                     " data.require_stop=false"
                 )
 
-    def _what_fits(self, messages: Sequence[Message], tools: tuple, where: str) -> str:
-        """Returns a hint on what would make an answer begin with its prompt.
-
-        It is a value of a variable, or a thought where the prompt opens one.
-        """
-
-        def fits(answer: Message, **variables: Any) -> bool:
-            drafts = dataclasses.replace(self._drafts, variables=self.variables | variables)
-            try:
-                draft = drafts(tools, where)
-                return self._turns.begins(
-                    draft([*messages[:-1], answer], False), draft(messages[:-1], True)
-                )
-            except DataError:
-                return False
-
-        last = messages[-1]
-        ways = [
-            f"task.variables={{{name}: {literal(v)}}}"
-            for name in sorted(self._names)
-            if "think" in name
-            for v in (True, False)
-            if fits(last, **{name: v})
-        ]
-        if fits(dataclasses.replace(last, extra={**last.extra, THOUGHTS[0]: "a"})):
-            ways.append(f"an answer with a thought ({THOUGHTS[0]})")
-        if fits(dataclasses.replace(last, content="<think>\na\n</think>\n\n" + last.content)):
-            ways.append("a content that begins with its thought ('<think>\\n...\\n</think>\\n\\n')")
-        if ways:
-            return "what would fit: " + ", or ".join(ways)
-        return (
-            "no thought and no variable makes an answer fit, for the template writes it otherwise"
-            " than it asks for it; take a task.template whose answers begin as its prompt ends, or"
-            ' leave the turn out by "train": false'
-        )
-
     def _check_bos(self, ids: list[int], where: str) -> None:
         bos = self.tokenizer.bos_id
         if bos is not None and (ids[:2] == [bos, bos] or (self._one_bos and ids.count(bos) > 1)):
@@ -536,81 +477,15 @@ class Template:
                 " one; remove it from the template"
             )
 
-    def _check_tokenizer(self) -> None:
-        for left, right in _PROBES:
-            if (
-                self.tokenizer.decode(
-                    self.tokenizer.encode(left) + self.tokenizer.encode(right, inside=True)
-                )
-                != left + right
-            ):
-                raise ConfigError(
-                    f"template {self.name!r} needs a tokenizer that encodes text in pieces, but"
-                    f" {left!r} and {right!r} do not give back {left + right!r} (it drops white"
-                    " space, or folds case); use one that keeps a text as it is, or task=lm"
-                )
-
     def _stop_text(self) -> str:
         return " or ".join(
             repr(self.tokenizer.decode([token], skip_special=False)) for token in self.stop_ids
         )
 
     def _no_stop(self) -> ConfigError:
-        text = self._drafts((), _PROBE)(_HELLO[:2], False)
+        text = self._drafts((), PROBE)(HELLO[:2], False)
         return ConfigError(
             f"template {self.name!r} ends the assistant's turn with {plain(text)[-20:]!r}, expected"
             " a special token that tells the model to stop; fix the template, take the tokenizer"
             " that belongs to it, or set data.require_stop=false"
         )
-
-    # --- what a template is found to do
-    # ----------------------------------------------------------------------------------------------
-    def _probe(self) -> None:
-        """Probes the template with example conversations.
-
-        A question and its answer give the stop tokens, three turns whether BOS comes once,
-        and both the form in which contents and calls are read.
-        """
-        try:
-            text = self._probed_text()
-            stops = self._turns.ends_of(text, self._drafts((), _PROBE)(_HELLO[:1], True))
-        except DataError as error:
-            raise ConfigError(str(error)) from None
-        call = self._probed_call()
-        self._turns.stop_ids = tuple(dict.fromkeys((*stops, *(call[-1:] if stops else ()))))
-        with contextlib.suppress(DataError):
-            bos, text = (
-                self.tokenizer.bos_id,
-                self._drafts((), _PROBE)((*_HELLO, *_HELLO[:2]), False),
-            )
-            self._one_bos = (
-                bos is None
-                or sum(match[2] == bos for match in self._turns.matches(text, (), _PROBE)) <= 1
-            )
-
-    def _probed_text(self) -> Tracked:
-        """Returns the text of a question and its answer.
-
-        Where contents are only written as lists of parts, they are given so from then on.
-        """
-        for self._drafts.in_parts in (False, True):
-            with contextlib.suppress(DataError):
-                text = self._drafts((), _PROBE)(_HELLO[:2], False)
-                if any(sources(text, 0, len(text))):
-                    return text
-        self._drafts.in_parts = False
-        return self._drafts((), _PROBE)(_HELLO[:2], False)
-
-    def _probed_call(self) -> list[int]:
-        """Returns the tokens that end a tool call, where the template writes one."""
-        messages = (_HELLO[0], Message("assistant", "", 1.0, {"tool_calls": [_CALL]}))
-        for self._drafts.text_arguments in (False, True):
-            with contextlib.suppress(DataError):
-                draft = self._drafts((_TOOL,), _PROBE)
-                text, prompt = draft(messages, False), draft(messages[:1], True)
-                written = (
-                    any(sources(text, len(prompt), len(text))) if text.startswith(prompt) else False
-                )
-                return self._turns.ends_of(text, prompt) if written else []
-        self._drafts.text_arguments = False
-        return []

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -243,6 +243,18 @@ def _links(
     return fields | ({"possible": possible} if possible else {})
 
 
+def _new_id(found: tuple[int, Mapping[str, Any]], known: Container[str], file: str) -> str:
+    """Returns the `sent_id` of a sentence. Raises DataError where it is missing or known."""
+    line, sentence = found
+    name = sentence["sent_id"]
+    if name is None or name in known:
+        raise DataError(
+            f"{file}:{line}: the sent_id {str(name)[:80]!r}"
+            f" {'is missing' if name is None else 'occurs twice'}"
+        )
+    return name
+
+
 def _by_id(source: Source, target: Source, encoding: str, options: AlignedOptions) -> Numbered:
     """Yields the sentences of two CoNLL-U files with the same `sent_id`, in the first one's order.
 
@@ -255,24 +267,15 @@ def _by_id(source: Source, target: Source, encoding: str, options: AlignedOption
     for found in conllu.read(target, encoding, NoOptions()):
         if isinstance(found, Bad):
             yield dataclasses.replace(found, file=target.name)
-        elif (name := found[1]["sent_id"]) is None or name in others:
-            raise DataError(
-                f"{target.name}:{found[0]}: the sent_id {str(name)[:80]!r}"
-                f" {'is missing' if name is None else 'occurs twice'}"
-            )
         else:
-            others[name] = found
+            others[_new_id(found, others, target.name)] = found
     seen: set[str] = set()
     for found in conllu.read(source, encoding, NoOptions()):
         if isinstance(found, Bad):
             yield found
             continue
         line, here = found
-        if (name := here["sent_id"]) is None or name in seen:
-            raise DataError(
-                f"{source.name}:{line}: the sent_id {str(name)[:80]!r}"
-                f" {'is missing' if name is None else 'occurs twice'}"
-            )
+        name = _new_id(found, seen, source.name)
         seen.add(name)
         if name not in others:
             yield Bad(line, f"the sentence {name[:80]!r} is not in {target.name}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 
@@ -151,19 +152,10 @@ def layout_of(lines: Sequence[str], options: ConllOptions, file: str) -> ColumnL
     rows = [cells for sentence in sentences for cells in sentence]
     tokens = _chosen("tokens", options.tokens, names, file)
     if tokens is None:
-        tokens = (
-            names.index("tokens")
-            if "tokens" in names
-            else next((i for i, name in enumerate(names) if TOKEN_NAME.fullmatch(name)), int(ids))
-        )
-        if (
-            options.tags == "auto"
-            and not header
-            and not named
-            and width == tokens + 2
-            and _tags_first(rows, tokens)
-        ):
-            tokens += 1
+        named_tokens = (i for i, name in enumerate(names) if TOKEN_NAME.fullmatch(name))
+        tokens = names.index("tokens") if "tokens" in names else next(named_tokens, int(ids))
+        plain = options.tags == "auto" and not header and not named and width == tokens + 2
+        tokens += plain and _tags_first(rows, tokens)
     tags = _chosen("tags", options.tags, names, file)
     if tags is None and options.tags == "auto" and width > 1:
         tags = _tags_column(rows, names, tokens)
@@ -172,19 +164,21 @@ def layout_of(lines: Sequence[str], options: ConllOptions, file: str) -> ColumnL
         positions = _counts_positions(
             [cells[tokens] for cells in sentence] for sentence in sentences
         )
-    scheme: str | None = "raw"
-    if options.scheme not in ("auto", "raw"):
-        scheme = schemes.named(options.scheme)
-    elif (
-        options.scheme == "auto"
-        and tags is not None
-        and _chunky([cells[tags].strip() for cells in rows])
-    ):
-        scheme = scheme_of([cells[tags].strip() for cells in sentence] for sentence in sentences)
-    known = frozenset() if tags is None else frozenset(cells[tags].strip() for cells in rows)
+    labels = [] if tags is None else [[cells[tags].strip() for cells in s] for s in sentences]
+    known = frozenset(itertools.chain.from_iterable(labels))
+    scheme = _scheme(options, labels)
     return ColumnLayout(
         tab, names, tokens, tags, header, ids and tokens > 0, positions, scheme, known
     )
+
+
+def _scheme(options: ConllOptions, labels: Sequence[Sequence[str]]) -> str | None:
+    """Returns the scheme of the tags of sentences: what the options say, or what they look like."""
+    if options.scheme not in ("auto", "raw"):
+        return schemes.named(options.scheme)
+    if options.scheme == "auto" and labels and _chunky(list(itertools.chain(*labels))):
+        return scheme_of(labels)
+    return "raw"
 
 
 def _ontonotes(options: ConllOptions, file: str) -> ColumnLayout:

@@ -328,22 +328,18 @@ PAIR = Kind(
 )
 
 
-def settled_columns(task: Any, rows: Sequence[Row], config: Any) -> Any:
+def settled_columns(task: Any, rows: Sequence[Row], columns: Any, options: Any) -> Any:
     """Returns the columns of a file, with what its rows decide.
 
     That is which columns were not named, and how what they hold is read. `task` is the task or its
-    `Kind`.
+    `Kind`, `options` its options.
 
     Raises:
       DataError: the rows leave that in doubt.
     """
-    columns, t = task.infer_columns(rows[0], config.data.columns), config.task
-    declared = (
-        getattr(t, "intents", None) or ()
-        if hasattr(t, "intents")
-        else getattr(t, "labels", None) or ()
-    )
-    return t.spec.records.settle(rows, columns, [label_text(label) for label in declared])
+    columns = task.infer_columns(rows[0], columns)
+    declared = getattr(options, "intents" if hasattr(options, "intents") else "labels", None) or ()
+    return options.spec.records.settle(rows, columns, [label_text(label) for label in declared])
 
 
 def columns_read(kind: Kind) -> tuple[str, ...]:

@@ -89,23 +89,19 @@ class PlainReader:
         self._renumbers = any(number != index for number, index in self._number.items())
         self._between = self._finder = None
         if inside and self.prefix == "always" and breaks:
-            ids = {index for _, index in breaks}
-            self._between = PlainReader(
-                document
-                | {
-                    "added_tokens": [
-                        token for token in document["added_tokens"] if token["id"] not in ids
-                    ]
-                }
-            )
-            self._finder = tokenizers.Tokenizer(
-                tokenizers.models.WordLevel({_UNKNOWN: 0}, _UNKNOWN)
-            )
-            self._finder.normalizer = self._raw.normalizer
-            self._finder.add_tokens([added for added, _ in breaks])
-            self._breaks = {
-                self._finder.token_to_id(added.content): index for added, index in breaks
-            }
+            self._find_breaks(document, breaks)
+
+    def _find_breaks(
+        self, document: dict[str, Any], breaks: list[tuple[tokenizers.AddedToken, int]]
+    ) -> None:
+        """Makes what finds the tokens behind which a prefix stands, and what reads between them."""
+        ids = {index for _, index in breaks}
+        others = [token for token in document["added_tokens"] if token["id"] not in ids]
+        self._between = PlainReader(document | {"added_tokens": others})
+        self._finder = tokenizers.Tokenizer(tokenizers.models.WordLevel({_UNKNOWN: 0}, _UNKNOWN))
+        self._finder.normalizer = self._raw.normalizer
+        self._finder.add_tokens([added for added, _ in breaks])
+        self._breaks = {self._finder.token_to_id(added.content): index for added, index in breaks}
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of a text. Raises ConfigError where the library fails on it."""

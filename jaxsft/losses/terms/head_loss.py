@@ -11,7 +11,6 @@ import jax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxsft import losses
-from jaxsft.config.schema import Config
 from jaxsft.losses.terms import smoothing
 from jaxsft.losses.terms.tokens import TokenStats, from_logits
 
@@ -25,8 +24,8 @@ class HeadLoss:
       name: of the loss, and of its term.
     """
 
-    def __init__(self, config: Config):
-        self.name = getattr(config.task, "loss", "cross_entropy")
+    def __init__(self, task: Any):
+        self.name = getattr(task, "loss", "cross_entropy")
         self.loss = losses.get(self.name)
 
     def values(self, outputs: Array, targets: Array, scalars: Scalars) -> Array:

@@ -29,6 +29,7 @@ from jaxsft.models.adapters.targets import Leaf, Site, Tree
 from jaxsft.models.dropout import Dropout
 from jaxsft.sharding.weight_spec import LAYERS, WeightSpec
 from jaxsft.sharding.weights import Weight
+from jaxsft.sharding.weights import specs as specs_of
 
 NAME = "adapters"  # of the tree among the parameters, and of the collection in a module
 HOOK = "adapter"  # of the object in that collection
@@ -135,6 +136,13 @@ def init(options: AdapterConfig, specs: Tree, key: Array) -> Tree:
         }
 
     return jax.tree.map(of_site, kind.sites(specs, options), is_leaf=lambda x: isinstance(x, Site))
+
+
+def added(options: AdapterConfig, params: Tree, key: Array) -> Tree:
+    """Returns the parameters with the adapter of these options, if any, beside them."""
+    if of(options) is None:
+        return params
+    return {**params, NAME: init(options, specs_of(params), key)}
 
 
 def _weight(leaf: Leaf, key: Array, layers: range | None) -> Weight:

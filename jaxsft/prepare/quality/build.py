@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jaxsft import __version__
@@ -36,7 +36,6 @@ from jaxsft.prepare.quality.notices import CardFindings
 from jaxsft.prepare.stages.language import Language
 
 VERSION = "jaxsft quality card 1"
-CLASSES = 200  # classes and scripts that the card counts one by one; the rest is summed up
 LANGUAGES = 2000  # texts of a split whose language is told
 ROWS = 10  # of a text with several labels
 DIGITS = 6
@@ -122,24 +121,20 @@ class _Build:
         numbers, tables, curves = self._numbers(quantity), self._tables(), {}
         for split, count in unreadable.items():
             numbers["completeness"][split]["unreadable_rows"] = count
-        curves["lengths"] = {
-            "characters": distribution.histogram(
-                {name: part.distribution.characters for name, part in self.parts.items()}
-            ),
-            "words": distribution.histogram(
-                {name: part.distribution.words for name, part in self.parts.items()}
-            ),
-        }
+        histogram = lambda what: distribution.histogram(
+            {name: getattr(part.distribution, what) for name, part in self.parts.items()}
+        )
+        curves["lengths"] = {what: histogram(what) for what in ("characters", "words")}
         if quantity:
-            curves["lengths"]["label"] = distribution.histogram(
-                {name: part.distribution.numbers for name, part in self.parts.items()}
-            )
+            curves["lengths"]["label"] = histogram("numbers")
             tables["classes"] = {}
         curves["growth"], counts = self._diversity(numbers)
         first = next(iter(self.parts.values()))
         samples = {name: part.sample for name, part in self.parts.items()}
         tables["clusters"] = found_clusters(samples, first.completeness.rows, self.config, numbers)
-        tables["languages"] = counted(self._languages()) if self.config.languages else {}
+        tables["languages"] = (
+            distribution.counted(self._languages()) if self.config.languages else {}
+        )
         self._drift(numbers, counts, tables, quantity)
         self._agreement(numbers)
         self._label_issues(numbers, quantity)
@@ -365,8 +360,12 @@ class _Build:
                 name: {what: part.consistency.damaged[what] for what in consistency.DAMAGE}
                 for name, part in parts
             },
-            "classes": counted({name: part.distribution.classes for name, part in parts}),
-            "scripts": counted({name: part.distribution.scripts for name, part in parts}),
+            "classes": distribution.counted(
+                {name: part.distribution.classes for name, part in parts}
+            ),
+            "scripts": distribution.counted(
+                {name: part.distribution.scripts for name, part in parts}
+            ),
             "label_variants": consistency.variants(self._labels()),
         }
 
@@ -480,24 +479,6 @@ class _Build:
             _, text, names, where = rows[at]
             detail = f"{names[0]} ({probability:.2g}), likelier {likelier}"
             self.findings.add("noise/label_issue", self.reference, where, text, detail=detail)
-
-
-def counted(parts: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
-    """Returns category -> count per split, the most frequent first.
-
-    Behind the first 200 all others stand together.
-    """
-    total = sum(parts.values(), Counter())
-    order = sorted(total, key=lambda name: (-total[name], name))
-    out = {
-        name: {split: counts[name] for split, counts in parts.items()} for name in order[:CLASSES]
-    }
-    if len(order) > CLASSES:
-        rest = order[CLASSES:]
-        out[f"({len(order) - CLASSES} others)"] = {
-            split: sum(counts[name] for name in rest) for split, counts in parts.items()
-        }
-    return out
 
 
 def rounded(value: Any) -> Any:

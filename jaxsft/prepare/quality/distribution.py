@@ -277,3 +277,24 @@ def counted_drift(name: str, a: Mapping[str, int], b: Mapping[str, int]) -> dict
     }
     out |= {"cells_below_5": found["cells_below_5"], "psi": stability, "drift": worse}
     return {f"{name}_{key}": value for key, value in out.items()}
+
+
+CLASSES = 200  # classes and scripts that are counted one by one; the rest is summed up
+
+
+def counted(parts: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
+    """Returns category -> count per split, the most frequent first.
+
+    Behind the first 200 all others stand together.
+    """
+    total = sum(parts.values(), Counter())
+    order = sorted(total, key=lambda name: (-total[name], name))
+    out = {
+        name: {split: counts[name] for split, counts in parts.items()} for name in order[:CLASSES]
+    }
+    if len(order) > CLASSES:
+        rest = order[CLASSES:]
+        out[f"({len(order) - CLASSES} others)"] = {
+            split: sum(counts[name] for name in rest) for split, counts in parts.items()
+        }
+    return out

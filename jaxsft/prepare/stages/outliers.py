@@ -122,6 +122,20 @@ class Outliers(Stage):
             steps=self.steps,
         )
         at_least("outliers", 2, points=self.points, sample=self.sample)
+        self._check_fit()
+        for used, *options in (
+            (self.action == "mark", "into"),
+            (self.method == "forest", "trees", "sample"),
+            (self.method == "lof", "neighbours", "points"),
+            (self.method == "autoencoder", "hidden", "steps"),
+            (self.method in MANY, "fraction"),
+        ):
+            if not used:
+                how = f"with method={self.method} and action={self.action}"
+                unread(self, "outliers", how, *options)
+
+    def _check_fit(self) -> None:
+        """Raises ConfigError where measure, method and action do not go together."""
         if not 0 < self.fraction < 1:
             raise ConfigError(
                 f"stages.outliers.fraction={self.fraction}: expected more than 0 and less than 1"
@@ -153,20 +167,6 @@ class Outliers(Stage):
             raise ConfigError(
                 f"stages.outliers.method={self.method}: needs an embedding, or at least two columns"
             )
-        for used, *options in (
-            (self.action == "mark", "into"),
-            (self.method == "forest", "trees", "sample"),
-            (self.method == "lof", "neighbours", "points"),
-            (self.method == "autoencoder", "hidden", "steps"),
-            (self.method in MANY, "fraction"),
-        ):
-            if not used:
-                unread(
-                    self,
-                    "outliers",
-                    f"with method={self.method} and action={self.action}",
-                    *options,
-                )
 
     # --- what is looked at
     # ----------------------------------------------------------------------------------------------

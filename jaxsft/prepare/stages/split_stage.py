@@ -235,6 +235,17 @@ class SplitRows(Stage):
 
     # --- which part each row belongs to
     # ----------------------------------------------------------------------------------------------
+    def _by_hash(self, rows: list[Row], keys: Sequence[str]) -> list[int]:
+        owners = (
+            [str(value_of(row, self.group, "stages.split.group")) for row in rows]
+            if self.group
+            else keys
+        )
+        hashed = (SplitUnit(owner, [], Counter()).hash(self._seed) for owner in owners)
+        parts = [pointed(place, self._shares) for place in hashed]
+        self._together(rows, keys, parts)
+        return parts
+
     def _parts(self, rows: list[Row]) -> list[int]:
         shares, keys = self._shares, self._keys(rows)
         labels = [self._labels(row) for row in rows]
@@ -262,17 +273,7 @@ class SplitRows(Stage):
             part_of = {id(row): part for part, found in enumerate(split) for row in found}
             return [0 if i in held else part_of[id(row)] for i, row in enumerate(rows)]
         if self.by == "hash":
-            owners = (
-                [str(value_of(row, self.group, "stages.split.group")) for row in rows]
-                if self.group
-                else keys
-            )
-            parts = [
-                pointed(SplitUnit(owner, [], Counter()).hash(self._seed), shares)
-                for owner in owners
-            ]
-            self._together(rows, keys, parts)
-            return parts
+            return self._by_hash(rows, keys)
         units = self._units(rows, keys, labels)
         held = self._tiny(units)
         free_units = [unit for unit in units if unit.rows[0] not in held]

@@ -3,7 +3,7 @@ import gzip
 import pytest
 
 from jaxsft.data.formats import read, write
-from jaxsft.data.formats.tfds import write_tfds
+from jaxsft.data.formats.tfds_write import write_tfds
 from jaxsft.errors import DataError
 
 ROWS = [{"text": f"grün {i}", "turns": [{"n": i, "half": 0.5, "none": None}]} for i in range(600)]

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxsft.data.formats import read, tfds
-from jaxsft.data.formats.tfds import write_tfds
+from jaxsft.data.formats.tfds_write import write_tfds
 from jaxsft.errors import ConfigError, DataError
 
 ROWS = [
@@ -77,7 +77,7 @@ import tensorflow_datasets as tfds
 source = tfds.builder_from_directory({str(tmp_path / "set")!r}).as_data_source()["train"]
 print(len(source), source[1]["n"], source[6]["text"].decode(), list(source[5]["ids"]))
 from jaxsft.data import formats
-from jaxsft.data.formats.tfds import write_tfds
+from jaxsft.data.formats.tfds_write import write_tfds
 assert len(formats.read({str(tmp_path / "set")!r})) == 8
 write_tfds({str(tmp_path / "again")!r}, "mini", "1.0.0", {{"train": [{{"text": "a"}}]}})
 assert "tensorflow" not in sys.modules and "jax" not in sys.modules

@@ -169,4 +169,5 @@ def test_a_half_without_a_prefix_stays_where_it_is():  # guards B3
 def test_models_without_a_place_for_an_adapter_are_refused(name, model):
     config = schema.Config(adapter=options.ADAPTERS[name](), model=schema.ModelConfig(**model))
     with pytest.raises(ConfigError, match=f"adapter={name}"):
-        registry.adapting(registry.get(config.model, packing=False), config)
+        kind = registry.get(config.model, packing=False)
+        registry.adapting(kind, config.adapter, config.model.kind)
