@@ -55,6 +55,7 @@ class Going:
                 value = error
             if isinstance(value, Result | JaxsftError):
                 self.outcomes[id(pair[0])] = value
+                pair[1].on_end(value)
             if not isinstance(value, JaxsftError):
                 good.append(pair)
         self.pairs = [pair for pair in self.pairs if id(pair[0]) not in self.outcomes]

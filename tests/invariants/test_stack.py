@@ -18,7 +18,7 @@ from jaxsft.config import adapters
 from jaxsft.config.optim import OPTIMIZERS
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.optim.rules.adamw import AdamW
-from jaxsft.rundir import read_json, read_jsonl
+from jaxsft.rundir import RunLock, read_json, read_jsonl
 from jaxsft.training import device, loop, recorder, stack
 from jaxsft.training.stacked_session import StackedSession, stacked
 from jaxsft.training.trial import Diverged
@@ -210,6 +210,10 @@ def test_what_ends_one_trial_touches_no_other(files, base, tmp_path):
 
     def on_event(number, event, facts):
         told.append((number, event, facts.get("step")))
+        if event == "done":  # whole, and nobody's any more, while the others go on
+            run = tmp_path / "stack" / str(number)
+            assert read_json(run / "result.json") == facts["outcome"].numbers
+            RunLock(run).release()
         return event == "metric" and number == 2 and facts["step"] == 4
 
     with compilations() as compiled:
@@ -227,6 +231,9 @@ def test_what_ends_one_trial_touches_no_other(files, base, tmp_path):
     ends = [(number, event) for number, event, _ in told if event in ("done", "failed")]
     assert sorted(ends) == [(0, "done"), (1, "failed"), (2, "done"), (3, "done"), (4, "done")]
     assert (0, "metric", 8) in told and (2, "metric", 6) not in told
+    left = told.index((0, "metric", 6))
+    ended = [number for number, event, _ in told[:left] if event in ("done", "failed")]
+    assert sorted(ended) == [1, 2, 3]
 
 
 # --- a stack that is stopped
