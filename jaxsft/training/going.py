@@ -109,7 +109,7 @@ def validate(going: Going, pairs: Sequence[Pair], step: int) -> None:
     def judged(trial: Trial, records: Recorder, result: Evaluation) -> None:
         trial.validated = step
         records.validated(step, result.numbers, metric)
-        trial.judge(step, result.numbers[metric], session.task.sign(metric))
+        trial.judge(step, result.numbers, metric, session.task.sign(metric))
 
     _evaluated(going, "validation", pairs, always, judged)
 

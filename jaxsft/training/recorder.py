@@ -289,9 +289,12 @@ class Recorder:
             rundir.write_json(path, dynamics.added(before, step, outputs))
 
     def gave_up(self) -> None:
-        """Tells that the trial ran out of patience, or that a search ends it."""
+        """Tells why the trial ends early."""
         if self.trial.pruned:
             self.progress.say("the search ends this trial: stopped early")
+            return
+        if self.trial.reached:
+            self.progress.say(f"train.until={self.config.train.until} holds: stopped early")
             return
         self.progress.say(
             f"no improvement of {self.config.evaluation.metric} for {self.trial.impatience}"

@@ -34,7 +34,7 @@ from jaxsft.training.trial import Trial
 # `(number of the config, event, facts)`; true of a metric: this trial is to end now
 OnEvent = Callable[[int, str, Mapping[str, Any]], Any]
 # of any session: the seeds, and what only the host of a trial reads
-OF_TRIAL = ("run_dir", "seed", "evaluation.patience")
+OF_TRIAL = ("run_dir", "seed", "evaluation.patience", "train.until")
 # Newton-Schulz steps and factored moments see the shape of a matrix: one that is filled up with
 # zeros would be another
 SEES_SHAPES = ("muon", "adafactor")
