@@ -13,6 +13,7 @@ from jaxsft.config import durations
 from jaxsft.config.model import ModelConfig
 from jaxsft.config.schema import Columns, Config, DataFiles, GenerateConfig
 from jaxsft.config.tasks import SCORES, FeaturesTask
+from jaxsft.config.until import Until
 
 COUNTS = ("rows", "tokens", "words", "generated_rows")  # metrics that do not depend on the weights
 Broken = Iterator[str]
@@ -391,25 +392,11 @@ def least_replicates(level: float) -> int:
 # --------------------------------------------------------------------------------------------------
 def evaluation(config: Config) -> Broken:
     """Yields messages about the metric that chooses the best checkpoint, and about generation."""
-    e, name = config.evaluation, config.evaluation.metric.partition("/")[2]
-    at, spec = f"evaluation.metric={e.metric}", config.task.spec
-    metrics = spec.metric_names(config)
+    e, spec = config.evaluation, config.task.spec
     if e.metric != "auto":
-        if not e.metric.startswith("validation/") or name not in metrics:
-            choices = ", ".join(f"validation/{m}" for m in metrics)
-            yield f"{at}: unknown; task={spec.name} has {choices} (the test split never chooses)"
-        if not _validated(config):
-            yield f"{at}: there is no validation data; set data.validation= or data.path="
-        asked = getattr(config.task, "scores", None)
-        if name in SCORES and asked is not None and name not in asked:
-            yield f"{at}: is not among task.scores={list(asked)}"
-        if name in spec.answer_numbers(config) and e.generate != "always":
-            yield (
-                f"{at}: answers must be generated at every evaluation; set"
-                " evaluation.generate=always"
-            )
-        if name in COUNTS:
-            yield f"{at}: a count is the same at every evaluation, and chooses nothing"
+        yield from _number(config, f"evaluation.metric={e.metric}", e.metric, "chooses")
+    if (until := config.train.until) is not None:
+        yield from _number(config, f"train.until={until}", Until.read(until).metric, "ends")
     if e.replicates and e.replicates < (least := least_replicates(e.level)):
         yield (
             f"evaluation.replicates={e.replicates}: evaluation.level={e.level} needs {least} of"
@@ -428,6 +415,26 @@ def evaluation(config: Config) -> Broken:
     yield from generation(config)
     if not spec.can_generate:
         yield from _no_answers(config)
+
+
+def _number(config: Config, at: str, metric: str, does: str) -> Broken:
+    """Yields messages about a number that every evaluation is to have: `at` names the option, and
+    `does` says what the number does there.
+    """
+    name, spec = metric.partition("/")[2], config.task.spec
+    metrics = spec.metric_names(config)
+    if not metric.startswith("validation/") or name not in metrics:
+        choices = ", ".join(f"validation/{m}" for m in metrics)
+        yield f"{at}: unknown; task={spec.name} has {choices} (the test split never {does})"
+    if not _validated(config):
+        yield f"{at}: there is no validation data; set data.validation= or data.path="
+    asked = getattr(config.task, "scores", None)
+    if name in SCORES and asked is not None and name not in asked:
+        yield f"{at}: is not among task.scores={list(asked)}"
+    if name in spec.answer_numbers(config) and config.evaluation.generate != "always":
+        yield f"{at}: answers must be generated at every evaluation; set evaluation.generate=always"
+    if name in COUNTS:
+        yield f"{at}: a count is the same at every evaluation, and {does} nothing"
 
 
 def generation(config: Config) -> Broken:

@@ -60,6 +60,7 @@ from jaxsft.config.tokenizers import (
     WordPieceTokenizer,
     WordTokenizer,
 )
+from jaxsft.config.until import PATTERN as UNTIL
 
 SMOOTHED = "output=vocabulary or output=words and task.crf!=true or reads=label_smoothing"
 FROZEN = "(?!head/).*"  # all but the head: what a cached backbone freezes
@@ -159,6 +160,13 @@ class TrainConfig:
         above=0,
         common="Training",
         traced=Trace("total", kind="total_steps"),
+    )
+    until: Optional[str] = option(
+        None,
+        "training ends at the first evaluation for which this holds, as 'validation/f1>=0.9'; null:"
+        " at the end of `duration`",
+        matches=UNTIL,
+        what="validation/NAME>=NUMBER, with >=, <=, > or <",
     )
     batch_size: int = option(8, "rows of a step", at_least=1, common="Training")
     accumulate: int = option(

@@ -157,6 +157,13 @@ def plane(
     )
 
 
+def around(values: Sequence[float]) -> Scale:
+    """Returns the ends of an axis that has room for all of some numbers."""
+    low, high = min(values), max(values)
+    room = (high - low or abs(high) or 1.0) * 0.04
+    return low - room if low - room > 0 or low < 0 else 0.0, high + room
+
+
 def _line(
     name: str,
     xs: Sequence[float],

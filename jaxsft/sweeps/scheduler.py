@@ -16,7 +16,7 @@ from typing import Protocol
 
 from jaxsft.sweeps.processes import LEASE, UNKNOWN, Handle
 from jaxsft.sweeps.sweep_plan import PlannedTrial
-from jaxsft.sweeps.trial_ledger import BUSY, TrialLedger, TrialState
+from jaxsft.sweeps.trial_ledger import BUSY, ENDED, TrialLedger, TrialState
 
 POLL = 0.5  # seconds between two looks at the processes
 GRACE = 60.0  # seconds that a trial has to write a checkpoint when its time is up
@@ -265,9 +265,8 @@ class Scheduler:
             late = self.limits.timeout is not None and (
                 self._clock() - job.began > self.limits.timeout * len(job.trials)
             )
-            unwanted = all(
-                states[one.id].status in ("cancelled", "superseded") for one in job.trials
-            )
+            found = {states[one.id].status for one in job.trials}
+            unwanted = found <= set(ENDED) and not found.isdisjoint(("cancelled", "superseded"))
             if job.ends is None and (late or unwanted):
                 self._end(job, "timeout" if late else "cancelled")
             elif job.ends in ("timeout", "cancelled") and self._clock() - job.asked > GRACE:

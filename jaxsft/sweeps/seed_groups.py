@@ -57,12 +57,14 @@ def seed_key(trial: SweptTrial) -> tuple[str, ...]:
 def seed_groups(results: SweepResults) -> tuple[list[SeedGroup], list[str]]:
     """Returns the arms in the order of the plan, and a sentence for each trial left out of them.
 
-    Two trials of an arm with the same seeds, or with the same logged numbers, are one measurement:
-    counted twice, they would make the spread between seeds look smaller than it is.
+    Trials that confirm what a search chose are in no arm: their seeds had no part in the choice,
+    and those of the other arms had. Two trials of an arm with the same seeds, or with the same
+    logged numbers, are one measurement: counted twice, they would make the spread between seeds
+    look smaller than it is.
     """
     found: dict[tuple[str, str], list[SweptTrial]] = {}
     for trial in results.trials:
-        if trial.status not in OUT:
+        if trial.status not in OUT and not trial.confirms:
             options = repr(sorted((k, repr(v)) for k, v in trial.options.items()))
             found.setdefault((trial.arm, options), []).append(trial)
     groups, notes = [], []

@@ -105,16 +105,10 @@ def fronts_of(found: SweepAnalysis, kinds: Sequence[str]) -> list[charts.Chart]:
         out.append(
             score_charts.plane(
                 f"{found.results.metric} over {AXES[kind]}", lines, AXES[kind], "",
-                _range(x), _range(y), {0: tips, 1: [*front]},
+                score_charts.around(x), score_charts.around(y), {0: tips, 1: [*front]},
             )
         )  # fmt: skip
     return out
-
-
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    low, high = min(values), max(values)
-    room = (high - low or abs(high) or 1.0) * 0.04
-    return low - room if low - room > 0 or low < 0 else 0.0, high + room
 
 
 def parallel_of(found: SweepAnalysis) -> sweep_page.ParallelPlot | None:

@@ -7,10 +7,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from jaxsft.errors import JaxsftError
 from jaxsft.evaluation.compare import Settings
 from jaxsft.rundir import number
 from jaxsft.sweeps.arm_tests import ArmFamily, compared
 from jaxsft.sweeps.option_effects import Effects, effects
+from jaxsft.sweeps.search_section import SearchAccount, account_of
 from jaxsft.sweeps.seed_groups import SeedGroup, SeedSummary, seed_groups, summary
 from jaxsft.sweeps.sweep_reading import SweepResults
 from jaxsft.sweeps.sweep_warnings import warnings
@@ -28,6 +30,7 @@ class SweepAnalysis:
       groups: the arms, in the order of the plan; those without a number too.
       summaries: of the arms with numbers, on the split that chose.
       of_test: of the same, on the test split, where they have numbers there.
+      search: what a search came to; None of other sweeps.
       best: the arm with the best mean on the split that chose; "" where no trial has a number.
       warnings: sentences, the gravest first.
     """
@@ -40,6 +43,7 @@ class SweepAnalysis:
     effects: Effects
     best: str
     warnings: Sequence[str]
+    search: SearchAccount | None = None
 
     @property
     def baseline(self) -> str:
@@ -102,6 +106,7 @@ def analyse(results: SweepResults, level: float = LEVEL, replicates: int = 1000)
         values = [trial.numbers.get(test, math.nan) for trial in group.trials]
         if all(map(math.isfinite, values)):
             of_test[group.label] = summary(values, level)
+    search, broken = _search(results)
     family = compared(
         groups,
         results.metric,
@@ -111,10 +116,19 @@ def analyse(results: SweepResults, level: float = LEVEL, replicates: int = 1000)
         settings=Settings(level=level, replicates=replicates),
     )
     best = results.best({label: one.mean for label, one in summaries.items()}) if measured else ""
-    told = [*warnings(results, groups), *repeated]
-    return SweepAnalysis(
-        results, groups, summaries, of_test, family, effects(results, level), best, told
-    )
+    told = [*broken, *warnings(results, groups), *repeated]
+    effect = effects(results, level)
+    return SweepAnalysis(results, groups, summaries, of_test, family, effect, best, told, search)
+
+
+def _search(results: SweepResults) -> tuple[SearchAccount | None, list[str]]:
+    """Returns what a search came to, and what a reader should know of it first."""
+    try:
+        found = account_of(results.folder) if "search" in results.study else None
+    except (JaxsftError, KeyError, TypeError, ValueError) as error:
+        return None, [f"The account of the search cannot be read: {error}"]
+    told = "" if found is None else found.warning()
+    return found, [told] if told else []
 
 
 def _smallest_effect(results: SweepResults) -> float | None:

@@ -42,6 +42,7 @@ class SweptTrial:
       tokens: that were trained on, padding left out; flops: of the model, on those.
       reason: why it failed, on one line.
       stream: a digest of the numbers that were logged, without those of speed; "" without any.
+      confirms: whether it only confirms what a search chose, with seeds that had no part in it.
     """
 
     number: int
@@ -64,6 +65,7 @@ class SweptTrial:
     peak_bytes: int | None = None
     reason: str = ""
     stream: str = ""
+    confirms: bool = False
 
     @property
     def measured(self) -> bool:
@@ -98,8 +100,10 @@ class SweepResults:
         return [_row(trial, self) for trial in self.trials]
 
     def measured(self) -> list[SweptTrial]:
-        """Returns the trials that are done and have the number that chooses."""
-        return [trial for trial in self.trials if trial.measured]
+        """Returns the trials that are done and have the number that chooses, those left out that
+        confirm the choice of a search.
+        """
+        return [trial for trial in self.trials if trial.measured and not trial.confirms]
 
     def best(self, values: Mapping[str, float]) -> str:
         """Returns the name of the best of finite values."""
@@ -120,6 +124,7 @@ def _row(trial: SweptTrial, of: SweepResults) -> dict[str, Any]:
         **({"arm": trial.arm} if of.study else {}),
         **{name: trial.options.get(name, ABSENT) for name in of.options},
         **{name: trial.seeds.get(name, ABSENT) for name in of.seeds},
+        **({"confirms": trial.confirms} if "search" in of.study else {}),
         "status": trial.status,
         "attempts": trial.attempts,
         **({of.metric: trial.value if math.isfinite(trial.value) else None} if of.metric else {}),
@@ -372,7 +377,14 @@ def _trial(
     words = planned["words"]
     of_seeds = {name: values[name] for name in seeds}
     number_of, trial_id = planned["number"], planned["id"]
+    content["confirms"] = trial_id in _confirmations(study)
     return SweptTrial(number_of, trial_id, options, of_seeds, words, arm, **content), notes
+
+
+def _confirmations(study: Mapping[str, Any]) -> set[str]:
+    """Returns the trials that train what a search chose again, and had no part in the choice."""
+    ids = lambda key: {name for one in study.get(key) or () for name in one.get("trials") or ()}
+    return ids("confirmations") - ids("points")
 
 
 def trials_text(numbers: Sequence[int]) -> str:

@@ -23,6 +23,7 @@ from jaxsft.rundir import duration_text
 from jaxsft.sweeps import sweep_charts
 from jaxsft.sweeps.arm_tests import MOST_MORE, ArmComparison
 from jaxsft.sweeps.option_effects import PairEffect
+from jaxsft.sweeps.search_section import search_section
 from jaxsft.sweeps.seed_groups import SeedSummary
 from jaxsft.sweeps.sweep_findings import COSTS, SweepAnalysis
 from jaxsft.sweeps.sweep_reading import ABSENT, UNFINISHED, text_of
@@ -36,6 +37,7 @@ def page_of(found: SweepAnalysis) -> sweep_page.SweepPage:
     results = found.results
     title = str(results.study.get("name") or "") or f"Sweep over {_names(results.options)}"
     made = (
+        ("search", "Search", search_section(found.search), None),
         ("arms", "Arms", arms_section(found), None),
         ("comparisons", "Comparisons", comparisons_section(found), None),
         ("options", "Options", options_section(found), sweep_charts.parallel_of(found)),
@@ -83,6 +85,12 @@ def _tiles(found: SweepAnalysis) -> list[tuple[str, str, str]]:
     results, best = found.results, found.summaries[found.best]
     entry = {"low": best.low, "high": best.high}
     out = [(results.metric, facts.number_text(best.mean), _of_seeds(best.n, bounds_text(entry)))]
+    if found.search is not None:
+        out = [(f"{results.metric}, as found", *out[0][1:])]
+        if confirmed := (found.search.confirmed or {}).get(results.metric):
+            told = f"{_of_seeds(len(confirmed['values']), '')} that did not choose"
+            mean = facts.number_text(confirmed["mean"])
+            out.insert(0, (f"{results.metric}, confirmed", mean, told))
     if found.best in found.of_test:
         test = found.of_test[found.best]
         entry = {"low": test.low, "high": test.high}
@@ -349,8 +357,8 @@ def trials_section(found: SweepAnalysis) -> ReportSection:
     """Returns the table of all trials; one that failed has its reason."""
     results = found.results
     heads = [
-        "trial", *results.options, *results.seeds, "status", results.metric or "number", "steps",
-        "seconds", "parameters", "tokens", "FLOPs", "peak memory", "attempts", "reason",
+        "trial", *results.options, *results.seeds, "part", "status", results.metric or "number",
+        "steps", "seconds", "parameters", "tokens", "FLOPs", "peak memory", "attempts", "reason",
     ]  # fmt: skip
     rows = []
     for trial in results.trials:
@@ -360,7 +368,8 @@ def trials_section(found: SweepAnalysis) -> ReportSection:
         memory = TableCell(NOWHERE if peak is None else facts.bytes_text(peak), peak)
         rows.append([
             TableCell(f"{trial.number} · {trial.id[:8]}", trial.number), *map(_option, values),
-            TableCell(trial.status), plain(trial.value if trial.measured else None),
+            TableCell("confirms" if trial.confirms else NOWHERE), TableCell(trial.status),
+            plain(trial.value if trial.measured else None),
             plain(trial.steps), _cost_cell(trial.seconds), plain(trial.parameters),
             _cost_cell(trial.tokens), _cost_cell(trial.flops), memory,
             plain(trial.attempts or None), TableCell(trial.reason or NOWHERE),

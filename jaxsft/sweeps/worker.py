@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from jaxsft.sweeps.trial_ledger import TrialLedger
 from jaxsft.sweeps.work_order import WorkOrder
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+UNWANTED = ("cancelled", "superseded")
 EXHAUSTED = "RESOURCE_EXHAUSTED"  # how XLA names a device that is out of memory
 
 
@@ -41,6 +42,10 @@ class Pulse(threading.Thread):
         self._over = threading.Event()
         self._read = {order.trial.id: 0 for order in orders}
         self._told = {order.trial.id: -1 for order in orders}  # the step that was told last
+
+    def leave(self, order: WorkOrder) -> None:
+        """Says nothing more of a trial that has ended."""
+        self._orders = [one for one in self._orders if one is not order]
 
     def run(self) -> None:
         while True:
@@ -95,18 +100,59 @@ def main(arguments: Sequence[str]) -> int:
     if not orders:
         print("another process has these trials", file=sys.stderr)
         return 0
-    began, pulse = time.time(), Pulse(ledger, orders)
+    pulse = Pulse(ledger, orders)
+    ends = TrialEnds(ledger, orders, pulse)
     pulse.start()
     try:
-        ended = _train(orders)
+        _train(orders, ends)
     finally:
         pulse.stop()
-    share = (time.time() - began) / len(orders)  # of trials that train together
-    return max(_written(ledger, order, how, share) for order, how in ended)
+    return ends.code
 
 
-def _train(orders: Sequence[WorkOrder]) -> list[tuple[WorkOrder, Any]]:
-    """Returns each order with its result, or with what ended it."""
+class TrialEnds:
+    """Writes what came of each trial of a process as soon as it has ended.
+
+    Attributes:
+      code: the exit code of the worst of them.
+    """
+
+    def __init__(self, ledger: TrialLedger, orders: Sequence[WorkOrder], pulse: Pulse):
+        self.code, self._ledger, self._pulse = 0, ledger, pulse
+        self._left = dict(enumerate(orders))
+        self._share, self._since = 0.0, time.time()  # seconds of each trial until then
+        self._unwanted: set[int] = set()
+
+    def on_event(self, place: int, event: str, facts: Mapping[str, Any]) -> bool:
+        """Takes note of an event of a stack; returns whether the trial is to end now."""
+        if event == "metric":
+            with self._ledger.locked() as states:
+                if states[self._left[place].trial.id].status in UNWANTED:
+                    self._unwanted.add(place)
+        if "outcome" in facts:
+            self.end(place, facts["outcome"])
+        return place in self._unwanted
+
+    def end(self, place: int, how: Any) -> None:
+        """Writes what came of a trial: its result, or what ended it."""
+        now, together = time.time(), len(self._left)
+        self._share, self._since = self._share + (now - self._since) / together, now
+        order = self._left.pop(place)
+        self._pulse.leave(order)
+        if place in self._unwanted and not isinstance(how, BaseException):
+            # what it has come to is no result, or it would count for one
+            (order.trial.run_dir / "result.json").unlink(missing_ok=True)
+            return
+        self.code = max(self.code, _written(self._ledger, order, how, self._share))
+
+    def fail(self, error: BaseException) -> None:
+        """Writes what ended all trials that are left."""
+        for place in list(self._left):
+            self.end(place, error)
+
+
+def _train(orders: Sequence[WorkOrder], ends: TrialEnds) -> None:
+    """Trains what the orders say, and tells how each ended."""
     try:
         configs = [order.trial.typed() for order in orders]
         for config in configs:
@@ -118,13 +164,13 @@ def _train(orders: Sequence[WorkOrder]) -> list[tuple[WorkOrder, Any]]:
         from jaxsft.training import loop, stack
 
         if len(orders) == 1:
-            return [(orders[0], loop.train(configs[0], write_pages))]
-        trained = stack.train_stack(configs, stack.ignored, write_pages)
-        return list(zip(orders, trained, strict=True))
+            ends.end(0, loop.train(configs[0], write_pages))
+        else:
+            stack.train_stack(configs, ends.on_event, write_pages)
     except BaseException as error:
         if not isinstance(error, JaxsftError):
             traceback.print_exc()
-        return [(order, error) for order in orders]
+        ends.fail(error)
 
 
 def _written(ledger: TrialLedger, order: WorkOrder, how: Any, seconds: float) -> int:

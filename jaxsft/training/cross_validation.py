@@ -71,11 +71,13 @@ def _refuse(config: Config) -> None:
     if given := next((name for name, value in unread.items() if value), None):
         instead = "; crossval.groups keeps rows together" if given.endswith("cluster") else ""
         raise ConfigError(f"{given}: crossval does not read it; leave it out{instead}")
-    if config.evaluation.patience is not None:
-        raise ConfigError(
-            f"evaluation.patience={config.evaluation.patience}: a fold has no validation split, and"
-            " trains to the end of train.duration; leave the option out"
-        )
+    early = {"evaluation.patience": config.evaluation.patience, "train.until": config.train.until}
+    for name, value in early.items():
+        if value is not None:
+            raise ConfigError(
+                f"{name}={value}: a fold has no validation split, and trains to the end of"
+                " train.duration; leave the option out"
+            )
 
 
 def _refuse_answers(config: Config) -> None:

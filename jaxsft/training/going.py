@@ -55,6 +55,7 @@ class Going:
                 value = error
             if isinstance(value, Result | JaxsftError):
                 self.outcomes[id(pair[0])] = value
+                pair[1].on_end(value)
             if not isinstance(value, JaxsftError):
                 good.append(pair)
         self.pairs = [pair for pair in self.pairs if id(pair[0]) not in self.outcomes]
@@ -108,7 +109,7 @@ def validate(going: Going, pairs: Sequence[Pair], step: int) -> None:
     def judged(trial: Trial, records: Recorder, result: Evaluation) -> None:
         trial.validated = step
         records.validated(step, result.numbers, metric)
-        trial.judge(step, result.numbers[metric], session.task.sign(metric))
+        trial.judge(step, result.numbers, metric, session.task.sign(metric))
 
     _evaluated(going, "validation", pairs, always, judged)
 

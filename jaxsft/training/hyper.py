@@ -33,6 +33,7 @@ OF_NO_PROGRAM = (
     "compilation_cache",
     "profile",
     "train.duration",
+    "train.until",
     "train.log_every",
     "evaluation.every",
     "evaluation.patience",

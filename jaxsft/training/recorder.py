@@ -111,6 +111,7 @@ class Recorder:
 
     Attributes:
       on_event: as of `loop.train`.
+      on_end: is told the result of the trial, or the error that ended it, while others go on.
       beside: whether other trials train beside it, so that what it tells begins with its name.
     """
 
@@ -124,6 +125,7 @@ class Recorder:
         self.progress: Progress | None = None
         self.trace: device.ProfileTrace | None = None
         self.on_event: Callable[[str, Mapping[str, Any]], Any] = ignored
+        self.on_end: Callable[[Result | JaxsftError], Any] = lambda outcome: None
         self.beside = False
         self.intervals: dict[str, Any] = {}  # the bounds of the results so far
 
@@ -287,9 +289,12 @@ class Recorder:
             rundir.write_json(path, dynamics.added(before, step, outputs))
 
     def gave_up(self) -> None:
-        """Tells that the trial ran out of patience, or that a search ends it."""
+        """Tells why the trial ends early."""
         if self.trial.pruned:
             self.progress.say("the search ends this trial: stopped early")
+            return
+        if self.trial.reached:
+            self.progress.say(f"train.until={self.config.train.until} holds: stopped early")
             return
         self.progress.say(
             f"no improvement of {self.config.evaluation.metric} for {self.trial.impatience}"

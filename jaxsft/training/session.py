@@ -323,11 +323,11 @@ def check_shared(shared: Config, own: Config, more: Collection[str] = ()) -> Non
     """
     theirs, ours = (compose.flat(compose.to_dict(config)) for config in (shared, own))
     options = {name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name)}
-    apart = {*free(own), "seed", "seeds.init", "run_dir", "evaluation.patience"}
+    apart = {*free(own), "seed", "seeds.init", "run_dir", "evaluation.patience", "train.until"}
     if others := sorted(options - apart - set(more) | options & {"train.duration"} - set(more)):
         raise ConfigError(
             f"{others[0]}: trials of one session share it; only traced options, seeds.init,"
-            " seeds.dropout and evaluation.patience may differ"
+            " seeds.dropout, evaluation.patience and train.until may differ"
         )
     if program_key(shared) != program_key(like_shared(shared, own, more)):
         raise ConfigError(

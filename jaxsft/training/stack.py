@@ -34,7 +34,7 @@ from jaxsft.training.trial import Trial
 # `(number of the config, event, facts)`; true of a metric: this trial is to end now
 OnEvent = Callable[[int, str, Mapping[str, Any]], Any]
 # of any session: the seeds, and what only the host of a trial reads
-OF_TRIAL = ("run_dir", "seed", "evaluation.patience")
+OF_TRIAL = ("run_dir", "seed", "evaluation.patience", "train.until")
 # Newton-Schulz steps and factored moments see the shape of a matrix: one that is filled up with
 # zeros would be another
 SEES_SHAPES = ("muon", "adafactor")
@@ -145,7 +145,8 @@ def train_stack(
     Args:
       on_event: is given the number of a config, an event and its facts: `started` (run_dir, step),
         `metric` (name, value, step), `done` (run_dir, metric, value), `failed` (code, message),
-        `interrupted` (run_dir). What is true of a metric ends that trial early.
+        `interrupted` (run_dir); the last three, as soon as it has ended, with its `outcome`. What
+        is true of a metric ends that trial early.
       write_more: as of `loop.train`.
 
     Returns:
@@ -212,10 +213,10 @@ def _tell(entry: Entry, on_event: OnEvent) -> None:
     """Tells how a training ended."""
     outcome = entry.outcome
     if isinstance(outcome, JaxsftError):
-        facts = {"code": type(outcome).__name__, "message": str(outcome)}
+        facts = {"code": type(outcome).__name__, "message": str(outcome), "outcome": outcome}
         on_event(entry.number, "failed", facts)
         return
-    facts = {"run_dir": str(outcome.run_dir)}
+    facts = {"run_dir": str(outcome.run_dir), "outcome": outcome}
     if outcome.stopped_by is not None:
         on_event(entry.number, "interrupted", facts)
         return
@@ -285,6 +286,7 @@ class Stacks:
         entry.records.beside = True
         number = entry.number
         entry.records.on_event = lambda event, facts: self.on_event(number, event, facts)
+        entry.records.on_end = lambda outcome: self._ended(entry, outcome)
 
     def _quarantine(self, records: Any) -> None:
         for entry in self.left:
@@ -345,16 +347,20 @@ class Stacks:
             outcomes = loop.run(session, trials, [entry.records for entry in entries])
         finally:
             for entry in entries:
-                entry.records.close()
+                if entry.outcome is None:
+                    entry.records.close()
         session.drop()
-        for entry, outcome in zip(entries, outcomes, strict=True):
-            if isinstance(outcome, JaxsftError):
-                self.fail([entry], outcome)
-            else:
-                self._end(entry, outcome)
         return (
             max((o.stopped_by or 0 for o in outcomes if isinstance(o, Result)), default=0) or None
         )
+
+    def _ended(self, entry: Entry, outcome: Result | JaxsftError) -> None:
+        """Closes what a trial of the stack wrote to, and tells its end."""
+        entry.records.close()
+        if isinstance(outcome, JaxsftError):
+            self.fail([entry], outcome)
+        else:
+            self._end(entry, outcome)
 
     def _end(self, entry: Entry, result: Result) -> None:
         """Writes what comes with a complete run, and gives its directory back."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxsft import rundir
 from jaxsft.config.schema import Config
+from jaxsft.config.until import Until
 from jaxsft.errors import JaxsftError
 from jaxsft.models import step_sums
 from jaxsft.tasks.loss_terms import objective_value
@@ -35,6 +36,7 @@ class Trial:
       best: value and step of the best evaluation.
       impatience: evaluations since the best one. validated: the step of the last one.
       total: the steps of the whole training. pruned: whether a search ends it early.
+      reached: whether `train.until` held at an evaluation.
       window: sums that were merged since the last log line. window_skipped: the steps among them
         that were skipped.
       tuned: what the task has learnt from the validation split, such as thresholds.
@@ -48,6 +50,7 @@ class Trial:
     validated: int = 0
     total: int = 0
     pruned: bool = False
+    reached: bool = False
     window: Any = None
     window_skipped: int = 0
     tuned: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -113,11 +116,15 @@ class Trial:
 
     # --- what an evaluation says
     # ----------------------------------------------------------------------------------------------
-    def judge(self, step: int, value: float, sign: int) -> None:
-        """Notes the value of `evaluation.metric` at a step; `sign` is -1 where less is better.
+    def judge(self, step: int, numbers: Mapping[str, float], metric: str, sign: int) -> None:
+        """Notes the numbers of an evaluation at a step, and whether `train.until` holds for them.
 
-        A value that is not finite is no improvement.
+        `metric` is that of `evaluation.metric`, `sign` -1 where less of it is better. A value that
+        is not finite is no improvement.
         """
+        value, until = numbers[metric], self.config.train.until
+        if until is not None and Until.read(until).holds(numbers):
+            self.reached = True
         if math.isfinite(value) and (
             self.best["value"] is None or sign * value > sign * self.best["value"]
         ):
@@ -134,7 +141,7 @@ class Trial:
     @property
     def stops_early(self) -> bool:
         """Returns whether the trial has had its last step, before its end."""
-        return self.pruned or self.out_of_patience
+        return self.pruned or self.reached or self.out_of_patience
 
     # --- what a checkpoint keeps beside the state
     # ----------------------------------------------------------------------------------------------
@@ -144,6 +151,7 @@ class Trial:
             "best": self.best,
             "impatience": self.impatience,
             "validated": self.validated,
+            "reached": self.reached,
             "window": _to_json(self.window),
             "window_skipped": self.window_skipped,
         }
@@ -156,6 +164,7 @@ class Trial:
         self.state = state
         self.best, self.impatience = meta["best"], meta["impatience"]
         self.validated = meta["validated"]
+        self.reached = meta.get("reached", False)  # checkpoints of earlier versions have none
         self.window = _from_json(meta["window"], empty_window)
         self.window_skipped = meta["window_skipped"]
 

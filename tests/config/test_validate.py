@@ -97,6 +97,14 @@ def test_the_defaults_are_good():
             {"evaluation": {"metric": "validation/loss"}, "data": {"train": "a"}},
         ),
         ("evaluation.patience", {"evaluation": {"patience": 2}, "data": {"train": "a"}}),
+        *(
+            ("train.until", {"train": {"until": until}})
+            for until in (
+                *("validation/bleu>=1", "validation/exact_match>=0.5", "validation/rows>1"),
+                *("test/loss<1", "validation/loss=1", "validation/loss<one"),
+            )
+        ),
+        ("train.until", {"train": {"until": "validation/loss<1"}, "data": {"train": "a"}}),
         ("run_dir", {"run_dir": ""}),
     ],
     ids=lambda x: x if isinstance(x, str) else "",

@@ -259,7 +259,7 @@ ELSEWHERE = {
     ),
     "tests/invariants/test_resume.py": (
         *("train.init_from", "train.log_every", "checkpoint.every", "checkpoint.include_base"),
-        *("evaluation.every", "evaluation.patience", "evaluation.generate"),
+        *("evaluation.every", "evaluation.patience", "evaluation.generate", "train.until"),
     ),
     "tests/check/test_check.py": (
         "check.output",

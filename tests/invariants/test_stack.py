@@ -18,7 +18,7 @@ from jaxsft.config import adapters
 from jaxsft.config.optim import OPTIMIZERS
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.optim.rules.adamw import AdamW
-from jaxsft.rundir import read_json, read_jsonl
+from jaxsft.rundir import RunLock, read_json, read_jsonl
 from jaxsft.training import device, loop, recorder, stack
 from jaxsft.training.stacked_session import StackedSession, stacked
 from jaxsft.training.trial import Diverged
@@ -195,7 +195,9 @@ def plain(files, folder, rates, **groups):
 
 
 def test_what_ends_one_trial_touches_no_other(files, base, tmp_path):
-    """One diverges, one loses patience, one is pruned by the search; the others are compacted."""
+    """One diverges, one loses patience, one is pruned by the search, one reaches its goal; the last
+    is compacted.
+    """
     train_of = {**STEPS, "init_from": str(base), "init_fresh": ["head/.*"], "on_nan": "stop"}
     train_of |= {"backbone": "cached", "duration": "8steps"}
     every = {"evaluation": {"every": "2steps", "generate": "never"}, "train": train_of}
@@ -206,10 +208,16 @@ def test_what_ends_one_trial_touches_no_other(files, base, tmp_path):
         configs = plain(files, folder, rates, **every)
         patient = dataclasses.replace(configs[3].evaluation, patience=1)
         configs[3] = dataclasses.replace(configs[3], evaluation=patient)  # never gets better
+        goal = dataclasses.replace(configs[4].train, until="validation/loss<100")
+        configs[4] = dataclasses.replace(configs[4], train=goal)
         return configs
 
     def on_event(number, event, facts):
         told.append((number, event, facts.get("step")))
+        if event == "done":  # whole, and nobody's any more, while the others go on
+            run = tmp_path / "stack" / str(number)
+            assert read_json(run / "result.json") == facts["outcome"].numbers
+            RunLock(run).release()
         return event == "metric" and number == 2 and facts["step"] == 4
 
     with compilations() as compiled:
@@ -221,12 +229,30 @@ def test_what_ends_one_trial_touches_no_other(files, base, tmp_path):
     for i in (0, 3, 4):
         loop.train(alone[i])
         check_same(tmp_path / "stack" / str(i), tmp_path / "solo" / str(i))
-    assert [results[i].numbers["train/steps"] for i in (0, 2, 3, 4)] == [8, 4, 4, 8]
-    # those that are left are two of five
+    assert [results[i].numbers["train/steps"] for i in (0, 2, 3, 4)] == [8, 4, 4, 2]
+    # what is left is one of five
     assert compiled.count("step") == 2
     ends = [(number, event) for number, event, _ in told if event in ("done", "failed")]
     assert sorted(ends) == [(0, "done"), (1, "failed"), (2, "done"), (3, "done"), (4, "done")]
     assert (0, "metric", 8) in told and (2, "metric", 6) not in told
+    left = told.index((0, "metric", 6))
+    ended = [number for number, event, _ in told[:left] if event in ("done", "failed")]
+    assert sorted(ended) == [1, 2, 3, 4]
+
+
+def test_a_goal_that_was_reached_survives_a_kill(files, base, tmp_path, monkeypatch):
+    one = heads(files, tmp_path / "run", base)[0]
+    one = dataclasses.replace(
+        one, train=dataclasses.replace(one.train, until="validation/loss<1e9")
+    )
+
+    def kill(self):
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(recorder.Recorder, "restore_best", kill)  # behind the checkpoint
+        loop.train(one)
+    assert loop.train(one).numbers["train/steps"] == 3  # of six
 
 
 # --- a stack that is stopped
@@ -301,6 +327,7 @@ def test_what_is_one_program(files, base, tmp_path):
         of("train", duration="9steps"),
         of("seeds", init=4, data=5, dropout=6),
         of("evaluation", patience=3),
+        of("train", until="validation/accuracy>=0.9"),
         of("schedule", warmup="3steps"),
         dataclasses.replace(like, seed=9, run_dir="elsewhere"),
     ]

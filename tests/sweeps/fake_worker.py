@@ -60,15 +60,19 @@ def train(config) -> Result:
     return result
 
 
-def train_stack(configs) -> list:
-    """Several trials in one process; what one raises is its own."""
-    out = []
-    for config in configs:
+def train_stack(configs, on_event) -> None:
+    """Several trials in one process, one after another; what one raises is its own.
+
+    One with a seed above 1000 is told of a metric once the file `go` is there.
+    """
+    for place, config in enumerate(configs):
         try:
-            out.append(train(config))
+            outcome = train(config)
+            if config.seed > 1000:
+                Path(config.run_dir, "pruned").write_text(str(on_event(place, "metric", {})))
         except ValueError as error:
-            out.append(ConfigError(str(error)))
-    return out
+            outcome = ConfigError(str(error))
+        on_event(place, "end", {"outcome": outcome})
 
 
 if __name__ == "__main__":

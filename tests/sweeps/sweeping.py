@@ -22,8 +22,17 @@ LINES = "a line\n" * 30
 ROOT = Path(__file__).parents[2]
 
 
+def together(trials):
+    return [trials] if trials else []
+
+
 def run(words: list[str], group=one_by_one, **options: object) -> int:
-    """Runs a sweep of fake workers over `book.txt` in the working directory."""
+    """Runs a sweep of fake workers over `book.txt` in the working directory.
+
+    With `stack`, all trials share a process.
+    """
+    if options.pop("stack", False):
+        group = together
     Path("book.txt").write_text(LINES)
     command = ["task=lm", "data.train=book.txt", *words]
     found = command_grid.composed(SweepCommand.of_arguments(command))

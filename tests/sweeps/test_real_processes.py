@@ -5,6 +5,7 @@ Only what is counted is asserted, never how long anything took.
 
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -124,10 +125,39 @@ def test_trials_that_share_a_process_end_each_by_itself(place):
         [e.pid for e in TrialLedger("s").events() if e.event == "started" and e.number == number]
         for number in range(4)
     ]
-    assert pids[0] == pids[1] and len(pids[2]) == len(pids[3]) == 2
+    assert pids[0] == pids[1] and (len(pids[2]), len(pids[3])) == (1, 2)
     assert pids[2][0] == pids[3][0] != pids[0][0]
-    # both of the process that was killed come back
-    assert starts("s") == {0: 1, 1: 1, 2: 2, 3: 2}
+    # of the process that was killed, the one comes back that had not ended
+    assert starts("s") == {0: 1, 1: 1, 2: 1, 3: 2}
+
+
+def test_a_stack_that_is_killed_half_way_keeps_what_has_ended(place):
+    """Parent and worker die; done and failed members stay so, and are not trained again."""
+    words = ["seed=0,10,1,50,2", "run_dir=s"]
+    first = sweeping.parent(words, stack=True)
+    until(lambda: starts("s").get(3) == 1 if Path("s/plan.yaml").exists() else False)
+    sweeping.kill(first)
+    assert statuses("s") == ["done", "failed", "done", "started", "started"]
+    assert states("s")[2].value == 1.0 and states("s")[0].seconds is not None
+    os.kill(states("s")[3].pid, signal.SIGKILL)
+    Path("s/go").touch()
+    assert sweeping.run(words, stack=True) == 1
+    assert statuses("s") == ["done", "failed", "done", "done", "done"]
+    assert starts("s") == {0: 1, 1: 1, 2: 1, 3: 2, 4: 1}
+
+
+def test_a_member_of_a_stack_that_is_cancelled_ends_and_has_no_result(place):
+    words = ["seed=0,1050,1051", "run_dir=s"]
+    first = sweeping.parent(words, stack=True)
+    until(lambda: starts("s").get(1) == 1 if Path("s/plan.yaml").exists() else False)
+    state = states("s")[1]
+    TrialLedger("s").append("cancelled", state.trial, 1, state.attempt)
+    Path("s/go").touch()
+    assert first.wait(300) == 0
+    assert statuses("s") == ["done", "cancelled", "done"]
+    runs = [SweepPlan.read("s").by_number(number).run_dir for number in (1, 2)]
+    assert [(run / "pruned").read_text() for run in runs] == ["True", "False"]
+    assert [(run / "result.json").exists() for run in runs] == [False, True]
 
 
 def test_two_parents_do_not_run_one_sweep(place):

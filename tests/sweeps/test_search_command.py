@@ -12,7 +12,7 @@ import pytest
 
 from jaxsft import documents
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.sweeps import search_book, search_runs, search_study, sweep_parent, worse_rows
+from jaxsft.sweeps import analysis, search_book, search_runs, search_study, sweep_parent, worse_rows
 from jaxsft.sweeps.sweep_plan import SweepPlan
 from tests import tiny
 from tests.sweeps import sweeping
@@ -92,6 +92,16 @@ def test_a_killed_search_goes_on_and_a_second_parent_is_refused(study):
     about = found["best"][0]["confirmation"]
     assert found["searched"] and found["best"][0]["confirmed"] and about["trials"] == [4, 5]
     assert "selection_bias" in about["validation/loss"]
+    # the report has the search, and the confirmations in no arm
+    page = (study / "s/report.html").read_text("utf-8")
+    assert '<section id="search">' in page and "selection bias" in page.lower()
+    one = analysis.analyse(analysis.read_sweep("s"), replicates=200)
+    assert [t.number for t in one.results.trials if t.confirms] == [4, 5]
+    assert sum(len(group.trials) for group in one.groups) == 4 == len(one.results.measured())
+    best = found["best"][0]
+    assert one.summaries[one.best].mean == best["found"]["validation/loss"]
+    assert one.summaries[one.best].n == 1 and not one.search.warning()
+    assert one.search.confirmed["validation/loss"]["mean"] == about["validation/loss"]["mean"]
     # more of the same
     code, _, err = run("sweep.slots=2", "search.trials=5", "search.confirm=1")
     assert code == 0, err

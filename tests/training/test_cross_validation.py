@@ -225,6 +225,7 @@ def test_nothing_of_the_rows_that_are_held_out_is_learnt(rows):
     [
         (["crossval.groups=nobody"], "no value of 'nobody', which crossval.groups names"),
         (["evaluation.patience=2"], "a fold has no validation split"),
+        (["train.until=validation/loss<1"], "a fold has no validation split"),
         (["crossval.choose=[model.layers=2]"], "crossval.choose: model.layers=2: model.layers"),
         (["crossval.nested=2"], "crossval.nested=2: is read"),
         (["crossval.folds=37"], "take fewer folds"),
