@@ -12,7 +12,7 @@ from typing import Any, Optional
 
 from jaxsft import plugins
 from jaxsft.config.model import ACTIVATIONS
-from jaxsft.config.option import option
+from jaxsft.config.option import Trace, option
 
 SCORES = ("exact_match", "bleu", "chrf", "rouge_l")  # of answers
 
@@ -187,6 +187,14 @@ class FeaturesTask(TextTask):
     )
 
 
+TRANSITION = option(
+    None,
+    "a .json file with the probability of each label that is given, by the true one; stage"
+    " label_noise writes it",
+    read_if="task.loss=forward_correction",
+)
+
+
 @with_losses
 @dataclass(frozen=True)
 class ClassifyTask(FeaturesTask):
@@ -203,6 +211,14 @@ class ClassifyTask(FeaturesTask):
         "what is minimised; mse, mae and huber are between probability and label",
         plugins="losses",
         targets=("labels", "probabilities", "numbers"),
+    )
+    transition: Optional[str] = TRANSITION
+    prior_correction: float = option(
+        0.0,
+        "factor of log(share of a label in training) that is taken from the logits that predict;"
+        " the loss is that of the logits as they are",
+        at_least=0,
+        traced=Trace(when="above 0"),
     )
 
 
@@ -418,6 +434,7 @@ class PairTask(TextTask):
         plugins="losses",
         targets=("labels", "together", "nothing", "numbers"),
     )
+    transition: Optional[str] = TRANSITION
     labels: Optional[list[str]] = option(
         None,
         "null: inferred from the training split",

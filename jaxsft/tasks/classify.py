@@ -8,6 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from jaxsft.config.schema import Config
 from jaxsft.data.encode import Encoded
@@ -16,18 +17,20 @@ from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import LabelledText
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
+from jaxsft.losses.terms import class_weights
 from jaxsft.metrics.base import Outputs
 from jaxsft.models.step_sums import Hits
-from jaxsft.tasks import rows, specs
+from jaxsft.tasks import class_inputs, rows, specs
 from jaxsft.tasks.loss_terms import Weighed
 from jaxsft.tasks.task import Output
 from jaxsft.tasks.whole_text import TextTask, about
 
 
-class Classify(TextTask):
+class Classify(class_inputs.ClassInputs, TextTask):
     """The loss is over the softmax, or between logits and the one-hot label."""
 
     spec = specs.CLASSIFY
+    learnt_numbers = ("counts",)
 
     def unlabelled(self, row: Row, columns: Any) -> LabelledText:
         name = columns.label or "label"
@@ -51,7 +54,8 @@ class Classify(TextTask):
                 f"task.out_of_scope={outside}: is none of the labels ({', '.join(labels[:5])}); if"
                 " no training row has it, name it in task.labels"
             )
-        return {"labels": labels, **cls.fit_features(config, records, where)}
+        inputs = class_inputs.fit(config, labels, (r.label for r in records))
+        return {"labels": labels, **inputs, **cls.fit_features(config, records, where)}
 
     @property
     def labels(self) -> list[str]:
@@ -72,10 +76,21 @@ class Classify(TextTask):
     def loss(self, model, params, batch: Batch, hyper, noise, *, columns: bool) -> Output:
         logits = self.read(model, params, batch, noise)  # [B, G, C]
         gold, present = batch.segment["label"].astype(jnp.int32), batch.example_ids >= 0
-        values = self.head_loss.of_labels(logits, gold, hyper)
-        terms = {self.config.task.loss: Weighed(values, self.weight(batch))}
+        weight = self.weight(batch)
+        values = self.head_loss.of_labels(logits, gold, hyper, weight)
+        terms = {self.config.task.loss: Weighed(values, weight)}
+        logits = self.corrected(logits, hyper)
         hits = Hits.update(logits.argmax(-1) == gold, present)
         return Output.of(terms, {"hits": hits}, batch, {"logits": logits} if columns else None)
+
+    def corrected(self, logits: Array, hyper: Mapping[str, Any]) -> Array:
+        """Returns the logits that predict: without what the shares of the labels in training say
+        (Menon et al., 2021, arXiv:2007.07314, eq. 9), as far as `task.prior_correction` asks.
+        """
+        if "prior_correction" not in hyper:
+            return logits
+        counts = jnp.asarray(self.loss_input("class_counts"), logits.dtype)
+        return logits - hyper["prior_correction"] * class_weights.log_shares(counts)
 
     def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
         logits = rows.mean(split, columns["logits"])
