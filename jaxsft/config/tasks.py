@@ -212,7 +212,47 @@ class ClassifyTask(FeaturesTask):
         plugins="losses",
         targets=("labels", "probabilities", "numbers"),
     )
-    transition: Optional[str] = TRANSITION
+    ordinal: bool = option(
+        False,
+        "the labels are in an order, that of task.labels: one score of a text, and thresholds"
+        " between the labels (the cumulative link model)",
+        needs={
+            "true": (
+                ("task.labels", "their order is that of the classes"),
+                ("targets=labels", "what the head gives are logarithms of probabilities"),
+            )
+        },
+    )
+    r_drop: float = option(
+        0.0,
+        "weight of how far two passes with other dropout are apart (arXiv:2106.14448), which makes"
+        " the step twice as long",
+        at_least=0,
+        needs=(("model.dropout>0", "without it both passes are one"),),
+        traced=Trace(when="term"),
+    )
+    supervised_contrastive: float = option(
+        0.0,
+        "weight of a loss that brings the vectors of texts of one label together, apart from those"
+        " of others in the batch (arXiv:2004.11362)",
+        at_least=0,
+        needs=(
+            (
+                "train.accumulate=1",
+                "it compares all texts of a batch; its sum over micro-batches is another loss",
+            ),
+            ("train.backbone=trained", "it moves the vectors below the head"),
+            ("task.pool!=attention", "its vectors are those that are pooled below the head"),
+        ),
+        traced=Trace(when="term"),
+    )
+    contrast_temperature: float = option(
+        0.1,
+        "of supervised_contrastive: cosines are divided by it",
+        above=0,
+        read_if="task.supervised_contrastive>0",
+        traced=Trace(when="read"),
+    )
     prior_correction: float = option(
         0.0,
         "factor of log(share of a label in training) that is taken from the logits that predict;"
@@ -264,9 +304,10 @@ class RegressTask(FeaturesTask):
     name: str = "regress"
     loss: str = option(
         "mse",
-        "what is minimised, between prediction and number",
+        "what is minimised, between prediction and number; gaussian: beside each number its"
+        " deviation is predicted",
         plugins="losses",
-        targets=("numbers",),
+        targets=("numbers", "normals"),
     )
     standardize: bool = option(
         True,

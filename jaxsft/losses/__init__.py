@@ -24,6 +24,7 @@ TARGETS = {
     "labels": "logits [..., C] with labels [...]: a value for each label",
     "probabilities": "logits with probabilities, element by element",
     "numbers": "numbers with numbers, element by element",
+    "normals": "means and logarithms of variances [..., 2] with numbers [...]: a value for each",
     "together": "cosines of two texts with whether they belong together, element by element",
     "nothing": "unit vectors of two texts [B, T, 2, D], with which are there [B, T]: [B, T]",
 }

@@ -214,8 +214,14 @@ class TextTask(Task):
         self, model: Transformer, params: Params, batch: Batch, noise: Any
     ) -> Float[Array, "batch texts width"]:
         """Computes the outputs of the head for each packed text, `[B, G, width]`."""
-        # [B, G, D], or [B, S, D] for a head that pools by itself
-        x = self.states(model, params, batch, noise)
+        return self.of_states(model, params, batch, noise, self.states(model, params, batch, noise))
+
+    def of_states(
+        self, model: Transformer, params: Params, batch: Batch, noise: Any, x: Array
+    ) -> Float[Array, "batch texts width"]:
+        """Computes the outputs of the head from what it reads: `[B, G, D]`, or `[B, S, D]` for a
+        head that pools by itself.
+        """
         noise = noise.at(model.config.layers + 1) if noise else None
         return model.head.apply(
             {"params": params.get("head", {})},
