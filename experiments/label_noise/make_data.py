@@ -85,12 +85,14 @@ def main(source: Path, model: str, target: Path) -> None:
         write(file, [(text, names[g]) for (text, _), g in zip(kept, given, strict=True)])
         linear = LogisticRegression(C=10.0, max_iter=100)
         np.save(table, cross_val_predict(linear, vectors, given, cv=folds, method="predict_proba"))
+        stage = {
+            "action": "drop",
+            "probabilities": str(table),
+            "transition": str(target / f"transition{share}.json"),
+        }
         cleaned = target / f"cleaned{share}"
-        api.prepare(
-            f"data.train={file}", "stages=[label_noise]", "stages.label_noise.action=drop",
-            f"stages.label_noise.probabilities={table}", f"output.dir={cleaned}",
-            f"stages.label_noise.transition={target / f'transition{share}.json'}",
-        )  # fmt: skip
+        given_to = {"data.train": str(file), "stages": [{"label_noise": stage}]}
+        api.prepare(**given_to, **{"output.dir": str(cleaned), "output.overwrite": True})
         wrong, found = given != true, confident_learning.find_issues(given, np.load(table))
         hits = (found & wrong).sum()
         print(

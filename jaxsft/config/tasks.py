@@ -187,12 +187,13 @@ class FeaturesTask(TextTask):
     )
 
 
-TRANSITION = option(
-    None,
-    "a .json file with the probability of each label that is given, by the true one; stage"
-    " label_noise writes it",
-    read_if="task.loss=forward_correction",
-)
+def _transition() -> Any:
+    return option(
+        None,
+        "a .json file with the probability of each label that is given, by the true one; stage"
+        " label_noise writes it",
+        read_if="task.loss=forward_correction",
+    )
 
 
 @with_losses
@@ -212,6 +213,7 @@ class ClassifyTask(FeaturesTask):
         plugins="losses",
         targets=("labels", "probabilities", "numbers"),
     )
+    transition: Optional[str] = _transition()
     ordinal: bool = option(
         False,
         "the labels are in an order, that of task.labels: one score of a text, and thresholds"
@@ -475,7 +477,7 @@ class PairTask(TextTask):
         plugins="losses",
         targets=("labels", "together", "nothing", "numbers"),
     )
-    transition: Optional[str] = TRANSITION
+    transition: Optional[str] = _transition()
     labels: Optional[list[str]] = option(
         None,
         "null: inferred from the training split",
