@@ -125,6 +125,14 @@ class LossConfig:
         read_if="output=vocabulary",
         traced=Trace(when="term"),
     )
+    unlikelihood: float = option(
+        0.0,
+        "weight of the loss of words that stood in the same answer before (arXiv:1908.04319, eq. 4"
+        " and 5)",
+        at_least=0,
+        read_if="answer=answer|target|continuation",
+        traced=Trace(when="term"),
+    )
     balance: float = option(
         0.0,
         "weight of the loss that spreads tokens over experts (arXiv:2101.03961, eq. 4); config.json"

@@ -12,7 +12,7 @@ from typing import Any, Optional
 
 from jaxsft import plugins
 from jaxsft.config.model import ACTIVATIONS
-from jaxsft.config.option import option
+from jaxsft.config.option import Trace, option
 
 SCORES = ("exact_match", "bleu", "chrf", "rouge_l")  # of answers
 
@@ -187,6 +187,15 @@ class FeaturesTask(TextTask):
     )
 
 
+def _transition() -> Any:
+    return option(
+        None,
+        "a .json file with the probability of each label that is given, by the true one; stage"
+        " label_noise writes it",
+        read_if="task.loss=forward_correction",
+    )
+
+
 @with_losses
 @dataclass(frozen=True)
 class ClassifyTask(FeaturesTask):
@@ -203,6 +212,55 @@ class ClassifyTask(FeaturesTask):
         "what is minimised; mse, mae and huber are between probability and label",
         plugins="losses",
         targets=("labels", "probabilities", "numbers"),
+    )
+    transition: Optional[str] = _transition()
+    ordinal: bool = option(
+        False,
+        "the labels are in an order, that of task.labels: one score of a text, and thresholds"
+        " between the labels (the cumulative link model)",
+        needs={
+            "true": (
+                ("task.labels", "their order is that of the classes"),
+                ("targets=labels", "what the head gives are logarithms of probabilities"),
+            )
+        },
+    )
+    r_drop: float = option(
+        0.0,
+        "weight of how far two passes with other dropout are apart (arXiv:2106.14448), which makes"
+        " the step twice as long",
+        at_least=0,
+        needs=(("model.dropout>0", "without it both passes are one"),),
+        traced=Trace(when="term"),
+    )
+    supervised_contrastive: float = option(
+        0.0,
+        "weight of a loss that brings the vectors of texts of one label together, apart from those"
+        " of others in the batch (arXiv:2004.11362)",
+        at_least=0,
+        needs=(
+            (
+                "train.accumulate=1",
+                "it compares all texts of a batch; its sum over micro-batches is another loss",
+            ),
+            ("train.backbone=trained", "it moves the vectors below the head"),
+            ("task.pool!=attention", "its vectors are those that are pooled below the head"),
+        ),
+        traced=Trace(when="term"),
+    )
+    contrast_temperature: float = option(
+        0.1,
+        "of supervised_contrastive: cosines are divided by it",
+        above=0,
+        read_if="task.supervised_contrastive>0",
+        traced=Trace(when="read"),
+    )
+    prior_correction: float = option(
+        0.0,
+        "factor of log(share of a label in training) that is taken from the logits that predict;"
+        " the loss is that of the logits as they are",
+        at_least=0,
+        traced=Trace(when="above 0"),
     )
 
 
@@ -248,9 +306,10 @@ class RegressTask(FeaturesTask):
     name: str = "regress"
     loss: str = option(
         "mse",
-        "what is minimised, between prediction and number",
+        "what is minimised, between prediction and number; gaussian: beside each number its"
+        " deviation is predicted",
         plugins="losses",
-        targets=("numbers",),
+        targets=("numbers", "normals"),
     )
     standardize: bool = option(
         True,
@@ -418,6 +477,7 @@ class PairTask(TextTask):
         plugins="losses",
         targets=("labels", "together", "nothing", "numbers"),
     )
+    transition: Optional[str] = _transition()
     labels: Optional[list[str]] = option(
         None,
         "null: inferred from the training split",

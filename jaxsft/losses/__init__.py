@@ -24,8 +24,17 @@ TARGETS = {
     "labels": "logits [..., C] with labels [...]: a value for each label",
     "probabilities": "logits with probabilities, element by element",
     "numbers": "numbers with numbers, element by element",
+    "normals": "means and logarithms of variances [..., 2] with numbers [...]: a value for each",
     "together": "cosines of two texts with whether they belong together, element by element",
     "nothing": "unit vectors of two texts [B, T, 2, D], with which are there [B, T]: [B, T]",
+}
+
+# What a loss may be given beside outputs and targets, by the names of `Loss.inputs`.
+INPUTS = {
+    "class_counts": "how many training rows have each label [C]",
+    "transition": "the probability of the label that was given, by the true one [C, C]",
+    "step": "steps that were taken before this one; infinity in an evaluation",
+    "weights": "of the values, 0 where there is no text",
 }
 
 
@@ -35,12 +44,14 @@ class Loss:
     the step divides.
 
     Attributes:
-      values: `(outputs, targets, scalars) -> values`; the scalars are those of `own_scalars`.
+      values: `(outputs, targets, scalars) -> values`; the scalars are those of `own_scalars`, and
+        beside them what `inputs` names.
       targets: a key of `TARGETS`. Every task with an option `task.loss` for such targets has it.
       options: a dataclass whose fields become options of `task.*`, read where the loss is chosen;
         each is declared as traced.
       scalars: the names of traced scalars that it reads beside its own options.
       needs: conditions without which it cannot work, as of `config.option.option`.
+      inputs: what it is given beside, keys of `INPUTS`.
     """
 
     values: Callable[[Array, Array, Mapping[str, Array]], Array]
@@ -48,8 +59,12 @@ class Loss:
     options: type | None = None
     scalars: Sequence[str] = ()
     needs: Reasons = field(default=())
+    inputs: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        for name in self.inputs:
+            if name not in INPUTS:
+                raise ConfigError(f"Loss(inputs={name!r}): unknown; there are {', '.join(INPUTS)}")
         if self.targets not in TARGETS:
             raise ConfigError(
                 f"Loss(targets={self.targets!r}): unknown; there are {', '.join(TARGETS)}"

@@ -24,6 +24,10 @@ class Dropout(NamedTuple):
     def at(self, site: int | Int[Array, ""]) -> Dropout:
         return self._replace(keys=jax.vmap(jax.random.fold_in, (0, None))(self.keys, site))
 
+    def of_another_pass(self) -> Dropout:
+        """Returns dropout with other keys at every site."""
+        return self.at(2**31 - 1)
+
     def of_adapter(self) -> Dropout | None:
         return None if self.adapter is None else Dropout(self.adapter, self.keys)
 

@@ -65,6 +65,18 @@ def confident_joint(labels: np.ndarray, p: np.ndarray) -> np.ndarray:
     return _rounded(scaled / max(scaled.sum(), 1e-100) * given.sum())
 
 
+def transition(labels: np.ndarray, probabilities: np.ndarray) -> Float[np.ndarray, "C C"]:
+    """Estimates the probability of each given class (across) by the true one (down).
+
+    It is the joint, each column divided by its sum; a class that no row belongs to is given as it
+    is.
+    """
+    labels, p = _checked(labels, probabilities)
+    joint = confident_joint(labels, p).T.astype(np.float64)  # true down, given across
+    total = joint.sum(1, keepdims=True)
+    return np.where(total > 0, joint / np.maximum(total, 1), np.eye(len(joint)))
+
+
 def find_issues(
     labels: np.ndarray, probabilities: np.ndarray, filter_by: str = "prune_by_noise_rate"
 ) -> np.ndarray:

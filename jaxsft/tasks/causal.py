@@ -11,6 +11,7 @@ from jaxtyping import Array
 
 from jaxsft.data.pipeline import Batch, Split
 from jaxsft.losses.terms import tokens as token_losses
+from jaxsft.losses.terms import unlikelihood
 from jaxsft.metrics.base import Outputs
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.heads import VocabHead
@@ -51,13 +52,8 @@ class CausalTask(Task):
     def head_uses(self, lengths: np.ndarray) -> float:
         return float(lengths.sum())
 
-    @property
-    def _z_loss(self) -> bool:
-        return self.config.loss.z_loss > 0
-
     def totals(self, batch: Batch) -> Terms:
-        weight = batch.loss_weight.sum()
-        return {"cross_entropy": weight} | ({"z_loss": weight} if self._z_loss else {})
+        return dict.fromkeys(self.term_weights(self.config), batch.loss_weight.sum())
 
     def loss(self, model, params, batch: Batch, hyper, noise, *, columns: bool) -> Output:
         hidden = self.hidden(model, params, batch, noise)  # [B, S, D]
@@ -71,8 +67,11 @@ class CausalTask(Task):
         _, targets, weights, segments = tokens
         stats = model.token_stats(params, tokens.hidden, targets, self.config.loss.chunk)
         values = {"cross_entropy": self.head_loss.of_tokens(stats, hyper)}
-        if self._z_loss:
+        if self.config.loss.z_loss > 0:
             values["z_loss"] = token_losses.z_loss(stats)
+        if self.config.loss.unlikelihood > 0:
+            given = (tokens.hidden, stats.log_z, targets, weights, segments)
+            values["unlikelihood"] = unlikelihood.of_tokens(model, params, *given)
         terms = {name: Weighed(x, weights, segments) for name, x in values.items()}
         mask, found = weights > 0, None
         if columns:

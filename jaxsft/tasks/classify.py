@@ -8,6 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from jaxsft.config.schema import Config
 from jaxsft.data.encode import Encoded
@@ -16,18 +17,24 @@ from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import LabelledText
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
+from jaxsft.losses.terms import class_weights, supervised_contrastive, two_passes
 from jaxsft.metrics.base import Outputs
+from jaxsft.models.heads import TextHead
+from jaxsft.models.ordinal_head import OrdinalHead
 from jaxsft.models.step_sums import Hits
-from jaxsft.tasks import rows, specs
+from jaxsft.tasks import class_inputs, rows, specs
 from jaxsft.tasks.loss_terms import Weighed
-from jaxsft.tasks.task import Output
+from jaxsft.tasks.task import Output, Terms
 from jaxsft.tasks.whole_text import TextTask, about
 
+MORE = ("r_drop", "supervised_contrastive")  # terms beside the loss of the head, by their options
 
-class Classify(TextTask):
+
+class Classify(class_inputs.ClassInputs, TextTask):
     """The loss is over the softmax, or between logits and the one-hot label."""
 
     spec = specs.CLASSIFY
+    learnt_numbers = ("counts",)
 
     def unlabelled(self, row: Row, columns: Any) -> LabelledText:
         name = columns.label or "label"
@@ -51,7 +58,25 @@ class Classify(TextTask):
                 f"task.out_of_scope={outside}: is none of the labels ({', '.join(labels[:5])}); if"
                 " no training row has it, name it in task.labels"
             )
-        return {"labels": labels, **cls.fit_features(config, records, where)}
+        inputs = class_inputs.fit(config, labels, (r.label for r in records))
+        return {"labels": labels, **inputs, **cls.fit_features(config, records, where)}
+
+    def head(self, vocab: int, precision: str) -> TextHead:
+        kind = OrdinalHead if self.config.task.ordinal else TextHead
+        return self.make_head(kind, self.width, precision)
+
+    @property
+    def beyond_its_outputs(self) -> str:
+        """Returns why a softmax of linear outputs is not what predicts; empty where it is."""
+        task = self.config.task
+        if task.ordinal:
+            return "task.ordinal=true: transformers has no head of thresholds"
+        if task.prior_correction > 0:
+            return (
+                f"task.prior_correction={task.prior_correction}: transformers takes no shares of"
+                " labels from logits"
+            )
+        return ""
 
     @property
     def labels(self) -> list[str]:
@@ -69,13 +94,48 @@ class Classify(TextTask):
             records, where, [{"label": label, "weight": 1.0} for (label,) in labels]
         )
 
+    # --- loss
+    # ----------------------------------------------------------------------------------------------
+    @staticmethod
+    def term_weights(config: Config) -> dict[str, float]:
+        more = {name: getattr(config.task, name) for name in MORE}
+        return TextTask.term_weights(config) | {n: one for n, one in more.items() if one > 0}
+
+    def totals(self, batch: Batch) -> Terms:
+        weight = self.weight(batch).sum()
+        return dict.fromkeys(self.term_weights(self.config), weight)
+
     def loss(self, model, params, batch: Batch, hyper, noise, *, columns: bool) -> Output:
-        logits = self.read(model, params, batch, noise)  # [B, G, C]
-        gold, present = batch.segment["label"].astype(jnp.int32), batch.example_ids >= 0
-        values = self.head_loss.of_labels(logits, gold, hyper)
-        terms = {self.config.task.loss: Weighed(values, self.weight(batch))}
-        hits = Hits.update(logits.argmax(-1) == gold, present)
-        return Output.of(terms, {"hits": hits}, batch, {"logits": logits} if columns else None)
+        task, weight, present = self.config.task, self.weight(batch), batch.example_ids >= 0
+        states = self.states(model, params, batch, noise)
+        logits = self.of_states(model, params, batch, noise, states)  # [B, G, C]
+        gold = batch.segment["label"].astype(jnp.int32)
+        of_labels = lambda logits: self.head_loss.of_labels(logits, gold, hyper, weight)
+        terms = {task.loss: of_labels(logits)}
+        if task.r_drop > 0:
+            other = logits
+            if noise is not None:
+                other = self.read(model, params, batch, noise.of_another_pass())
+            terms[task.loss] = (terms[task.loss] + of_labels(other)) / 2
+            terms["r_drop"] = two_passes.divergence(logits, other)
+        logits = self.corrected(logits, hyper)
+        sums = {"hits": Hits.update(logits.argmax(-1) == gold, present)}
+        weighed = {name: Weighed(values, weight) for name, values in terms.items()}
+        out = Output.of(weighed, sums, batch, {"logits": logits} if columns else None)
+        if task.supervised_contrastive > 0:  # the others of the batch are in it
+            given = (states, gold, present, hyper["contrast_temperature"])
+            term = Weighed(supervised_contrastive.values(*given), weight)
+            out = out._replace(terms={**out.terms, "supervised_contrastive": term.total()})
+        return out
+
+    def corrected(self, logits: Array, hyper: Mapping[str, Any]) -> Array:
+        """Returns the logits that predict: without what the shares of the labels in training say
+        (Menon et al., 2021, arXiv:2007.07314, eq. 9), as far as `task.prior_correction` asks.
+        """
+        if "prior_correction" not in hyper:
+            return logits
+        counts = jnp.asarray(self.loss_input("class_counts"), logits.dtype)
+        return logits - hyper["prior_correction"] * class_weights.log_shares(counts)
 
     def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
         logits = rows.mean(split, columns["logits"])

@@ -70,15 +70,6 @@ class MultiLabelTask(TextTask):
     def width(self) -> int:
         return len(self.labels)
 
-    @property
-    def digest(self) -> dict[str, Any]:
-        return {
-            **super().digest,
-            "state": {
-                name: self.state[name] for name in ("labels", "features") if name in self.state
-            },
-        }
-
     def encode_all(
         self, records: Sequence[MultiLabel], where: Sequence[str]
     ) -> list[Encoded | str]:

@@ -31,7 +31,7 @@ from jaxsft.models.heads import PairHead, TextHead
 from jaxsft.models.model_base import Params
 from jaxsft.models.step_sums import Hits, SquaredErrorSums
 from jaxsft.models.transformer import Transformer
-from jaxsft.tasks import rows, specs
+from jaxsft.tasks import class_inputs, rows, specs
 from jaxsft.tasks.loss_terms import Weighed
 from jaxsft.tasks.task import Output
 from jaxsft.tasks.whole_text import TextTask, about
@@ -39,7 +39,7 @@ from jaxsft.tasks.whole_text import TextTask, about
 # what a loss reads; others: score
 
 
-class PairTask(TextTask):
+class PairTask(class_inputs.ClassInputs, TextTask):
     """A task on two texts: what a pair has, a label, a score or neither, is what the loss reads;
     all rows have the same.
 
@@ -48,7 +48,7 @@ class PairTask(TextTask):
     """
 
     spec = specs.PAIR
-    learnt_numbers = ("low", "high", "mean", "deviation")
+    learnt_numbers = ("low", "high", "mean", "deviation", "counts")
 
     def unlabelled(self, row: Row, columns: Any) -> Pair:
         a = text_of(row, columns.text or "text", "data.columns.text")
@@ -82,7 +82,10 @@ class PairTask(TextTask):
                     f" one of them task.positive={config.task.positive}; found {len(labels)}"
                     f" ({', '.join(labels[:5])})"
                 )
-            return {"labels": labels}
+            return {
+                "labels": labels,
+                **class_inputs.fit(config, labels, (r.label for r in records)),
+            }
         if kind == "nothing":
             return {}
         scores = np.array([r.score for r in records], np.float64)
@@ -177,7 +180,8 @@ class PairTask(TextTask):
             values, found = head.values(unit, present, hyper), {"vectors": unit}
         elif targets == "labels":
             gold = batch.segment["label"].astype(jnp.int32)
-            values, found = head.of_labels(out, gold, hyper), {"logits": out}
+            values = head.of_labels(out, gold, hyper, self.weight(batch))
+            found = {"logits": out}
             states = {"hits": Hits.update(out.argmax(-1) == gold, present)}
         elif targets == "together":
             cosine = pairs.cosine(out)

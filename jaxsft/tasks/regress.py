@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jaxsft.config.schema import Config
@@ -18,6 +19,7 @@ from jaxsft.data.records.fields import pair_of
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import DataError
 from jaxsft.metrics.base import Outputs
+from jaxsft.models.heads import TextHead
 from jaxsft.models.step_sums import SquaredErrorSums
 from jaxsft.tasks import rows, specs
 from jaxsft.tasks.loss_terms import Weighed
@@ -31,6 +33,9 @@ class Regress(TextTask):
 
     The numbers of the whole are the means over the targets: `rmse` is the mean of the targets' own,
     not the root of a mean.
+
+    With `task.loss=gaussian` the head gives two numbers for each target, and a prediction has its
+    deviation.
     """
 
     spec = specs.REGRESS
@@ -113,16 +118,37 @@ class Regress(TextTask):
             self.config.task.loss: (self.weight(batch)[..., None] * batch.segment["there"]).sum()
         }
 
+    @property
+    def spread(self) -> bool:
+        """Returns whether the head gives the logarithm of a variance beside each number."""
+        return self.head_loss.loss.targets == "normals"
+
+    @property
+    def beyond_its_outputs(self) -> str:
+        """Returns why the outputs are not numbers, one for each target; empty where they are."""
+        return (
+            "task.loss=gaussian: transformers has no head of numbers with deviations"
+            if self.spread
+            else ""
+        )
+
+    def head(self, vocab: int, precision: str) -> TextHead:
+        return self.make_head(TextHead, self.width * (2 if self.spread else 1), precision)
+
     def loss(self, model, params, batch: Batch, hyper, noise, *, columns: bool) -> Output:
-        predicted = self.read(model, params, batch, noise)  # [B, G, T]
+        predicted = outputs = self.read(model, params, batch, noise)  # [B, G, T], or 2 T
+        found = {}
+        if self.spread:
+            outputs = outputs.reshape(*outputs.shape[:2], self.width, 2)
+            predicted, found["variance"] = outputs[..., 0], jnp.exp(outputs[..., 1])
         gold, there = batch.segment["targets"], batch.segment["there"] > 0
         weight = self.weight(batch)[..., None] * there
-        terms = {
-            self.config.task.loss: Weighed(self.head_loss.values(predicted, gold, hyper), weight)
-        }
+        values = self.head_loss.values(outputs, gold, hyper)
         mask = there & (batch.example_ids >= 0)[..., None]
         states = {"errors": SquaredErrorSums.update(predicted, gold, mask)}
-        return Output.of(terms, states, batch, {"predicted": predicted} if columns else None)
+        found["predicted"] = predicted
+        terms = {self.config.task.loss: Weighed(values, weight)}
+        return Output.of(terms, states, batch, found if columns else None)
 
     # --- results
     # ----------------------------------------------------------------------------------------------
@@ -141,6 +167,8 @@ class Regress(TextTask):
             else float(values[0])
         )
         found = self.row_outputs(split, columns)
+        if self.spread:
+            deviations = iter(np.sqrt(rows.mean(split, columns["variance"])) * self.scale[1])
         lines = zip(found.rows.tolist(), found["targets"], found["predictions"], strict=True)
         for row, gold, predicted in lines:
             gold = {
@@ -148,9 +176,11 @@ class Regress(TextTask):
                 for n, v in zip(self.targets, gold.tolist(), strict=True)
             }
             label = gold if self.width > 1 else gold[self.targets[0]]
+            beside = {"deviation": named(next(deviations))} if self.spread else {}
             yield {
                 "row": row,
                 **about(split.records[row]),
                 "label": label,
                 "prediction": named(predicted),
+                **beside,
             }

@@ -145,9 +145,9 @@ class Task(Specified, TaskMeasures, FrozenBackbone, PredictionLines):
     @staticmethod
     def term_weights(config: Config) -> dict[str, float]:
         """Returns the weight of each loss term in what is minimised, by name."""
-        return {getattr(config.task, "loss", "cross_entropy"): 1.0} | (
-            {"z_loss": config.loss.z_loss} if config.loss.z_loss > 0 else {}
-        )
+        more = {name: getattr(config.loss, name) for name in ("z_loss", "unlikelihood")}
+        more = {name: weight for name, weight in more.items() if weight > 0}
+        return {getattr(config.task, "loss", "cross_entropy"): 1.0} | more
 
     def totals(self, batch: Batch) -> Terms:
         """Computes `sum w` of each loss term, from the batch alone."""

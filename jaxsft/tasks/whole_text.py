@@ -27,6 +27,9 @@ from jaxsft.models.transformer import Transformer
 from jaxsft.tasks.label_order import in_order
 from jaxsft.tasks.task import Task, Terms
 
+# what a task has learnt that changes no example, and hence not the name of encoded data
+OF_NO_EXAMPLE = ("counts", "rows", "transition", "thresholds")
+
 
 class TextTask(Task):
     """A text, or a pair of texts in one sequence, is pooled to a vector, from which the head makes
@@ -201,8 +204,9 @@ class TextTask(Task):
 
     @property
     def digest(self) -> dict[str, Any]:
-        t = self.config.task
-        return {**super().digest, "sentences": self.config.data.too_long == "sentence"} | (
+        t, found = self.config.task, super().digest
+        state = {name: one for name, one in self.state.items() if name not in OF_NO_EXAMPLE}
+        return {**found, "state": state, "sentences": self.config.data.too_long == "sentence"} | (
             {"features": [t.features, t.feature_template]} if self._learnt else {}
         )
 
@@ -210,8 +214,14 @@ class TextTask(Task):
         self, model: Transformer, params: Params, batch: Batch, noise: Any
     ) -> Float[Array, "batch texts width"]:
         """Computes the outputs of the head for each packed text, `[B, G, width]`."""
-        # [B, G, D], or [B, S, D] for a head that pools by itself
-        x = self.states(model, params, batch, noise)
+        return self.of_states(model, params, batch, noise, self.states(model, params, batch, noise))
+
+    def of_states(
+        self, model: Transformer, params: Params, batch: Batch, noise: Any, x: Array
+    ) -> Float[Array, "batch texts width"]:
+        """Computes the outputs of the head from what it reads: `[B, G, D]`, or `[B, S, D]` for a
+        head that pools by itself.
+        """
         noise = noise.at(model.config.layers + 1) if noise else None
         return model.head.apply(
             {"params": params.get("head", {})},

@@ -73,8 +73,9 @@ def export(
     before = rundir.read_json(run.folder / hf.NAME) if (run.folder / hf.NAME).is_file() else None
     kind, values, chosen = _config(parts, f"run={run.folder}", before, family)
     alone = head == "body" or getattr(parts.task, "apart", False)
+    reasons = [] if alone else _reasons(parts, kind, chosen)
     # of one alone the place that finds it tells more
-    if not alone and len(reasons := _reasons(parts, kind, chosen)) > 1:
+    if len(reasons) > 1 or (reasons and _beyond(parts.task)):
         raise ConfigError(f"{'; '.join(reasons)}; {exported.APART}")
     its = None if alone else exported.head_of(chosen, kind, parts.config.task, parts.config.model)
     if adapter == "peft":
@@ -125,6 +126,10 @@ def refusal(parts: Components, before: dict[str, Any] | None) -> str | None:
     return "; ".join(_reasons(parts, kind, family)) or None
 
 
+def _beyond(task: Task) -> str:
+    return getattr(task, "beyond_its_outputs", "")
+
+
 def _reasons(parts: Components, kind: str | None, family: Family) -> list[str]:
     """Lists why no class of this family computes what a task computes, each with what would fit."""
     task, reasons = parts.task, []
@@ -133,6 +138,8 @@ def _reasons(parts: Components, kind: str | None, family: Family) -> list[str]:
             exported.head_of(family, kind, parts.config.task, parts.config.model)
         except ConfigError as error:
             reasons.append(str(error).removesuffix(f"; {exported.APART}"))
+        if why := _beyond(task):
+            reasons.append(why)
         if any(path.startswith("head/features/") for path in flatten(parts.specs)):
             reasons.append(
                 "task.features=tokens: transformers has no vectors of columns; train with"

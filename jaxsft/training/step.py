@@ -131,6 +131,7 @@ class Program:
     ):
         """Computes gradient, sums of loss terms and metric states, summed over micro-batches."""
         rows, expert_counts = batch.tokens.shape[0], None
+        hyper = {**hyper, "step": state.step}
         dropout = self._dropout(state.step, rows, hyper)
 
         def output(trainable: Params, micro: Batch, dropout: Dropout | None) -> Output:

@@ -97,6 +97,7 @@ STEP = {  # option -> another value
     "model.unroll": "none",
     "loss.label_smoothing": 0.1,
     "loss.z_loss": 0.1,
+    "loss.unlikelihood": 0.1,
     "loss.balance": 0.1,
     "loss.router_z": 0.1,
     "loss.chunk": 8,

@@ -119,18 +119,31 @@ def test_large_logits_do_not_overflow(name):
         assert value == pytest.approx(2e4 if name == "cross_entropy" else 1e4)
 
 
-@pytest.mark.parametrize("name", [name for name in LOSSES if LOSSES[name].targets != "nothing"])
+def adds(name):
+    """A loss whose values are those of each text; others say that they compare the texts of a
+    batch.
+    """
+    return not any(needed[0] == "train.accumulate=1" for needed in LOSSES[name].needs)
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if adds(name)])
 def test_no_loss_divides(name):  # guards A5
     """Doubling the batch leaves every value as it is: nothing knows of the batch."""
-    a = (LOGITS, LABELS) if LOSSES[name].targets == "labels" else (X, np.abs(Y) % 1)
+    a = {
+        "labels": (LOGITS, LABELS),
+        "normals": (LOGITS[:, :2], LABELS.astype(float)),
+    }.get(LOSSES[name].targets, (X, np.abs(Y) % 1))
     scalars = {name: one.default for name, one in LOSSES[name].own_options.items()}
+    inputs = {"class_counts": np.arange(1, 5), "transition": np.full((4, 4), 0.25), "step": 3}
+    scalars |= inputs | {"reweight_after": 0}  # a duration, which the step is given in steps
     once, twice = (values(name, *x, **scalars) for x in (a, [np.concatenate([x, x]) for x in a]))
     assert once.shape == a[1].shape
     np.testing.assert_array_equal(np.concatenate([once, once]), twice)
 
 
 def test_names():
-    fitting = {name for name in LOSSES if LOSSES[name].targets not in ("together", "nothing")}
+    others = ("together", "nothing", "normals")
+    fitting = {name for name in LOSSES if LOSSES[name].targets not in others}
     assert fitting == set(SPECS["classify"].losses)
     with pytest.raises(
         ConfigError,
@@ -142,6 +155,8 @@ def test_names():
 def test_a_loss_that_says_something_wrong():
     with pytest.raises(ConfigError, match="unknown; there are labels, "):
         Loss(lambda *_: 0, "classes")
+    with pytest.raises(ConfigError, match=r"inputs='ids'\): unknown; there are class_counts, "):
+        Loss(lambda *_: 0, "labels", inputs=("ids",))
 
     @dataclasses.dataclass(frozen=True)
     class Untraced:

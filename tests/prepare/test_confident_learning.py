@@ -37,6 +37,14 @@ def test_the_joint_of_a_worked_example():
         ]
 
 
+def test_the_transition_is_of_true_labels():
+    # the joint of the example above is [[2, 1], [0, 2]]: of the three rows of class 1, one is given
+    # as 0
+    p = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.3, 0.7], [0.1, 0.9]])
+    found = confident_learning.transition(np.array([0, 0, 0, 1, 1]), p)
+    assert np.allclose(found, [[1, 0], [1 / 3, 2 / 3]])
+
+
 def test_scores_order_the_issues():
     p = np.array([[0.5, 0.3, 0.2], [0.1, 0.6, 0.3]], np.float32)
     labels = np.array([0, 0])

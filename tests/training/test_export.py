@@ -289,6 +289,18 @@ def test_heads_over_tokens_have_the_layers_of_their_options(task, suffix, tmp_pa
         (
             "bert",
             "classify",
+            [*BERT, "task.prior_correction=1"],
+            r"^task\.prior_correction=1\.0: transformers takes no shares .*; or set export\.head=",
+        ),
+        (
+            "bert",
+            "regress",
+            [*BERT, "task.loss=gaussian"],
+            r"^task\.loss=gaussian: transformers has no head of numbers with deviations",
+        ),
+        (
+            "bert",
+            "classify",
             [*BERT, "data.columns.features=[n]"],
             r"task\.features=tokens: .*task\.features=text, or set export\.head=body",
         ),

@@ -16,12 +16,13 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 def pages() -> dict[str, Callable[[], str]]:
     """File name -> what makes its text."""
-    from tools.docs import coming_from, formats, options, stages, support
+    from tools.docs import coming_from, formats, options, stages, studies, support
 
     return {
         "coming_from.md": coming_from.page,
         "config.md": options.page,
         "formats.md": formats.page,
+        "methods.md": studies.page,
         "stages.md": stages.page,
         "support.md": support.page,
     }

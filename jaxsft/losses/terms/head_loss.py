@@ -4,10 +4,11 @@ and no scalar by name.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxsft import losses
@@ -15,6 +16,7 @@ from jaxsft.losses.terms import smoothing
 from jaxsft.losses.terms.tokens import TokenStats, from_logits
 
 Scalars = Mapping[str, Any]  # the traced values of a run, all of them
+OF_BATCH = ("step", "weights")  # of `losses.INPUTS`, what changes from step to step
 
 
 class HeadLoss:
@@ -22,27 +24,40 @@ class HeadLoss:
 
     Attributes:
       name: of the loss, and of its term.
+      inputs: what the task has learnt of what the loss is given (`losses.INPUTS`).
     """
 
-    def __init__(self, task: Any):
+    def __init__(self, task: Any, inputs: Callable[[str], Any] | None = None):
         self.name = getattr(task, "loss", "cross_entropy")
         self.loss = losses.get(self.name)
+        own = [name for name in self.loss.inputs if name not in OF_BATCH]
+        self.inputs = {} if inputs is None else {name: inputs(name) for name in own}
 
-    def values(self, outputs: Array, targets: Array, scalars: Scalars) -> Array:
-        """Computes the loss of outputs and targets as they are (`losses.TARGETS`)."""
-        return self.loss.values(
-            outputs, targets, {name: scalars[name] for name in self.loss.own_scalars}
-        )
+    def values(
+        self, outputs: Array, targets: Array, scalars: Scalars, weights: Array | None = None
+    ) -> Array:
+        """Computes the loss of outputs and targets as they are (`losses.TARGETS`).
+
+        The weights are those of the values, for a loss that compares the texts of a batch.
+        """
+        own = {name: scalars[name] for name in self.loss.own_scalars}
+        of_batch = {"step": scalars.get("step", np.inf), "weights": weights}
+        beside = {name: one for name, one in of_batch.items() if name in self.loss.inputs}
+        return self.loss.values(outputs, targets, own | self.inputs | beside)
 
     def of_labels(
-        self, logits: Float[Array, "... classes"], labels: Int[Array, ...], scalars: Scalars
+        self,
+        logits: Float[Array, "... classes"],
+        labels: Int[Array, ...],
+        scalars: Scalars,
+        weights: Float[Array, ...] | None = None,
     ) -> Float[Array, ...]:
         """Computes the loss of labels, one of several classes each.
 
         A loss between numbers compares logits and one-hot labels, in the mean over the classes.
         """
         if self.loss.targets == "labels":
-            return self.values(logits, labels, scalars)
+            return self.values(logits, labels, scalars, weights)
         target = smoothing.one_hot(labels, logits.shape[-1], logits.dtype, scalars)
         return self.values(logits, target, scalars).mean(-1)
 

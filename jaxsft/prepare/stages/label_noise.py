@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxsft import rundir
 from jaxsft.config.option import option
 from jaxsft.data.formats import Row
 from jaxsft.data.records.fields import label_of
@@ -70,12 +71,23 @@ class LabelNoise(Stage):
         "of weight: the column that is written; a weight that is there already is multiplied in",
     )
 
+    transition: str = option(
+        "",
+        "a .json file that it writes: how often each label is given in place of each, as"
+        " task.transition of task.loss=forward_correction reads it",
+    )
+
     def check(self) -> None:
         choice("label_noise", "action", self.action, ACTIONS)
         at_least("label_noise", 2, folds=self.folds)
         if not 0 < self.least <= 1:
             raise ConfigError(
                 f"stages.label_noise.least={self.least}: expected more than 0 and at most 1"
+            )
+        if self.transition and not self.transition.endswith(".json"):
+            raise ConfigError(
+                f"stages.label_noise.transition={self.transition}: expected a name that ends in"
+                " .json"
             )
         if len(set(self.classes)) != len(self.classes):
             raise ConfigError(
@@ -102,9 +114,12 @@ class LabelNoise(Stage):
                 )
         labels = np.array([index[name] for name in names])
         p = self._probabilities(rows, labels, len(classes))
-        from jaxsft.prepare.confident_learning import find_issues  # with jax
+        from jaxsft.prepare import confident_learning  # with jax
 
-        found = find_issues(labels, p, self.filter_by)
+        found = confident_learning.find_issues(labels, p, self.filter_by)
+        if self.transition:
+            matrix = confident_learning.transition(labels, p).tolist()
+            rundir.write_json(self.transition, {"labels": classes, "matrix": matrix})
         quality, best = p[np.arange(len(p)), labels], p.argmax(1)
         # as the file writes each class
         given = {

@@ -4,6 +4,7 @@ import pytest
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.prepare.stage import Context
 from jaxsft.prepare.stages.label_noise import LabelNoise
+from jaxsft.rundir import read_json
 from tests.prepare.numeric_harness import column, make, run
 
 WRONG = (3, 20)
@@ -85,3 +86,15 @@ def test_what_are_no_probabilities_is_refused(tmp_path):
     for options in ({"action": "fix"}, {"folds": 1}, {"least": 0.0}, {"classes": ["a", "a"]}):
         with pytest.raises(ConfigError, match=r"stages.label_noise"):
             LabelNoise(**options).check()
+
+
+def test_it_writes_how_often_each_label_is_given_for_each(tmp_path):
+    rows, _ = noisy()
+    path = tmp_path / "transition.json"
+    run(LabelNoise(probabilities="p", transition=str(path)), train=rows)
+    found = read_json(path)
+    # 20 rows of either class, of which one is given as the other
+    assert found["labels"] == ["0", "1"]
+    np.testing.assert_allclose(found["matrix"], [[19 / 20, 1 / 20], [1 / 20, 19 / 20]])
+    with pytest.raises(ConfigError, match=r"transition=matrix\.npy: expected a name that ends in"):
+        run(LabelNoise(transition="matrix.npy"), train=rows)
