@@ -51,14 +51,16 @@ def _bf16_einsum(equation: str, x: Array, w: Array) -> Array:
 
 
 def _bf16_forward(equation, x, w):
-    # The rounded operands are what the backward pass needs: half the memory of the originals.
-    return _bf16_einsum(equation, x, w), (x.astype(jnp.bfloat16), w.astype(jnp.bfloat16))
+    # The rounded operands are what the backward pass needs: half the memory of the originals. The
+    # empty arrays tell the types of the gradients.
+    types = tuple(jnp.zeros(0, a.dtype) for a in (x, w))
+    return _bf16_einsum(equation, x, w), (x.astype(jnp.bfloat16), w.astype(jnp.bfloat16), types)
 
 
 def _bf16_backward(equation, operands, g):
     # XLA transposes a mixed bf16 -> fp32 product into a full fp32 one; rounding the cotangent keeps
     # the fast kernel.
-    x, w = operands
+    x, w, (x_type, w_type) = operands
     (left, right), out = equation.split("->")[0].split(","), equation.split("->")[1]
     g = g.astype(jnp.bfloat16)
     dx = jnp.einsum(f"{out},{right}->{left}", g, w, preferred_element_type=jnp.float32)
@@ -69,7 +71,7 @@ def _bf16_backward(equation, operands, g):
     dw = jnp.einsum(f"{left},{out}->{right}", x, g, preferred_element_type=jnp.float32)
     # XLA folds a transpose that follows (a tied head's) into the product, in a form that its CPU
     # backend does not have for bfloat16 without AMX.
-    return dx, lax.optimization_barrier(dw)
+    return dx.astype(x_type.dtype), lax.optimization_barrier(dw.astype(w_type.dtype))
 
 
 _bf16_einsum.defvjp(_bf16_forward, _bf16_backward)

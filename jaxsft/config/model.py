@@ -310,6 +310,13 @@ class Computation:
         choices=("auto", "reference", "blocked", "splash"),
         read_if="model.kind=transformer",
     )
+    activations: str = option(
+        "auto",
+        "states between and inside layers: bf16 | fp32; sums, norms, softmax and loss stay in"
+        " float32; auto: bf16 on GPU and TPU with precision=bf16, else fp32",
+        choices=("auto", "bf16", "fp32"),
+        read_if="model.kind=transformer",
+    )
     remat: bool = option(
         False,
         "gradient checkpointing: activations are computed again in the backward pass, which needs"

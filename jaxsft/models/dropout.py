@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxsft.products import at_least_fp32
+
 
 class Dropout(NamedTuple):
     """A traced dropout rate and one key per row.
@@ -45,8 +47,9 @@ def apply_dropout(
     bits = jax.vmap(lambda key: jax.random.bits(key, x.shape[1:], jnp.uint16))(
         dropout.at(site).keys
     )
-    scale = jnp.where(keep > 0, 65536.0 / jnp.maximum(keep, 1.0), 0.0).astype(x.dtype)
-    return jnp.where(bits.astype(jnp.int32) < keep.astype(jnp.int32), x * scale, jnp.zeros_like(x))
+    scale = jnp.where(keep > 0, 65536.0 / jnp.maximum(keep, 1.0), 0.0)
+    scaled = (x * scale.astype(at_least_fp32(x.dtype))).astype(x.dtype)
+    return jnp.where(bits.astype(jnp.int32) < keep.astype(jnp.int32), scaled, jnp.zeros_like(x))
 
 
 def neftune(

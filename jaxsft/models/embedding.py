@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from jaxsft import halves
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.layers import Linear, Norm
+from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding.weights import declare
 
 
@@ -22,6 +26,7 @@ class Embed(nn.Module):
     vocab: int
     config: ModelConfig
     precision: str
+    mesh: Mesh | None = None
 
     @nn.compact
     def __call__(
@@ -29,7 +34,7 @@ class Embed(nn.Module):
     ) -> Float[Array, "batch seq embed"]:
         c = self.config
         size = c.embed_inner or c.embed
-        x = Table(self.vocab, size, "vocab", name="tokens")(tokens)
+        x = Table(self.vocab, size, "vocab", self.mesh, name="tokens")(tokens)
         if self.has_variable("adapters", "adapter"):
             x = self.get_variable("adapters", "adapter").embed(x, where.positions)
         x = x * c.embed_scale
@@ -64,6 +69,7 @@ class Table(nn.Module):
     rows: int
     embed: int
     axis: str
+    mesh: Mesh | None = None
 
     @nn.compact
     def __call__(self, ids: Int[Array, "batch seq"]) -> Float[Array, "batch seq embed"]:
@@ -72,9 +78,45 @@ class Table(nn.Module):
             declare(nn.initializers.normal(self.embed**-0.5), (self.axis, "embed")),
             (self.rows, self.embed),
         )
-        x = halves.widen(jnp.take(w, ids, axis=0))
+        x = _spread_rows(w, ids, self.axis, self.mesh)
+        x = halves.widen(jnp.take(w, ids, axis=0)) if x is None else x
         return (
             self.get_variable("adapters", "adapter").rows(ids, x, w)
             if self.has_variable("adapters", "adapter")
             else x
         )
+
+
+def _spread_rows(
+    w: Float[Array, "rows embed"], ids: Int[Array, "batch seq"], axis: str, mesh: Mesh | None
+) -> Float[Array, "batch seq embed"] | None:
+    """Returns the rows of ids of a table that is spread over a mesh; None where it is not.
+
+    Each device looks up the tokens of all in its part of the table and sends what it found to where
+    they are, so that neither the table nor its gradient is ever whole.
+    """
+    rules = meshes.RULES
+    of_rows, of_embed = rules[axis], rules["embed"]
+    if mesh is None or mesh.shape[of_embed] == 1 or w.shape[1] % mesh.shape[of_embed]:
+        return None
+    if ids.shape[0] % meshes.row_shards(mesh):  # an evaluation of fewer rows than devices
+        return None
+    spread = of_rows is not None and mesh.shape[of_rows] > 1
+    of_rows = of_rows if spread and w.shape[0] % mesh.shape[of_rows] == 0 else None
+
+    def of_device(w, ids):
+        ids = lax.all_gather(ids, of_embed, tiled=True)
+        at = ids if of_rows is None else ids - lax.axis_index(of_rows) * w.shape[0]
+        x = jnp.take(w, at, axis=0, mode="fill", fill_value=0)  # [rows of all, S, D / devices]
+        if of_rows is not None:
+            x = lax.psum(jnp.where((at >= 0)[..., None], x, 0), of_rows)
+        return lax.all_to_all(x, of_embed, split_axis=0, concat_axis=2, tiled=True)
+
+    rows = PartitionSpec(meshes.ACTIVATIONS["rows"])
+    return jax.shard_map(
+        of_device,
+        mesh=mesh,
+        in_specs=(PartitionSpec(of_rows, of_embed), rows),
+        out_specs=rows,
+        check_vma=False,
+    )(w, ids)

@@ -79,11 +79,13 @@ class CrossAttention(nn.Module):
         self, x: Float[Array, "batch seq embed"], tokens: TokenInfo, memory: Memory
     ) -> Float[Array, "batch seq embed"]:
         c, d, precision = self.config, x.shape[-1], self.precision
-        q = _projection(c, precision, c.heads, "heads", name="q")(x)
+        q = _projection(c, precision, c.heads, "heads", name="q")(x).astype(x.dtype)
         k, v = memory.k, memory.v
         if k is None:
             k, v = (
-                _projection(c, precision, c.kv_heads, "kv_heads", name=name)(memory.states)
+                _projection(c, precision, c.kv_heads, "kv_heads", name=name)(memory.states).astype(
+                    x.dtype
+                )
                 for name in ("k", "v")
             )
         else:
@@ -112,7 +114,7 @@ class CrossAttention(nn.Module):
             scale=scale,
             bias=c.o_bias,
             name="o",
-        )(y)
+        )(y).astype(x.dtype)
 
 
 def _projection(
@@ -190,8 +192,9 @@ class Decoder(Transformer):
                 self.block().apply(weights, x, where, positions, layer, at, None, memory)[0]
             ), None
 
-        x, _ = scan_layers(self.config, self.platform, block, x, self._segments(params))
-        return self._norm(params, x)
+        layers, wide = self._segments(params), x.dtype
+        x, _ = scan_layers(self.config, self.platform, block, self._states(x), layers)
+        return self._norm(params, x.astype(wide))
 
     def sources(self, params: Params, memory: Memory, dtype: Any) -> Sources:
         """Returns the keys and values of the source for every decoder layer, cast to `dtype`."""

@@ -7,7 +7,10 @@ layers.
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
@@ -87,17 +90,21 @@ class Norm(nn.Module):
         over, shape = tuple(range(-len(self.axes), 0)), x.shape[-len(self.axes) :]
         start = nn.initializers.zeros if self.plus_one else nn.initializers.ones
         scale = self.param("scale", declare(start, self.axes), shape)
-        y = x.astype(at_least_fp32(x.dtype))
-        if self.kind == "layer":
-            y = y - y.mean(over, keepdims=True)
-        y = (
-            y
-            * lax.rsqrt((y * y).mean(over, keepdims=True) + self.epsilon)
-            * (1 + scale if self.plus_one else scale)
-        )
+        bias: tuple[Array, ...] = ()
         if self.kind == "layer" and self.bias:
-            y = y + self.param("bias", declare(nn.initializers.zeros, self.axes), shape)
-        return y.astype(x.dtype)
+            bias = (self.param("bias", declare(nn.initializers.zeros, self.axes), shape),)
+
+        def normed(y: Array, scale: Array, *bias: Array) -> Array:
+            if self.kind == "layer":
+                y = y - y.mean(over, keepdims=True)
+            y = (
+                y
+                * lax.rsqrt((y * y).mean(over, keepdims=True) + self.epsilon)
+                * (1 + scale if self.plus_one else scale)
+            )
+            return sum(bias, start=y)
+
+        return _in_fp32(normed, x, scale, *bias)
 
 
 class MLP(nn.Module):
@@ -116,8 +123,27 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "batch seq embed"]) -> Float[Array, "batch seq embed"]:
         d, act = x.shape[-1], ACTIVATIONS[self.activation]
+        names = ("gate", "up") if self.gated else ("up",)
         to_hidden = ("bsd,df->bsf", (d, self.hidden), ("embed", "mlp"), self.precision)
         to_embed = ("bsf,fd->bsd", (self.hidden, d), ("mlp", "embed"), self.precision)
-        into = lambda name: checkpoint_name(Linear(*to_hidden, bias=self.bias, name=name)(x), name)
-        h = act(into("gate")) * into("up") if self.gated else act(into("up"))  # [B, S, F]
-        return Linear(*to_embed, scale=self.scale, bias=self.bias, name="down")(h)
+
+        def into(name: str) -> Array:
+            y = Linear(*to_hidden, bias=self.bias, name=name)(x)
+            return checkpoint_name(y.astype(x.dtype), name)
+
+        h = _in_fp32(lambda gate, *up: math.prod(up, start=act(gate)), *map(into, names))
+        down = Linear(*to_embed, scale=self.scale, bias=self.bias, name="down")
+        return down(h).astype(x.dtype)  # [B, S, F] -> [B, S, D]
+
+
+def _in_fp32(function: Callable[..., Array], *arrays: Array) -> Array:
+    """Computes a function of arrays in float32 or higher; the result has the type of the first.
+
+    Of narrower ones nothing wide is kept for the gradient: it is computed again, on the way.
+    """
+    dtype = arrays[0].dtype
+    wide = at_least_fp32(dtype)
+    if wide == dtype:
+        return function(*arrays)
+    widened = lambda *xs: function(*(x.astype(wide) for x in xs)).astype(dtype)
+    return jax.checkpoint(widened, prevent_cse=False)(*arrays)

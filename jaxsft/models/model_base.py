@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax.numpy as jnp
 from jax import lax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
@@ -36,6 +37,14 @@ class ModelBase:
     def platform(self) -> str:
         """Returns the platform that the model is compiled for."""
         return meshes.platform_of(self.mesh)
+
+    def _states(self, x: Float[Array, "batch seq embed"]) -> Float[Array, "batch seq embed"]:
+        """Returns embeddings in the type of `model.activations`, which all layers keep."""
+        kind = self.config.activations
+        if kind == "auto":
+            suits = meshes.kind_of(self.mesh).activations
+            kind = suits if self.precision == "bf16" else "fp32"
+        return x.astype(jnp.bfloat16) if kind == "bf16" else x
 
     def _rows(self, x: Float[Array, "batch seq embed"]) -> Float[Array, "batch seq embed"]:
         # Left alone, the compiler may spread `embed` instead, as the weights are: every device then

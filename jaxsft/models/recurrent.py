@@ -209,7 +209,7 @@ class Recurrent(ModelBase):
         )
 
     def _embedding(self) -> Embed:
-        return Embed(self.vocab, self.config, self.precision)
+        return Embed(self.vocab, self.config, self.precision, self.mesh)
 
     def _layer(self) -> RecurrentLayer:
         return RecurrentLayer(self.config, self.precision)

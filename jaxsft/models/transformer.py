@@ -25,7 +25,7 @@ from jaxsft.config.adapters import AdapterConfig
 from jaxsft.config.model import ModelConfig
 from jaxsft.models import adapters, experts, position_inputs
 from jaxsft.models.attention import TokenInfo, backends, reference
-from jaxsft.models.attention.needs import CONTEXT, AttentionNeeds
+from jaxsft.models.attention.needs import AttentionNeeds
 from jaxsft.models.attention.score_options import ScoreOptions
 from jaxsft.models.cached_forward import CachedForward
 from jaxsft.models.dropout import Dropout, apply_dropout, neftune
@@ -67,7 +67,7 @@ class Attention(nn.Module):
 
         to_q = projection("q", c.heads, "heads")
         to_k, to_v = (projection(name, c.kv_heads, "kv_heads") for name in ("k", "v"))
-        q, k, v = to_q(x), to_k(x), to_v(x)
+        q, k, v = (project(x).astype(x.dtype) for project in (to_q, to_k, to_v))
         if c.qk_norm != "none":  # Henry et al., 2020, arXiv:2010.04245
             q, k = self._norm("q_norm", "heads")(q), self._norm("k_norm", "kv_heads")(k)
         if c.positions == "rope":
@@ -91,7 +91,6 @@ class Attention(nn.Module):
             attend = backends.attend(c.attention, needs, self.mesh)
         with jax.named_scope("attend"):
             y = attend(q, k, v, tokens, keys, how, precision, window)  # [B, S, H, N]
-            y = checkpoint_name(y, CONTEXT)
         out = Linear(
             "bshn,hnd->bsd",
             (c.heads, c.head_dim, d),
@@ -102,7 +101,7 @@ class Attention(nn.Module):
             bias=c.o_bias,
             name="o",
         )
-        return out(y), cache
+        return out(y).astype(x.dtype), cache
 
     def _norm(self, name: str, heads: str) -> Norm:
         axes = ("head_dim",) if self.config.qk_norm == "head" else (heads, "head_dim")
@@ -235,13 +234,14 @@ class Transformer(CachedForward, ModelBase):
             )
             return self._rows(x), experts.routing(found, where.segment_ids > 0)
 
-        x, routed = scan_layers(self.config, self.platform, block, x, self._segments(params))
+        layers, wide = self._segments(params), x.dtype
+        x, routed = scan_layers(self.config, self.platform, block, self._states(x), layers)
         if self.routed is not None:
             self.routed.append(jax.tree.map(lambda *parts: jnp.concatenate(parts), *routed))
-        return self._norm(params, x)
+        return self._norm(params, x.astype(wide))
 
     def _embedding(self) -> Embed:
-        return Embed(self.vocab, self.config, self.precision)
+        return Embed(self.vocab, self.config, self.precision, self.mesh)
 
     def _embed(self, params, tokens, where, dropout, soft=None):
         own = self._adapters(params.get(adapters.NAME, {}).get("embed", {}), dropout)

@@ -30,9 +30,11 @@ from jaxsft.planning.costs import as_json, costs_of
 POLL = 0.5  # seconds
 # what the compiler for TPU writes of a program; its report of the memory is an upper bound
 _DUMPED = ("after_optimizations.txt", "memory-usage-report.txt", "buffer-assignment.txt")
-# from the fastest to the smallest: nothing computed again, all but attention, everything
+# from the fastest to the smallest: what is computed again is nothing, norms and sums and what the
+# MLP multiplies, its products too, everything
 REMAT = (
     (),
+    ("model.remat=true", "model.remat_saves=[q,k,v,context,gate,up]"),
     ("model.remat=true", "model.remat_saves=[q,k,v,context]"),
     ("model.remat=true",),
 )
@@ -49,9 +51,9 @@ class Candidate:
 def plan(config: Config, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """Compiles the candidates of a config and returns the figures of the best.
 
-    The best is the one with the most tokens a second by its bound among those that fit; if none
-    does, the smallest. What was given is kept; rows, mesh and remat that nobody asked for are
-    chosen.
+    The best is the one with the most tokens a second in the middle between its two bounds among
+    those that fit; if none does, the smallest. What was given is kept; rows, mesh and remat that
+    nobody asked for are chosen.
 
     Args:
       tell: is given a line for each candidate.
@@ -81,55 +83,76 @@ def plan(config: Config, tell: Callable[[str], None] = lambda line: None) -> dic
     if not found and refused is not None:
         raise refused
     fitting = [one for one in found if one["fits"]]
-    if fitting:
-        return max(fitting, key=lambda one: one.get("tokens_per_second_bound", 0.0))
-    return min(found, key=lambda one: one["memory_bytes"])
+    if not fitting:
+        return min(found, key=lambda one: one["memory_bytes"])
+    middle = lambda one: one["step_seconds_bound"] + one["step_seconds_serial"]
+    return min(fitting, key=lambda one: 0.0 if topology is None else middle(one) / one["tokens"])
 
 
 def candidates(config: Config, topology: Topology | None) -> Iterator[Candidate]:
     """Yields the configs to compile, the fastest first: what was asked for, and what was not.
 
-    On a topology all chips share the weights (`mesh.fsdp`), each with a row of a micro-batch,
-    unless something else was asked for.
+    On a topology each chip has a row of a micro-batch, and weights are shared (`mesh.fsdp`) along
+    all axes of the slice but the first, or along all of them, unless something else was asked for.
     """
     free = {name for name, _ in config.unasked}
-    changes: list[tuple[str, ...]] = [()]
+    shapes: list[tuple[str, ...]] = [()]
     if topology is not None:
         chips_ = topology.size
-        meshes_ = [(1, chips_, 1)]
-        if config.plan.search:
-            meshes_ += [(chips_, 1, 1)]
-            meshes_ += [(1, chips_ // n, n) for n in (4, 8) if chips_ % n == 0]
         if config.mesh == MeshConfig():
-            names = ("mesh.data", "mesh.fsdp", "mesh.tensor")
-            changes = [
-                tuple(f"{name}={n}" for name, n in zip(names, shape, strict=True))
-                for shape in meshes_
-            ]
+            shapes = [_of_mesh(*shape) for shape in _meshes(topology, config.plan.search)]
         if "train.batch_size" in free:
             most = (4, 2, 1) if config.plan.search else (1,)
             rows = [chips_ * each * config.train.accumulate for each in most]
-            changes = [(*one, f"train.batch_size={n}") for one in changes for n in rows]
+            shapes = [(*one, f"train.batch_size={n}") for one in shapes for n in rows]
+    again: tuple[tuple[str, ...], ...] = ((),)
     if "model.remat" in free and "model.remat_saves" in free:
-        changes = [(*one, *more) for one in changes for more in REMAT]
-    for one in changes:
-        yield Candidate(compose.override(config, one) if one else config, one)
+        # on a chip, to compute norms and sums again costs less than to keep them
+        again = REMAT if topology is None or config.plan.search else REMAT[1:]
+    for more in again:
+        for one in shapes:
+            words = (*one, *more)
+            yield Candidate(compose.override(config, words) if words else config, words)
+
+
+def _meshes(topology: Topology, search: bool) -> list[tuple[int, int, int]]:
+    """Returns the sizes of data, fsdp and tensor to try.
+
+    Where copies of the weights lie along one axis of the slice, gradients are reduced and scattered
+    over the others and only parts of them over all; the compiler for TPU has no reduce-scatter over
+    a whole slice.
+    """
+    chips_, first = topology.size, topology.dims[0]
+    found = [(first, chips_ // first, 1), (1, chips_, 1)]
+    if search:
+        found += [(chips_, 1, 1)]
+        found += [(1, chips_ // n, n) for n in (4, 8) if chips_ % n == 0]
+    return list(dict.fromkeys(found))
+
+
+def _of_mesh(*shape: int) -> tuple[str, ...]:
+    names = ("mesh.data", "mesh.fsdp", "mesh.tensor")
+    return tuple(f"{name}={n}" for name, n in zip(names, shape, strict=True))
 
 
 # --- one candidate
 # --------------------------------------------------------------------------------------------------
 def _measured(candidate: Candidate, topology: Topology | None) -> dict[str, Any]:
-    """Compiles both steps of a candidate and returns its figures."""
+    """Compiles the steps of a candidate and returns its figures.
+
+    Evaluation is compiled where the training step fits.
+    """
     step = _compiled(candidate.config, topology, "step")
-    evaluation = _compiled(candidate.config, topology, "evaluate")
     facts, costs = step["facts"], step["costs"]
+    fits = topology is None or step["memory_bytes"] <= topology.chip.hbm
+    evaluation = _compiled(candidate.config, topology, "evaluate") if fits else None
     figures = {
         "overrides": list(candidate.overrides),
         **facts,
         "topology": topology.name if topology else None,
         "memory_bytes": step["memory_bytes"],
         "memory": step["memory"],
-        "evaluation_memory_bytes": evaluation["memory_bytes"],
+        "evaluation_memory_bytes": evaluation and evaluation["memory_bytes"],
         **as_json(costs),
         "fits": True,
         "flop_rule": "2 FLOPs a weight and token, causal attention by half, the backward pass twice"
@@ -138,14 +161,13 @@ def _measured(candidate: Candidate, topology: Topology | None) -> dict[str, Any]
     if topology is None:
         return figures
     figures["hbm_limit"] = topology.chip.hbm
-    figures["fits"] = bool(
-        max(step["memory_bytes"], evaluation["memory_bytes"]) <= topology.chip.hbm
-    )
+    figures["fits"] = bool(evaluation and evaluation["memory_bytes"] <= topology.chip.hbm)
     figures |= chips.roofline(costs, topology, facts["model_flops"])
     seconds = figures["step_seconds_bound"]
     figures["tokens_per_second_bound"] = facts["tokens"] / seconds if seconds else 0.0
-    evaluated = chips.roofline(evaluation["costs"], topology, facts["model_flops"] / 3)
-    figures["evaluation_seconds_bound"] = evaluated["step_seconds_bound"]
+    if evaluation:
+        evaluated = chips.roofline(evaluation["costs"], topology, facts["model_flops"] / 3)
+        figures["evaluation_seconds_bound"] = evaluated["step_seconds_bound"]
     plan_ = candidate.config.plan
     if plan_.tokens and seconds:
         figures["hours_bound"] = plan_.tokens / figures["tokens_per_second_bound"] / 3600
@@ -279,7 +301,11 @@ def told(best: dict[str, Any]) -> list[str]:
         *(f"  {name:<26}{size / 1e9:>10.3f} GB" for name, size in best["memory"].items()),
         f"  {'step':<26}{best['memory_bytes'] / 1e9:>10.3f} GB"
         + (f" of {best['hbm_limit'] / 1e9:.0f}" if "hbm_limit" in best else ""),
-        f"  {'evaluation':<26}{best['evaluation_memory_bytes'] / 1e9:>10.3f} GB",
+        *(
+            [f"  {'evaluation':<26}{best['evaluation_memory_bytes'] / 1e9:>10.3f} GB"]
+            if best["evaluation_memory_bytes"]
+            else []
+        ),
         "",
         f"products of a device, a step: {best['flops'] / 1e12:.3f} TFLOP"
         f" (the model needs {best['model_flops'] / 1e12:.3f})",
@@ -290,6 +316,7 @@ def told(best: dict[str, Any]) -> list[str]:
         lines += [
             f"  {one['kind']:<20}{one['dtype']:<12}{one['devices']:>5} devices"
             f"{one['runs']:>8} times{one['bytes'] / 1e9:>10.3f} GB"
+            + (f", {one['beside'] / one['bytes']:.0%} beside products" if one["beside"] else "")
             for one in best["collectives"]
         ]
     if best["unknown_loops"]:

@@ -4,35 +4,13 @@ step needs on them.
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, NamedTuple
 
 from jaxsft.errors import ConfigError
 from jaxsft.planning.costs import Costs
-
-
-class Chip(NamedTuple):
-    """A kind of chip, by its data sheet.
-
-    Attributes:
-      flops: of products in bfloat16 a second. hbm: bytes of memory. bandwidth: of that memory, in
-        bytes a second. link: bytes a second of one link to another chip, one way.
-      wraps_from: chips of an axis from which on it is a ring: each axis has two links then.
-    """
-
-    flops: float
-    hbm: float
-    bandwidth: float
-    link: float
-    wraps_from: int
-
-
-# cloud.google.com/tpu/docs: v5e, v5p and v6e, system architecture
-CHIPS = {
-    "v5e": Chip(197e12, 16e9, 819e9, 45e9, 16),
-    "v5p": Chip(459e12, 95e9, 2765e9, 90e9, 4),
-    "v6e": Chip(918e12, 32e9, 1640e9, 90e9, 16),
-}
+from jaxsft.sharding.device_table import CHIPS, Chip
 
 
 class Topology(NamedTuple):
@@ -61,11 +39,21 @@ class Topology(NamedTuple):
         """Returns the number of chips."""
         return math.prod(self.dims)
 
-    @property
-    def wires(self) -> float:
-        """Returns the bytes a second that leave a chip by all its links."""
-        links = 2 if min(self.dims) >= self.chip.wraps_from else 1
-        return self.chip.link * links * len(self.dims)
+    def wires(self, devices: int) -> float:
+        """Returns the bytes a second that leave a chip by the links along the axes of a group.
+
+        A mesh axis lies along whole axes of the slice where some of them have as many chips; else a
+        group is taken to lie along the longest.
+        """
+        axes = sorted(self.dims, reverse=True)
+        subsets = (s for n in range(1, len(axes)) for s in itertools.combinations(axes, n))
+        chosen = next((one for one in subsets if math.prod(one) == devices), None)
+        if chosen is None:
+            counts = range(1, len(axes) + 1)
+            fit = (n for n in counts if math.prod(axes[:n]) >= devices)
+            chosen = axes[: next(fit, len(axes))]
+        links = sum(2 if n >= self.chip.wraps_from else 1 for n in chosen)
+        return self.chip.link * links
 
 
 def roofline(costs: Costs, topology: Topology, model_flops: float) -> dict[str, Any]:
@@ -80,7 +68,8 @@ def roofline(costs: Costs, topology: Topology, model_flops: float) -> dict[str, 
     chip = topology.chip
     # permutations go by one link
     wires = sum(
-        one.wire_bytes / (chip.link if one.kind == "collective-permute" else topology.wires)
+        one.wire_bytes
+        / (chip.link if one.kind == "collective-permute" else topology.wires(one.devices))
         for one in costs.collectives
     )
     seconds = {

@@ -65,9 +65,9 @@ def _compile(folder: Path, what: str) -> None:
     config = resolved(asked, own)
     shape = [getattr(config.mesh, axis) for axis in meshes.AXES]
     mesh = _mesh(devices[: math.prod(shape)], shape)
-    parts, batch = _of_data(config, mesh) if _has_data(asked) else _of_shapes(config, mesh)
-    rundir.write_json(folder / "facts.json", _facts(parts, batch, kind))
-    lowered = _lowered(parts, batch, what)
+    parts, batch = _of_data(config, mesh) if _has_data(asked) else shape_parts(config, mesh)
+    rundir.write_json(folder / "facts.json", step_facts(parts, batch, kind))
+    lowered = lower_step(parts, batch, what)
     options = {}
     if kind == "tpu":
         options = {"xla_dump_to": str(folder / "dump"), "xla_dump_hlo_as_text": True}
@@ -169,7 +169,7 @@ def _of_data(config: Config, mesh: jax.sharding.Mesh) -> tuple[Components, Any]:
     return parts, jax.tree.map(shaped, first)
 
 
-def _of_shapes(config: Config, mesh: jax.sharding.Mesh) -> tuple[Components, Any]:
+def shape_parts(config: Config, mesh: jax.sharding.Mesh) -> tuple[Components, Any]:
     """Returns the parts of a run on raw text, and a batch of full rows as shapes."""
     tokenizer = Tokenizer.bytes()
     parts = components.build_components(config, tokenizer, {}, mesh)
@@ -198,7 +198,7 @@ def _weights(parts: Components) -> tuple[Any, Any, Any, Any]:
     return trainable, frozen, _shaped(state, places), places
 
 
-def _lowered(parts: Components, batch: Any, what: str) -> Any:
+def lower_step(parts: Components, batch: Any, what: str) -> Any:
     """Lowers the training step, or that of an evaluation."""
     trainable, frozen, state, places = _weights(parts)
     hyper, everywhere = make_hyper(parts.config, Clock(10, 10, 10)), meshes.replicated(parts.mesh)
@@ -209,7 +209,7 @@ def _lowered(parts: Components, batch: Any, what: str) -> Any:
     return evaluate.lower(trainable, frozen, batch, hyper)
 
 
-def _facts(parts: Components, batch: Any, platform: str) -> dict[str, Any]:
+def step_facts(parts: Components, batch: Any, platform: str) -> dict[str, Any]:
     """Returns what is known of the step before it is compiled, for one device of the mesh."""
     config, model = parts.config, parts.config.model
     trainable, frozen, state, _ = _weights(parts)

@@ -28,8 +28,11 @@ SPLASH = {"splash_mha_fwd": 2, "splash_mha_dkv": 5}  # the backward pass is fuse
 # instructions that read and write nothing themselves
 _FREE = frozenset(
     ("parameter", "tuple", "get-tuple-element", "bitcast", "constant", "while", "conditional")
-    + ("call", "after-all", "partition-id", "iota")
+    + ("call", "after-all", "partition-id", "iota", "async-update")
 )
+_PART = "async_collective_fusion_config"
+# calls that only name what is there already
+_NAMES = re.compile(r'custom_call_target="(ConcatBitcast|AllocateBuffer|Assume\w+)"')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Collective:
 
     Attributes:
       sites: in the text. runs: in a step. bytes: that a device gives or takes in a step.
+      beside: of these bytes, those that travel while something else is computed.
     """
 
     kind: str
@@ -46,6 +50,7 @@ class Collective:
     sites: int = 0
     runs: int = 0
     bytes: float = 0.0
+    beside: float = 0.0
 
     @property
     def wire_bytes(self) -> float:
@@ -80,6 +85,7 @@ def costs_of(program: CompiledText, attended: float = 0.0) -> Costs:
     by_part: collections.Counter[str] = collections.Counter()
     hbm = 0.0
     found: dict[tuple[str, int, str], Collective] = {}
+    parts: set[str] = set()  # of a collective that is cut into parts beside products, its channel
     shapes_of = {
         name: {one.name: one.shapes for one in body} for name, body in program.computations.items()
     }
@@ -91,12 +97,19 @@ def costs_of(program: CompiledText, attended: float = 0.0) -> Costs:
             products = next((n for name, n in SPLASH.items() if name in one.name), 0)
             by_part["attention scores"] += times * products * attended
         if (kind := one.op.removesuffix("-start")) in COLLECTIVES:
-            _add(found, kind, one, types, times)
+            # the compiler for TPU writes a reduce-scatter as one kernel: a sum, of which a part is
+            # taken
+            channel = one.attribute(r"channel_id=(\d+)") if _PART in one.text else None
+            if channel in parts:
+                continue
+            parts |= {channel} - {None}
+            scattered = kind == "all-reduce" and where.startswith("all-reduce-scatter")
+            _add(found, "reduce-scatter" if scattered else kind, one, types, times)
         if where not in program.fused and one.op not in _FREE and not one.op.endswith("-done"):
             hbm += times * _hbm_bytes(program, one, types)
-    parts = {name: flops for name, flops in by_part.most_common() if flops}
+    flops = {name: number for name, number in by_part.most_common() if number}
     collectives = tuple(sorted(found.values(), key=lambda one: -one.wire_bytes))
-    return Costs(sum(parts.values()), parts, hbm, collectives, program.unknown)
+    return Costs(sum(flops.values()), flops, hbm, collectives, program.unknown)
 
 
 def _part(one: Instruction) -> str:
@@ -168,6 +181,12 @@ def _hbm_bytes(
     """Returns what an instruction reads and writes; of a stack that is sliced, the slice."""
     size = lambda shapes: sum(shape.hbm_bytes for shape in shapes)
     given = [size(types.get(name, ())) for name in one.operands]
+    if one.op == "custom-call" and _NAMES.search(one.text):
+        return 0.0
+    if one.op == "copy-start":  # its result is (what is written, what is read, a counter)
+        return sum(given) + one.shapes[0].hbm_bytes
+    if one.op == "async-start":
+        return _started_bytes(program, one, given)
     if one.op == "dynamic-update-slice":
         return 2 * given[1]
     if one.op in ("dynamic-slice", "slice", "gather"):
@@ -175,7 +194,23 @@ def _hbm_bytes(
     if one.op != "fusion":
         return size(one.shapes) + sum(given)
     inner = program.computations.get(one.attribute(r"calls=%?([\w.\-]+)") or "", [])
-    return _fused_bytes(inner, given, size(one.shapes))
+    written = [shape.hbm_bytes for shape in one.shapes]
+    if any(_PART in of.text for of in inner):
+        # what is under way is handed on from part to part
+        for to, source in re.findall(r"\{(\d*)\}: \((\d+), \{\}\)", one.text):
+            written[int(to or 0)] = given[int(source)] = 0.0
+    return _fused_bytes(inner, given, sum(written))
+
+
+def _started_bytes(program: CompiledText, one: Instruction, given: list[float]) -> float:
+    """Returns the bytes of what runs beside the rest: often a slice that is fetched ahead."""
+    results = one.shapes[len(one.operands) :]  # the arguments come first
+    written = results[0].hbm_bytes if results else 0.0
+    inner = program.computations.get(one.attribute(r"calls=%?([\w.\-]+)") or "", [])
+    takes_part = any(of.op in ("slice", "dynamic-slice", "gather") for of in inner)
+    if results and (takes_part or "gather" in one.name):
+        return results[0].bytes + written
+    return sum(given) + written
 
 
 def _fused_bytes(inner: list[Instruction], given: list[float], written: float) -> float:
@@ -226,6 +261,7 @@ def _add(
     # the result of a started one is a tuple of what goes in and what comes out
     result = max(sizes, default=0.0) if one.op.endswith("-start") else sum(sizes)
     size = result if kind == "all-reduce" else max(result, given)
+    beside = one.op.endswith("-start") or _PART in one.text
     names = sorted({shape.dtype for shape in one.shapes} - {"u32", "s32"})
     key = (kind, _group_size(one), "/".join(names) or "integers")
     before = found.get(key, Collective(*key))
@@ -234,6 +270,7 @@ def _add(
         sites=before.sites + 1,
         runs=before.runs + times,
         bytes=before.bytes + size * times,
+        beside=before.beside + size * times * beside,
     )
 
 

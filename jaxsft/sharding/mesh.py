@@ -13,7 +13,8 @@ from jaxsft.compat import auto_axes
 from jaxsft.config import resolve as resolving
 from jaxsft.config.schema import MeshConfig
 from jaxsft.errors import ConfigError
-from jaxsft.sharding import platforms
+from jaxsft.sharding import device_table, platforms
+from jaxsft.sharding.device_table import DeviceKind
 from jaxsft.sharding.weight_spec import WeightSpec
 from jaxsft.sharding.weights import flatten
 
@@ -75,6 +76,12 @@ def make_mesh(config: MeshConfig) -> Mesh:
 def platform_of(mesh: Mesh | None) -> str:
     """Returns the platform that a program is compiled for: that of the mesh, or of this machine."""
     return jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+
+
+def kind_of(mesh: Mesh | None) -> DeviceKind:
+    """Returns the kind of device that a program is compiled for."""
+    device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+    return device_table.kind_of(device.platform, device.device_kind)
 
 
 def partition_spec(spec: WeightSpec, mesh: Mesh, path: str = "") -> PartitionSpec:

@@ -92,6 +92,7 @@ STEP = {  # option -> another value
     "model.types": 2,
     "model.dropout": 0.2,
     "model.attention": "blocked",
+    "model.activations": "bf16",
     "model.remat": True,
     "model.remat_saves": ("q", "context"),
     "model.unroll": "none",

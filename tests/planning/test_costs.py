@@ -8,10 +8,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxsft.config.schema import MeshConfig
 from jaxsft.errors import ConfigError
-from jaxsft.planning.chips import CHIPS, Topology, roofline
+from jaxsft.planning.chips import Topology, roofline
 from jaxsft.planning.compiled_text import parse, shapes
 from jaxsft.planning.costs import Collective, Costs, as_json, costs_of
 from jaxsft.sharding import mesh as meshes
+from jaxsft.sharding.device_table import CHIPS
 
 # a TPU program in short: a product as a convolution, a loop, text over several lines
 TEXT = """HloModule jit_step
@@ -71,6 +72,80 @@ def test_products_in_a_scan_are_counted_as_often_as_they_run():
     text = jax.jit(jax.grad(value)).lower(w, x).compile().as_text()
     # forward, of the inputs and of the weights; the first layer's input needs none, but is computed
     assert costs_of(parse(text)).flops == pytest.approx(3 * 9 * 2 * 5 * 24 * 24)
+
+
+def test_a_sum_of_which_a_kernel_takes_a_part_is_a_reduce_scatter():
+    """As the compiler for TPU writes it, over groups of four."""
+    text = """HloModule jit_step
+
+%all-reduce-scatter.3.clone (input: f32[16,8]) -> f32[4,8] {
+  %input = f32[16,8]{1,0} parameter(0)
+  %sum = f32[16,8]{1,0} all-reduce(%input), replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
+  ROOT %part = f32[4,8]{1,0} dynamic-slice(%sum, %i, %z), dynamic_slice_sizes={4,8}
+}
+
+ENTRY %main (a: f32[16,8]) -> f32[4,8] {
+  %a = f32[16,8]{1,0} parameter(0)
+  ROOT %f = f32[4,8]{1,0} fusion(%a), kind=kCustom, calls=%all-reduce-scatter.3.clone
+}
+"""
+    (one,) = costs_of(parse(text)).collectives
+    assert (one.kind, one.devices, one.bytes) == ("reduce-scatter", 4, 512)
+    assert one.wire_bytes == 512 * 3 / 4
+
+
+def test_a_collective_in_parts_is_counted_once():
+    """As the compiler for TPU writes a gather that runs beside a product."""
+    part = """
+%{name} (p: bf16[2,8], q: bf16[16,8]) -> bf16[16,8] {{
+  %p = bf16[2,8]{{1,0}} parameter(0)
+  %q = bf16[16,8]{{1,0}} parameter(1)
+  ROOT %g = bf16[16,8]{{1,0}} all-gather(%p), channel_id=3, replica_groups=[1,8]<=[8], \
+backend_config={{"async_collective_fusion_config":{{}}}}
+}}
+"""
+    call = "fusion(%x, %y), kind=kCustom, output_to_operand_aliasing={{}: (1, {})}, calls="
+    main = f"""
+ENTRY %main (x: bf16[2,8], y: bf16[16,8]) -> bf16[16,8] {{
+  %x = bf16[2,8]{{1,0}} parameter(0)
+  %y = bf16[16,8]{{1,0}} parameter(1)
+  %start = bf16[16,8]{{1,0}} {call}%one
+  ROOT %done = bf16[16,8]{{1,0}} {call}%two
+}}
+"""
+    costs = costs_of(
+        parse("HloModule a\n" + part.format(name="one") + part.format(name="two") + main)
+    )
+    (one,) = costs.collectives
+    assert (one.runs, one.bytes, one.beside) == (1, 256, 256)
+    assert costs.hbm_bytes == 2 * 32  # each call reads x; y is the same array
+
+
+def test_what_is_fetched_ahead_is_read_once():
+    """A slice that is copied to the chip beside the rest, and put together there."""
+    text = """HloModule jit_step
+
+%async (p: f32[64,8]) -> f32[4,8] {
+  %p = f32[64,8]{1,0} parameter(0)
+  ROOT %s = f32[4,8]{1,0:S(1)} slice(%p), slice={[0:4], [0:8]}
+}
+
+ENTRY %main (a: f32[64,8]) -> f32[4,8] {
+  %a = f32[64,8]{1,0} parameter(0)
+  %c = (f32[64,8]{1,0:S(1)}, f32[64,8]{1,0}, u32[]{:S(2)}) copy-start(%a)
+  %s = ((f32[64,8]{1,0}), f32[4,8]{1,0:S(1)}, s32[]{:S(2)}) async-start(%a), calls=%async
+  %d = f32[4,8]{1,0:S(1)} async-done(%s)
+  ROOT %b = f32[4,8]{1,0} custom-call(%d), custom_call_target="ConcatBitcast"
+}
+"""
+    assert costs_of(parse(text)).hbm_bytes == 64 * 8 * 4 + 4 * 8 * 4
+
+
+def test_a_group_has_the_links_of_its_axes():
+    pod = Topology.of("v5p:4x4x8")
+    assert [pod.wires(n) / 90e9 for n in (4, 8, 16, 32, 128)] == [2, 2, 4, 4, 6]
+    assert Topology.of("v6e:8x16").wires(8) == 90e9 == Topology.of("v6e:8x16").wires(16) / 2
+    assert pod.wires(2) == pod.wires(8)  # a part of the longest
 
 
 def test_collectives_of_a_mesh():

@@ -44,11 +44,13 @@ def overrides_of(*words):
 
 
 def test_what_nobody_asked_for_is_chosen():
-    spread = ("mesh.data=1", "mesh.fsdp=16", "mesh.tensor=1", "train.batch_size=16")
-    assert overrides_of("plan.topology=v5e:4x4") == [(*spread, *one) for one in planning.REMAT]
+    spread = [("mesh.data=4", "mesh.fsdp=4"), ("mesh.data=1", "mesh.fsdp=16")]
+    spread = [(*one, "mesh.tensor=1", "train.batch_size=16") for one in spread]
+    both = [(*one, *more) for more in planning.REMAT[1:] for one in spread]
+    assert overrides_of("plan.topology=v5e:4x4") == both
     given = ["mesh.fsdp=4", "train.batch_size=32", "model.remat=true"]
     assert overrides_of("plan.topology=v5e:4x4", *given) == [()]
-    assert len(overrides_of("plan.topology=v5e:4x4", "plan.search=true")) == 4 * 3 * 3
+    assert len(overrides_of("plan.topology=v5e:4x4", "plan.search=true")) == 5 * 3 * 4
     assert overrides_of() == list(planning.REMAT)
 
 

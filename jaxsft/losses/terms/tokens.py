@@ -15,10 +15,9 @@ from jaxtyping import Array, Float, Int
 
 from jaxsft.products import at_least_fp32, finish_logits, to_vocab
 from jaxsft.sharding import mesh as meshes
+from jaxsft.sharding.device_table import DeviceKind, kind_of
 
-PLAIN_LOGITS = 2**25  # logits that are held at once without a second thought: 128 MiB in float32
-CHUNK_LOGITS = 2**23
-DEVICE_LOGITS = 2**28  # of an accelerator: 1 GiB, a sixteenth of the smallest
+CPU = kind_of("cpu")
 
 
 class TokenStats(NamedTuple):
@@ -31,23 +30,41 @@ class TokenStats(NamedTuple):
 
 
 def from_logits(
-    logits: Float[Array, "... vocab"], targets: Int[Array, ...], axis: str | None = None
+    logits: Float[Array, "... vocab"],
+    targets: Int[Array, ...],
+    axis: str | None = None,
+    kind: DeviceKind = CPU,
 ) -> TokenStats:
     """Computes the statistics in at least float32.
 
     Args:
       axis: the mesh axis that the vocabulary is spread over, inside `shard_map`; None: all of it is
         here.
+      kind: of device that is compiled for.
     """
     logits = logits.astype(at_least_fp32(logits.dtype))
     if axis is not None:
-        return _from_parts(logits, targets, axis)
+        return _from_parts(logits, targets, axis, kind)
     log_z = jax.nn.logsumexp(logits, axis=-1)
-    gold = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    gold = _at(logits, targets, kind)
     return TokenStats(log_z - gold, log_z, log_z - logits.mean(-1), logits.argmax(-1) == targets)
 
 
-def _from_parts(logits: Array, targets: Array, axis: str) -> TokenStats:
+def _at(logits: Array, targets: Array, kind: DeviceKind) -> Array:
+    """Returns the logit of each target; 0 where it is no word of these, but any where it
+    gathers.
+
+    An accelerator that has all logits in hand for their sum picks one on the way; what gathers, and
+    in the gradient scatters, goes through its memory again.
+    """
+    if kind.gathers:
+        targets = jnp.clip(targets, 0, logits.shape[-1] - 1)
+        return jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    words = lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1)
+    return jnp.where(words == targets[..., None], logits, 0).sum(-1)
+
+
+def _from_parts(logits: Array, targets: Array, axis: str, kind: DeviceKind) -> TokenStats:
     """Computes the same from the words that this device has; the sums are those of all devices."""
     size = logits.shape[-1]
     first, words = lax.axis_index(axis) * size, size * lax.axis_size(axis)
@@ -56,20 +73,18 @@ def _from_parts(logits: Array, targets: Array, axis: str) -> TokenStats:
     log_z = high + jnp.log(lax.psum(jnp.exp(logits - high[..., None]).sum(-1), axis))
     at = targets - first
     here = (at >= 0) & (at < size)
-    own = jnp.take_along_axis(logits, jnp.clip(at, 0, size - 1)[..., None], axis=-1)[..., 0]
-    gold = lax.psum(jnp.where(here, own, 0), axis)
+    gold = lax.psum(jnp.where(here, _at(logits, at, kind), 0), axis)
     mean = lax.psum(logits.sum(-1), axis) / words
     # the first of the largest, as argmax has it
     best = jnp.where(own_high == high, first + lax.stop_gradient(logits).argmax(-1), words)
     return TokenStats(log_z - gold, log_z, log_z - mean, lax.pmin(best, axis) == targets)
 
 
-def chunk_rows(chunk: Any, tokens: int, vocab: int, platform: str = "cpu") -> int | None:
+def chunk_rows(chunk: Any, tokens: int, vocab: int, kind: DeviceKind = CPU) -> int | None:
     """Returns how many tokens' logits are held at once; None for all of them."""
-    plain, most = (PLAIN_LOGITS, CHUNK_LOGITS) if platform == "cpu" else (DEVICE_LOGITS,) * 2
-    if chunk == "none" or (chunk == "auto" and tokens * vocab <= plain):
+    if chunk == "none" or (chunk == "auto" and tokens * vocab <= kind.plain_logits):
         return None
-    rows = max(most // vocab, 128) if chunk == "auto" else int(chunk)
+    rows = max(kind.chunk_logits // vocab, 128) if chunk == "auto" else int(chunk)
     return rows if rows < tokens else None
 
 
@@ -98,21 +113,45 @@ def token_stats(
 
     Returns: arrays `[batch, seq]`.
     """
-    how = _How(precision, chunk, cap, platform=meshes.platform_of(mesh))
+    how = _How(precision, chunk, cap, kind=meshes.kind_of(mesh))
     if mesh is None or mesh.size == 1:
         return _in_chunks(how, hidden, w, targets, bias)
     shards, axis = meshes.row_shards(mesh), meshes.RULES["vocab"]
     if hasattr(w, "logits") or hidden.shape[0] % shards:
         return _in_chunks(how._replace(shards=shards), hidden, w, targets, bias)
     vocab = axis if w.shape[1] % mesh.shape[axis] == 0 and mesh.shape[axis] > 1 else None
+    of_embed = meshes.RULES["embed"]
+    embed = of_embed if w.shape[0] % mesh.shape[of_embed] == 0 else None
     own, rows = how._replace(axis=vocab), PartitionSpec(meshes.ACTIVATIONS["rows"])
+
+    def of_device(hidden, w, targets, bias):
+        w = w if embed is None else _gathered(embed, precision != "fp32", w)
+        return _in_chunks(own, hidden, w, targets, bias)
+
     return jax.shard_map(
-        functools.partial(_in_chunks, own),
+        of_device,
         mesh=mesh,
-        in_specs=(rows, PartitionSpec(None, vocab), rows, PartitionSpec(vocab)),
+        in_specs=(rows, PartitionSpec(embed, vocab), rows, PartitionSpec(vocab)),
         out_specs=rows,
         check_vma=False,  # gradients of our own say nothing of it
     )(hidden, w, targets, bias)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _gathered(axis: str, rounded: bool, w: Array) -> Array:
+    """Returns the whole of a matrix whose rows are spread over a mesh axis.
+
+    What products round to bfloat16 anyway travels so. Its gradient is summed and scattered in the
+    type of the matrix.
+    """
+    small = w.astype(jnp.bfloat16) if rounded else w
+    return lax.all_gather(small, axis, tiled=True).astype(w.dtype)
+
+
+_gathered.defvjp(
+    lambda axis, rounded, w: (_gathered(axis, rounded, w), None),
+    lambda axis, rounded, _, g: (lax.psum_scatter(g, axis, tiled=True),),
+)
 
 
 class _How(NamedTuple):
@@ -127,7 +166,7 @@ class _How(NamedTuple):
     cap: float | None
     axis: str | None = None
     shards: int = 1
-    platform: str = "cpu"
+    kind: DeviceKind = CPU
 
 
 def _in_chunks(how: _How, hidden: Array, w: Array, targets: Array, bias: Array | None):
@@ -136,9 +175,9 @@ def _in_chunks(how: _How, hidden: Array, w: Array, targets: Array, bias: Array |
     def one(h, t):
         with jax.named_scope("logits"):
             logits = finish_logits(to_vocab(h, w, how.precision), bias, how.cap)
-            return from_logits(logits, t, how.axis)
+            return from_logits(logits, t, how.axis, how.kind)
 
-    tokens = chunk_rows(how.chunk, -(-b // how.shards) * s, w.shape[1], how.platform)
+    tokens = chunk_rows(how.chunk, -(-b // how.shards) * s, w.shape[1], how.kind)
     if tokens is None:
         return one(hidden, targets)
     # columns, not rows: every device has a part of each chunk

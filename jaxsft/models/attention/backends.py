@@ -17,8 +17,7 @@ from jaxsft.errors import ConfigError
 from jaxsft.models.attention import blocked, reference, splash
 from jaxsft.models.attention.needs import AttentionNeeds
 from jaxsft.sharding import mesh as meshes
-
-LARGE = 512 * 512  # scores of a head and row
+from jaxsft.sharding.device_table import kind_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +53,8 @@ BACKENDS = {
 def choose(name: str, needs: AttentionNeeds, platform: str) -> str:
     """Returns the backend of `model.attention`.
 
-    `auto` is the reference where scores are few, else the first of splash and blocked that does not
-    refuse. So is what a named one cannot do in decoding, which has a cache.
+    `auto` is the reference where scores are few, else the first backend of the platform that does
+    not refuse. So is what a named one cannot do in decoding, which has a cache.
 
     Raises:
       ConfigError: the named backend refuses rows that attend to themselves, those of training.
@@ -65,10 +64,10 @@ def choose(name: str, needs: AttentionNeeds, platform: str) -> str:
         raise ConfigError(f"model.attention={name}: {why}; leave the option at auto")
     if name != "auto" and not why:
         return name
-    if needs.queries * needs.keys < LARGE:
+    kind = kind_of(platform)
+    if needs.queries * needs.keys < kind.few_scores:
         return "reference"
-    large = ("splash", "blocked")
-    return next(one for one in large if BACKENDS[one].refuses(needs, platform) is None)
+    return next(one for one in kind.attention if BACKENDS[one].refuses(needs, platform) is None)
 
 
 def attend(name: str, needs: AttentionNeeds, mesh: Mesh | None) -> Callable[..., Array]:

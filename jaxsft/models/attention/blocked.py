@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int
 from jaxsft.models.attention.needs import CONTEXT
 from jaxsft.models.attention.reference import TokenInfo, segment_mask
 from jaxsft.models.attention.score_options import ScoreOptions
-from jaxsft.products import contract
+from jaxsft.products import at_least_fp32, contract
 
 BLOCK = 128
 _LOW = -1e30  # below any score; finite, so that a row without keys gives no NaN
@@ -133,6 +133,7 @@ def _attend(rules, q, k, v, q_where, k_where):
 
 def _forward(rules, q, k, v, q_where, k_where):
     out, lse = lax.map(lambda row: _row_forward(rules, _Row(*row)), (q, k, v, q_where, k_where))
+    out = out.astype(q.dtype)
     # what the backward pass needs: where it is kept, this pass is not run again
     out, lse = (checkpoint_name(x, CONTEXT) for x in (out, lse))
     return out, (q, k, v, q_where, k_where, out, lse)
@@ -140,12 +141,13 @@ def _forward(rules, q, k, v, q_where, k_where):
 
 def _backward(rules, saved, g):
     q, k, v, q_where, k_where, out, lse = saved
-    delta = (out * g).sum(-1)  # [B, blocks, K, G, C]
+    wide = at_least_fp32(q.dtype)
+    delta = (out.astype(wide) * g).sum(-1)  # [B, blocks, K, G, C]
     dq, dk, dv = lax.map(
         lambda x: _row_backward(rules, _Row(*x[:5]), *x[5:]),
         (q, k, v, q_where, k_where, lse, delta, g),
     )
-    return dq, dk, dv, None, None
+    return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None, None
 
 
 _attend.defvjp(_forward, _backward)
@@ -178,10 +180,11 @@ def _row_forward(rules: Rules, row: _Row):
 
             return lax.cond(allowed.any(), add, lambda carry: carry, carry)
 
+        wide = at_least_fp32(q.dtype)
         start = (
-            jnp.full(q.shape[:-1], _LOW, q.dtype),
-            jnp.zeros(q.shape[:-1], q.dtype),
-            jnp.zeros_like(q),
+            jnp.full(q.shape[:-1], _LOW, wide),
+            jnp.zeros(q.shape[:-1], wide),
+            jnp.zeros(q.shape, wide),
         )
         high, total, acc = lax.fori_loop(0, row.k.shape[0], visit, start)
         total = jnp.where(total > 0, total, 1)  # a padding query has no key at all: its output is 0
@@ -195,6 +198,8 @@ def _row_backward(rules: Rules, row: _Row, lse, delta, g):
 
     Probabilities are computed again from the saved denominators.
     """
+
+    zeros = lambda x: jnp.zeros(x.shape[1:], at_least_fp32(x.dtype))  # of one block
 
     def scores_and_gradient(i, j, allowed):
         q, lse_i, delta_i, g_i = _at((row.q, lse, delta, g), i)
@@ -214,7 +219,7 @@ def _row_backward(rules: Rules, row: _Row, lse, delta, g):
 
             return lax.cond(allowed.any(), add, lambda dq: dq, dq)
 
-        return lax.fori_loop(0, row.k.shape[0], visit, jnp.zeros_like(row.q[0]))
+        return lax.fori_loop(0, row.k.shape[0], visit, zeros(row.q))
 
     def of_keys(j):
         def visit(i, carry):
@@ -229,9 +234,7 @@ def _row_backward(rules: Rules, row: _Row, lse, delta, g):
 
             return lax.cond(allowed.any(), add, lambda carry: carry, carry)
 
-        return lax.fori_loop(
-            0, row.q.shape[0], visit, (jnp.zeros_like(row.k[0]), jnp.zeros_like(row.v[0]))
-        )
+        return lax.fori_loop(0, row.q.shape[0], visit, (zeros(row.k), zeros(row.v)))
 
     dq = lax.map(of_queries, jnp.arange(row.q.shape[0]))
     dk, dv = lax.map(of_keys, jnp.arange(row.k.shape[0]))

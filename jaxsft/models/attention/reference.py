@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxsft.models.attention.needs import CONTEXT
 from jaxsft.models.attention.score_options import ScoreOptions
 from jaxsft.products import at_least_fp32, contract
 
@@ -68,7 +70,7 @@ def run(
       window: of `segment_mask`.
       bias: `[B, H, S, T]`, added to the scores.
     """
-    b, s, h, n = q.shape
+    (b, s, h, n), dtype = q.shape, q.dtype
     kv_heads = k.shape[2]
     # [B, K, G, S, N]: a plain batched matmul
     q = q.reshape(b, s, kv_heads, h // kv_heads, n).transpose(0, 2, 3, 1, 4)
@@ -86,4 +88,5 @@ def run(
         .reshape(b, s, h, n)
     )
     # without a key the softmax is uniform over everything
-    return jnp.where(query.segment_ids[:, :, None, None] > 0, out, 0)
+    out = jnp.where(query.segment_ids[:, :, None, None] > 0, out, 0)
+    return checkpoint_name(out.astype(dtype), CONTEXT)

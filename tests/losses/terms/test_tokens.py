@@ -10,7 +10,6 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxsft import losses
 from jaxsft.config.schema import MeshConfig
 from jaxsft.losses.terms import smoothing, tokens
-from jaxsft.losses.terms.tokens import CHUNK_LOGITS, PLAIN_LOGITS
 from jaxsft.sharding import mesh as meshes
 
 RNG = np.random.default_rng(0)
@@ -156,10 +155,10 @@ def test_sizes_of_chunks():
         and tokens.chunk_rows(5, 10, 3) == 5
         and tokens.chunk_rows(10, 10, 3) is None
     )
-    few, many = PLAIN_LOGITS // 1024, PLAIN_LOGITS // 1024 + 1
+    few, many = (tokens.CPU.plain_logits // 1024 + more for more in (0, 1))
     assert (
         tokens.chunk_rows("auto", few, 1024) is None
-        and tokens.chunk_rows("auto", many, 1024) == CHUNK_LOGITS // 1024
+        and tokens.chunk_rows("auto", many, 1024) == tokens.CPU.chunk_logits // 1024
     )
     assert tokens.chunk_rows("auto", 1000, 10**6) == 128
 
