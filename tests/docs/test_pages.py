@@ -136,7 +136,7 @@ def commands() -> list[tuple[str, str]]:
         for line in re.findall(r"^(?:    |\$ |srun .*)?(jaxsft train .*)$", text, re.MULTILINE):
             command = line.partition("  #")[0].partition("          ")[0].strip()
             # those with plug-ins run in tests of their own
-            if not re.search(r"\.\.\.|--|task=rate|optim=signum", command):
+            if not re.search(r"\.\.\.|--|task=rate|optim=signum|plugins=", command):
                 found.append((page.name, command))
     return sorted(set(found))
 
