@@ -300,7 +300,8 @@ def _small_confusion(split: str, labels: list[str], matrix: np.ndarray) -> Figur
     )
     axes.set_yticks(range(count), names)
     if any(not drawable(label, "") for label in labels):
-        axes.set_xlabel("predicted (#n: class number n, whose name no installed font can draw)")
+        # in two lines: in one it is wider than the figure of two classes
+        axes.set_xlabel("predicted\n(#n: class n, whose name no font here can draw)")
     if not tilted:
         axes.tick_params(axis="x", pad=8)
     if count <= ANNOTATED_CLASSES:

@@ -16,7 +16,10 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
+from jaxsft.errors import ConfigError
 from jaxsft.sharding.weight_spec import Flat, WeightSpec
+
+MOST = 2**31 - 1  # places of an axis: ids and positions are int32
 
 
 class Weight(nn.LogicallyPartitioned):
@@ -42,6 +45,11 @@ def declare(init: Callable, axes: tuple[str, ...], inputs: int = 0) -> Callable:
     def boxed(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Weight:
         if len(axes) != len(shape):
             raise ValueError(f"{len(axes)} logical axes {axes} for shape {shape}")
+        if max(shape, default=0) > MOST:
+            raise ConfigError(
+                f"a weight of {' x '.join(axes)} would be {' x '.join(map(str, shape))}: no size is"
+                f" above {MOST}; set less of model.*, or look at the sizes in config.json"
+            )
         return Weight(init(key, shape, dtype), names=axes, inputs=inputs)
 
     return boxed

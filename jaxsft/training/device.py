@@ -370,6 +370,28 @@ def keep_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def check_weights(specs: Any, devices: Sequence[Any]) -> None:
+    """Raises ConfigError where new weights alone are more than all memory of the devices.
+
+    Of CPU devices, which share it, that is the memory and swap of the machine. Nothing is allocated
+    yet: without this, a size with a digit too many ends in a process that the system kills.
+    """
+    limit = sum((device.memory_stats() or {}).get("bytes_limit", 0) for device in devices)
+    with contextlib.suppress(OSError):
+        told = re.findall(r"(?:MemTotal|SwapTotal):\s*(\d+) kB", Path("/proc/meminfo").read_text())
+        limit = limit or 1024 * sum(map(int, told))
+    sizes = {
+        path: math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
+        for path, spec in flatten(specs).items()
+    }
+    if limit and (needed := sum(sizes.values())) > limit:
+        path = max(sizes, key=sizes.__getitem__)
+        raise ConfigError(
+            f"the weights need {needed / 1e9:,.1f} GB, and there are {limit / 1e9:,.1f}; the"
+            f" largest, {path}, is {list(flatten(specs)[path].shape)}; set less of model.*"
+        )
+
+
 def check_memory(compiled: Any, devices: Sequence[Any]) -> None:
     """Raises ConfigError where a compiled step needs more memory than a device has.
 

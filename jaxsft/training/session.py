@@ -149,6 +149,8 @@ class Session:
         check_shared(self.config, config, self.apart)
         doing("making the weights")
         parts = self.parts(config)
+        if not (config.model.pretrained or config.train.init_from):
+            device.check_weights(parts.specs, self.mesh.devices.flat)
         trainable, frozen = self._starting_params(parts)
         if self.frozen is None:
             self.frozen = frozen

@@ -28,8 +28,8 @@ MANY = [f"{'card payment' if i % 2 else 'exchange_rate'}_{i}" for i in range(77)
 
 @pytest.mark.parametrize(
     "labels",
-    [["negative", "positive"], ["好评", "差评", "$5 or $6", "a|b"], MANY],
-    ids=["two", "chinese", "many"],
+    [["negative", "positive"], ["好评", "差评", "$5 or $6", "a|b"], ["好评", "差评"], MANY],
+    ids=["two", "chinese", "two_chinese", "many"],
 )
 def test_figures_are_drawn_without_a_warning(tmp_path, labels):
     make(tmp_path, labels)
@@ -50,6 +50,8 @@ def test_figures_are_drawn_without_a_warning(tmp_path, labels):
         assert (
             picture.shape[0] > 300 and picture.shape[1] > 400 and picture[..., :3].std() > 0.03
         ), path.name
+        edges = [picture[:3], picture[-3:], picture[:, :3], picture[:, -3:]]
+        assert all(edge[..., :3].min() > 0.99 for edge in edges), f"{path.name}: text is cut off"
 
 
 def test_figures_of_the_same_run_are_the_same(tmp_path):

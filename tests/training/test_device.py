@@ -18,6 +18,8 @@ from jaxsft.data.records import LabelledText, Text
 from jaxsft.data.tokenizers import learn
 from jaxsft.errors import ConfigError
 from jaxsft.rundir import read_jsonl
+from jaxsft.sharding.weight_spec import WeightSpec
+from jaxsft.sharding.weights import declare
 from jaxsft.training import device, loop
 from tests import conftest, tiny
 
@@ -270,6 +272,24 @@ class Limited:
 
     def memory_stats(self):
         return {"bytes_limit": self.limit} if self.limit else None
+
+
+def test_weights_that_cannot_fit_are_refused_before_they_are_made():
+    """On accelerators together they must be, on a CPU in the memory of the machine."""
+    specs = {"mlp": {"up": WeightSpec((4, 250_000), np.dtype("float32"), ("embed", "mlp"))}}
+    for fits in ([Limited(4_000_000)], [Limited(3_000_000)] * 2, [Limited(0)]):
+        device.check_weights(specs, fits)
+    with pytest.raises(ConfigError, match=r"mlp/up, is \[4, 250000\]; set less of model"):
+        device.check_weights(specs, [Limited(3_999_999)])
+    specs["mlp"]["up"] = WeightSpec((2**31 - 1, 2**20), np.dtype("float32"), ("embed", "mlp"))
+    with pytest.raises(ConfigError, match=r"need 9,007,199\.3 GB"):
+        device.check_weights(specs, [Limited(0)])
+
+
+def test_a_size_that_no_id_could_reach_is_refused_where_the_weight_is_declared():
+    table = declare(jax.nn.initializers.normal(), ("positions", "embed"))
+    with pytest.raises(ConfigError, match="positions x embed would be 2147483649 x 8"):
+        jax.eval_shape(lambda key: table(key, (2**31 + 1, 8)), jax.random.key(0))
 
 
 def test_a_step_that_cannot_fit_is_refused_before_it_runs():
