@@ -6,11 +6,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float, Int
 
-from jaxsft import halves
+from jaxsft import halves, quantised
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.layers import Linear, Norm
-from jaxsft.sharding.weights import declare
+from jaxsft.sharding.weights import declare, weight_of
 
 
 class Embed(nn.Module):
@@ -67,12 +67,12 @@ class Table(nn.Module):
 
     @nn.compact
     def __call__(self, ids: Int[Array, "batch seq"]) -> Float[Array, "batch seq embed"]:
-        w = self.param(
-            "w",
+        w = weight_of(
+            self,
             declare(nn.initializers.normal(self.embed**-0.5), (self.axis, "embed")),
             (self.rows, self.embed),
         )
-        x = halves.widen(jnp.take(w, ids, axis=0))
+        x = w.rows(ids) if quantised.are(w) else halves.widen(jnp.take(w, ids, axis=0))
         return (
             self.get_variable("adapters", "adapter").rows(ids, x, w)
             if self.has_variable("adapters", "adapter")
