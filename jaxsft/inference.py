@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsft import halves, plugins, remote, rundir
+from jaxsft import halves, plugins, quantised, remote, rundir
 from jaxsft.config import compose as composing
 from jaxsft.config import resolve as resolving
 from jaxsft.config import validate
@@ -226,9 +226,11 @@ class Model:
     def params(self) -> Any:
         """Returns all weights, frozen ones too, in the layout of `jaxsft.models.transformer`.
 
-        Those of a folder under precision=bf16 on a CPU are rounded to bfloat16.
+        Those of a folder under precision=bf16 on a CPU are rounded to bfloat16; those that a run
+        holds in few bits are widened.
         """
-        return jax.tree.map(lambda w: halves.unpack(w) if halves.are(w) else w, self.run.params)
+        params = quantised.widened(self.run.params)
+        return jax.tree.map(lambda w: halves.unpack(w) if halves.are(w) else w, params)
 
     def generate(
         self,

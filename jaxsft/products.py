@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from jaxsft import halves
+from jaxsft import halves, quantised
 
 
 def at_least_fp32(dtype) -> jnp.dtype:
@@ -31,6 +31,8 @@ def contract(equation: str, x: Array, w: Array, precision: str) -> Array:
     operands rounded to bfloat16, sums and result in float32, in the forward and in the backward
     pass.
     """
+    if quantised.are(w):
+        return _of_quantised(equation, precision, x, w)
     w = halves.widen(w)  # whole, where nothing reads it by parts
     if precision != "fp32":
         return _bf16_einsum(equation, x, w)
@@ -41,6 +43,24 @@ def contract(equation: str, x: Array, w: Array, precision: str) -> Array:
         precision=lax.Precision.HIGHEST,
         preferred_element_type=at_least_fp32(jnp.result_type(x, w)),
     )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _of_quantised(equation: str, precision: str, x: Array, w: quantised.Quantised) -> Array:
+    return contract(equation, x, w.dense(), precision)
+
+
+def _quantised_forward(equation, precision, x, w):
+    # the codes are kept for the backward pass, not the numbers: of a scan, those of all layers
+    return _of_quantised(equation, precision, x, w), w
+
+
+def _quantised_backward(equation, precision, w, g):
+    (left, right), out = equation.split("->")[0].split(","), equation.split("->")[1]
+    return contract(f"{out},{right}->{left}", g, w.dense(), precision), None
+
+
+_of_quantised.defvjp(_quantised_forward, _quantised_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

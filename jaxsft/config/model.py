@@ -330,6 +330,15 @@ class Computation:
         choices=("q", "k", "v", "context", "gate", "up"),
         read_if="model.kind=transformer and model.remat",
     )
+    frozen_dtype: str = option(
+        "float",
+        "how the linear layers that are not trained are held, and of tasks without an output over"
+        " the vocabulary the embedding: float | int8 | int4 | nf4 (4 bits, QLoRA: arXiv:2305.14314)"
+        "; each layer is widened in its turn",
+        choices=("float", "int8", "int4", "nf4"),
+        read_if="model.kind=transformer and adapter!=none or model.kind=transformer and"
+        " train.freeze or model.kind=transformer and train.backbone=cached",
+    )
     unroll: str = option(
         "auto",
         "auto | none | full: of the scan over layers",

@@ -9,12 +9,12 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float, Int
 
-from jaxsft import halves
+from jaxsft import halves, quantised
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.attention import TokenInfo
 from jaxsft.models.layers import Linear, Norm
 from jaxsft.sharding import mesh as meshes
-from jaxsft.sharding.weights import declare
+from jaxsft.sharding.weights import declare, weight_of
 
 
 class Embed(nn.Module):
@@ -73,13 +73,16 @@ class Table(nn.Module):
 
     @nn.compact
     def __call__(self, ids: Int[Array, "batch seq"]) -> Float[Array, "batch seq embed"]:
-        w = self.param(
-            "w",
+        w = weight_of(
+            self,
             declare(nn.initializers.normal(self.embed**-0.5), (self.axis, "embed")),
             (self.rows, self.embed),
         )
-        x = _spread_rows(w, ids, self.axis, self.mesh)
-        x = halves.widen(jnp.take(w, ids, axis=0)) if x is None else x
+        if quantised.are(w):
+            x = w.rows(ids)
+        else:
+            x = _spread_rows(w, ids, self.axis, self.mesh)
+            x = halves.widen(jnp.take(w, ids, axis=0)) if x is None else x
         return (
             self.get_variable("adapters", "adapter").rows(ids, x, w)
             if self.has_variable("adapters", "adapter")

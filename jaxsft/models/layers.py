@@ -22,7 +22,7 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.models.activations import ACTIVATIONS
 from jaxsft.models.initialisers import fan_in_normal
 from jaxsft.products import ROUNDED, at_least_fp32, contract
-from jaxsft.sharding.weights import declare
+from jaxsft.sharding.weights import declare, weight_of
 
 
 class Linear(nn.Module):
@@ -42,9 +42,8 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        w = self.param(
-            "w", declare(fan_in_normal(self.inputs, self.scale), self.axes, self.inputs), self.shape
-        )
+        init = fan_in_normal(self.inputs, self.scale)
+        w = weight_of(self, declare(init, self.axes, self.inputs), self.shape)
         b = (
             self.param(
                 "b",

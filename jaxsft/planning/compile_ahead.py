@@ -40,7 +40,14 @@ from jaxsft.planning.chips import Topology
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import platforms
 from jaxsft.sharding.weights import flatten
-from jaxsft.training import components, device, partition, setup, started_from
+from jaxsft.training import (
+    components,
+    device,
+    frozen_weights,
+    partition,
+    setup,
+    started_from,
+)
 from jaxsft.training.components import Components
 from jaxsft.training.hyper import make_hyper
 
@@ -192,7 +199,8 @@ def _weights(parts: Components) -> tuple[Any, Any, Any, Any]:
     """Returns (trainable, frozen, state, its shardings), all as shapes."""
     config = parts.config
     whole = _shaped(parts.specs, meshes.shardings(parts.specs, parts.mesh))
-    trainable, frozen = partition.partition(whole, parts.specs, config.train.freeze, config.adapter)
+    trainable, _ = partition.partition(whole, parts.specs, config.train.freeze, config.adapter)
+    frozen = frozen_weights.shapes(parts)
     state = jax.eval_shape(parts.program.init_state, trainable)
     places = parts.state_shardings(state)
     return trainable, frozen, _shaped(state, places), places

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
+from jaxsft import quantised
 from jaxsft.errors import ConfigError
 from jaxsft.sharding.weight_spec import Flat, WeightSpec
 
@@ -53,6 +54,17 @@ def declare(init: Callable, axes: tuple[str, ...], inputs: int = 0) -> Callable:
         return Weight(init(key, shape, dtype), names=axes, inputs=inputs)
 
     return boxed
+
+
+def weight_of(module: nn.Module, declared: Callable, shape: tuple[int, ...]) -> Any:
+    """Returns the parameter `w` of a module; one that is held in few bits is read as it is, for
+    its arrays have shapes of their own.
+    """
+    if module.has_variable("params", "w") and quantised.are(
+        held := module.get_variable("params", "w")
+    ):
+        return held
+    return module.param("w", declared, shape)
 
 
 def specs(boxed: Any) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsft import patterns, remote, rundir
+from jaxsft import patterns, quantised, remote, rundir
 from jaxsft.config import compose
 from jaxsft.config.schema import Config
 from jaxsft.data import hub
@@ -216,10 +216,10 @@ def _weights(run: Run) -> tuple[Flat, dict[str, Any]]:
     """
     config, specs = run.parts.config, run.parts.specs
     if adapters.of(config.adapter) is None:
-        return flatten(run.params), flatten(
+        return flatten(quantised.widened(run.params)), flatten(
             partition.merge(*partition.partition(specs, specs, config.train.freeze))
         )
-    merged = partition.join(adapters.merge(config.adapter, run.params))
+    merged = partition.join(quantised.widened(adapters.merge(config.adapter, run.params)))
     return flatten(merged), flatten(
         {key: child for key, child in specs.items() if key != adapters.NAME}
     )

@@ -29,7 +29,7 @@ from jaxsft.evaluation.crossval import outputs_of_rows
 from jaxsft.sharding import mesh as meshes
 from jaxsft.tasks.loss_terms import objective_value
 from jaxsft.tasks.task import Task
-from jaxsft.training import components, partition, runs
+from jaxsft.training import components, frozen_weights, runs
 from jaxsft.training.hyper import Hyper, make_hyper
 from jaxsft.training.step import Program, State
 from jaxsft.training.trial import Trial
@@ -185,8 +185,7 @@ class FoldSession:
         seed = parts.config.seeds.init
         if self._start is None or self._start[0] != seed:
             self._start = seed, runs.starting_params(parts)
-        rules = (parts.config.train.freeze, parts.config.adapter)
-        return partition.partition(self._start[1], parts.specs, *rules)
+        return frozen_weights.split(parts, self._start[1])
 
     def _placed(self, program: Program, trainable: Any) -> State:
         """Returns the state of a training before its first step; the weights stay as they are."""

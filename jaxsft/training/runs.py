@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsft import remote, rundir, seal
+from jaxsft import quantised, remote, rundir, seal
 from jaxsft.config import compose
 from jaxsft.config.adapters import AdapterConfig, NoAdapter
 from jaxsft.config.schema import Config
@@ -27,6 +27,7 @@ from jaxsft.hf import peft_read, peft_saved, pretrained_folder, write
 from jaxsft.models import adapters, encoder_decoder, structure, surgery
 from jaxsft.models.model_base import Params
 from jaxsft.sharding import mesh as meshes
+from jaxsft.training import frozen_weights as held
 from jaxsft.training import partition, setup, started_from, vocab_rows
 from jaxsft.training import pretrained as hf
 from jaxsft.training.checkpoint import (
@@ -178,18 +179,13 @@ def frozen_weights(
     Raises:
       CheckpointError: they are not those that the run was trained with.
     """
-    rules = (parts.config.train.freeze, parts.config.adapter)
-    shapes = _shapes(partition.partition(parts.specs, parts.specs, *rules)[1], parts.mesh)
+    shapes = held.shapes(parts)
     if not jax.tree.leaves(shapes):
         return {}
     if meta["leaves"]["base"].keys() == flatten(shapes).keys():
         return checkpoints.restore(step, shapes, item="base")[0]
-    frozen = with_fixed(
-        partition.partition(starting_params(parts, via), parts.specs, *rules)[1],
-        meta,
-        checkpoints,
-        step,
-    )
+    frozen = held.split(parts, starting_params(parts, via))[1]
+    frozen = with_fixed(frozen, meta, checkpoints, step)
     if digest(flatten(frozen)) != meta.get("frozen"):
         source = (
             parts.config.train.init_from
@@ -292,7 +288,7 @@ def _from_run(parts: Components, option: str, source: str, via: Sequence[Path]) 
     run = open_run(hub.run_dir(source), lambda its: dataclasses.replace(its, mesh=config.mesh), via)
     check_tokenizer(run.parts.tokenizer, parts, f"{option}={source}")
     there, goes_on = (
-        partition.join(run.params),
+        partition.join(quantised.widened(run.params)),
         same_adapter(run.parts.config.adapter, config.adapter),
     )
     if not goes_on:
@@ -345,7 +341,8 @@ def started(parts: Components, params: Params) -> Params:
             out_shardings=meshes.shardings(parts.specs[adapters.NAME], parts.mesh),
         ),
     )
-    params = {**params, adapters.NAME: own(params, jax.random.key(parts.config.seeds.init))}
+    base, key = held.widened(parts, params), jax.random.key(parts.config.seeds.init)
+    params = {**params, adapters.NAME: own(base, key)}
     return (
         params
         if getattr(parts.config.adapter, "start_from", None) is None

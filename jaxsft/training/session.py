@@ -25,7 +25,15 @@ from jaxsft.models.model_base import Params
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding.weights import flatten
-from jaxsft.training import backbone, components, device, manifest, partition, runs
+from jaxsft.training import (
+    backbone,
+    components,
+    device,
+    frozen_weights,
+    manifest,
+    partition,
+    runs,
+)
 from jaxsft.training.checksums import digest
 from jaxsft.training.hyper import free, make_hyper, program_key
 from jaxsft.training.step import State, StepMetrics
@@ -183,11 +191,10 @@ class Session:
 
     def _starting_params(self, parts: components.Components) -> tuple[Params, Params]:
         """Returns the (trainable, frozen) weights that a trial starts from."""
-        params = runs.starting_params(parts)
+        trainable, frozen = frozen_weights.split(parts, runs.starting_params(parts))
         if parts.config.train.backbone == "cached":
-            self._starting = params
-        rules = (parts.config.train.freeze, parts.config.adapter)
-        return partition.partition(params, parts.specs, *rules)
+            self._starting = partition.merge(trainable, frozen)
+        return trainable, frozen
 
     def _differs(self, frozen: Params) -> bool:
         """Returns whether frozen weights are not those of the session."""

@@ -240,6 +240,7 @@ ELSEWHERE = {
             "bidirectional",
         )
     ),
+    "tests/training/test_frozen_weights.py": ("model.frozen_dtype",),
     "tests/training/test_vocab_rows.py": ("model.vectors", "model.train_rows"),
     "tests/training/test_part.py": ("model.part",),
     "tests/data/test_quarantine.py": ("data.on_bad_row",),

@@ -10,6 +10,7 @@ from flax import linen as nn
 from flax import struct
 from jaxtyping import Array
 
+from jaxsft import quantised
 from jaxsft.config.adapters import IA3
 from jaxsft.models.adapters.targets import Leaf, Site
 from jaxsft.products import at_least_fp32
@@ -47,6 +48,7 @@ class IA3Node(struct.PyTreeNode):
 
     def merged(self, w: Array, bias: Array | None) -> tuple[Array, Array | None]:
         """Returns weight and bias with the vectors multiplied in, in float32 or higher."""
+        w = quantised.widen(w)
         w = w.astype(at_least_fp32(w.dtype))
         if self.inputs is not None:
             w = w * self.inputs.reshape(self.inputs.shape + (1,) * (w.ndim - self.inputs.ndim))

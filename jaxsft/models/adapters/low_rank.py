@@ -18,6 +18,7 @@ from flax import struct
 from jax import lax
 from jaxtyping import Array, Float
 
+from jaxsft import quantised
 from jaxsft.config.adapters import LowRank
 from jaxsft.errors import ConfigError
 from jaxsft.models.adapters.targets import Leaf, Site
@@ -175,7 +176,8 @@ class LowRankNode(struct.PyTreeNode):
         The length is not differentiated (section 4.3), and comes from `|w|^2 + 2 <w, d> +
         |d|^2`, so that the sum `w + d` is never held.
         """
-        wide, n = at_least_fp32(w.dtype), self.a.ndim - 1
+        w, n = quantised.widen(w), self.a.ndim - 1
+        wide = at_least_fp32(w.dtype)
         # [I, R], [R, O]
         a, b = (
             self.a.reshape(-1, self.a.shape[-1]).astype(wide),
@@ -191,8 +193,8 @@ class LowRankNode(struct.PyTreeNode):
 
     def merged(self, w: Array, bias: Array | None) -> tuple[Array, Array | None]:
         """Returns the weight with the adapter merged into it, in float32 or higher."""
+        w, n = quantised.widen(w), self.a.ndim - 1
         w = w.astype(at_least_fp32(w.dtype))
-        n = self.a.ndim - 1
         whole = lambda a, b: (a.reshape(-1, a.shape[-1]) @ b.reshape(b.shape[0], -1)).reshape(
             w.shape
         )
