@@ -80,7 +80,7 @@ SMALL = {  # sizes by key; what is not smaller already becomes this
         ),
         2,
     ),
-    **dict.fromkeys(("moe_intermediate_size",), 12),
+    **dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size"), 12),
     **dict.fromkeys(("sliding_window", "local_attention"), 6),
     **dict.fromkeys(("original_max_position_embeddings", "relative_attention_max_distance"), 16),
     "num_hidden_layers": 3,
@@ -97,6 +97,8 @@ def shrink(values: dict[str, Any]) -> dict[str, Any]:
     """
     out = copy.deepcopy(values)
     for key, size in SMALL.items():
+        if (key, values["model_type"]) == ("relative_attention_num_buckets", "mpnet"):
+            continue  # a constant of its class
         if isinstance(out.get(key), int) and not isinstance(out[key], bool):
             out[key] = min(out[key], size)
     if "encoder_layers" in out and "num_hidden_layers" in out:
@@ -109,7 +111,7 @@ def shrink(values: dict[str, Any]) -> dict[str, Any]:
         )
     if values.get("embedding_size") == values.get("hidden_size"):
         out |= {"embedding_size": out["hidden_size"]} if "embedding_size" in out else {}
-    if values["model_type"] in ("roberta", "xlm-roberta", "camembert"):
+    if values["model_type"] in ("roberta", "xlm-roberta", "camembert", "mpnet"):
         out["max_position_embeddings"] += 2
     for key in [key for key in out if key.endswith("_token_id")]:
         if isinstance(out[key], int):
@@ -118,6 +120,10 @@ def shrink(values: dict[str, Any]) -> dict[str, Any]:
             out[key] = [i % VOCABULARY for i in out[key]]
     if isinstance(out.get("layer_types"), list):
         out["layer_types"] = out["layer_types"][: out["num_hidden_layers"]]
+    if isinstance(out.get("no_rope_layers"), list):
+        out["no_rope_layers"] = out["no_rope_layers"][: out["num_hidden_layers"]]
+    if out.get("partial_rotary_factor") == 0.4:  # of heads of 80
+        out["head_dim"], out["hidden_size"] = 10, 40
     for key in ("rope_scaling", "rope_parameters"):
         _shrink_rope(out, key)
     return out

@@ -183,23 +183,35 @@ def text(version: str, reads: dict[str, set[str]], aliases: dict[str, dict[str, 
         textwrap.wrap(" ".join(sorted(words)), 98, break_on_hyphens=False, break_long_words=False)
     )
     shared = set.intersection(*reads.values())
+    decoders = [
+        name for name, words in reads.items() if {"rope_theta", "kv_sharing_modes"} <= words
+    ]
+    common = set.intersection(*(reads[name] for name in decoders)) - shared
+    own = {
+        name: words - shared - (common if name in decoders else set())
+        for name, words in reads.items()
+    }
     lines = [
-        (
-            '"""The keys of config.json that the classes of transformers read, by family. Made by'
-            ' `python -m tools.config_keys write`."""'
-        ),
+        '"""The keys of config.json that the classes of transformers read, by family.',
+        "",
+        "Made by `python -m tools.config_keys write`.",
+        '"""',
         "",
         "from __future__ import annotations",
         "",
         f'VERSION = "{version}"  # of transformers',
         f'SHARED = """\n{wrap(shared)}\n"""',
+        f'ROTARY_DECODERS = """\n{wrap(common)}\n"""  # which say so by `+`',
         "_OWN = {",
-        *(f'    "{name}": """\n{wrap(words - shared)}\n""",' for name, words in reads.items()),
-        "}",
-        (
-            'READS: dict[str, frozenset[str]] = {name: frozenset(f"{SHARED} {words}".split()) for'
-            " name, words in _OWN.items()}  # key or key=default"
+        *(
+            f'    "{name}": """{"+" * (name in decoders)}\n{wrap(words)}\n""",'
+            for name, words in own.items()
         ),
+        "}",
+        "READS: dict[str, frozenset[str]] = {  # key or key=default",
+        '    name: frozenset(f"{SHARED} {words}".replace("+", ROTARY_DECODERS).split())',
+        "    for name, words in _OWN.items()",
+        "}",
         "ALIASES: dict[str, dict[str, str]] = {  # other names of keys",
         *(
             f'    "{name}": {{\n'

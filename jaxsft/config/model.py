@@ -143,6 +143,18 @@ class Architecture:
         "attention and MLP both read the input of the block",
         read_if="model.kind=transformer",
     )
+    shared_norm: bool = option(
+        False,
+        "of parallel: attention and MLP read one norm",
+        read_if="model.kind=transformer and model.parallel",
+        needs=("model.norm_position=pre",),
+    )
+    residual_scale: float = option(
+        1.0,
+        "what attention and MLP add to the states between blocks is multiplied by",
+        above=0,
+        read_if="model.kind=transformer",
+    )
     first_norm: bool = option(
         True,
         "false: the first attention reads the embeddings as they are",
@@ -156,11 +168,21 @@ class Architecture:
     )
     positions: str = option(
         "rope",
-        "how the place of a token is told: rope | learned | relative | disentangled | none",
-        choices=("rope", "learned", "relative", "disentangled", "none"),
+        "how the place of a token is told: rope | learned | sinusoidal | relative |"
+        " learned_relative | disentangled | none",
+        choices=(
+            "rope",
+            "learned",
+            "sinusoidal",
+            "relative",
+            "learned_relative",
+            "disentangled",
+            "none",
+        ),
         read_if="model.kind=transformer",
         needs={
             "relative": (_BIASED,),
+            "learned_relative": (_BIASED,),
             "disentangled": ("model.causal=false", _BIASED),
         },
     )
@@ -168,30 +190,46 @@ class Architecture:
         32,
         "of positions=relative or disentangled: how many kinds of distance there are (of"
         " disentangled, in each direction)",
-        read_if="model.kind=transformer and model.positions=relative|disentangled",
+        read_if="model.kind=transformer and model.positions=relative|learned_relative|disentangled",
     )
     relative_distance: int = option(
         128,
         "from here on all share the last bucket",
-        read_if="model.kind=transformer and model.positions=relative|disentangled",
+        read_if="model.kind=transformer and model.positions=relative|learned_relative|disentangled",
+    )
+    relative_shared: bool = option(
+        True,
+        "all layers share one table of relative positions; false: each has its own",
+        read_if="model.kind=transformer and model.positions=relative|learned_relative",
     )
     position_offset: int = option(
         0,
-        "of positions=learned: rows of the table before that of the first position",
+        "of positions=learned or sinusoidal: rows of the table before that of the first position",
         at_least=0,
-        read_if="model.kind=transformer and model.positions=learned",
+        read_if="model.kind=transformer and model.positions=learned|learned_relative|sinusoidal",
     )
     rope_base: float = option(
         10000.0,
-        "the base of the wave lengths of rotary positions",
+        "the base of the wave lengths of rotary and of sinusoidal positions",
         above=0,
-        read_if="model.kind=transformer and model.positions=rope",
+        read_if="model.kind=transformer and model.positions=rope|sinusoidal",
     )
     rope_fraction: float = option(
         1.0,
         "of the dimensions of a head that are rotated",
         above=0,
         at_most=1,
+        read_if="model.kind=transformer and model.positions=rope",
+    )
+    rope_pairs: str = option(
+        "halves",
+        "which dimensions turn together: halves (i and i + half) | neighbours (2i and 2i + 1)",
+        choices=("halves", "neighbours"),
+        read_if="model.kind=transformer and model.positions=rope",
+    )
+    rope_layers: Optional[list[int]] = option(
+        None,
+        "which layers turn queries and keys; null: all",
         read_if="model.kind=transformer and model.positions=rope",
     )
     rope_local_base: Optional[float] = option(
@@ -223,6 +261,11 @@ class Architecture:
         "none | head: of each head | all: of all heads together",
         choices=("none", "head", "all"),
         read_if="model.kind=transformer",
+    )
+    qk_norm_last: bool = option(
+        False,
+        "queries and keys are normed behind their rotation, not before it",
+        read_if="model.kind=transformer and model.positions=rope and model.qk_norm!=none",
     )
     query_scale: Optional[float] = option(
         None, "null: head_dim^-0.5", above=0, read_if="model.kind=transformer"
@@ -258,6 +301,12 @@ class Architecture:
         "the weights of the chosen experts sum to one",
         read_if="model.kind=transformer and model.experts",
     )
+    expert_shared: Optional[int] = option(
+        None,
+        "hidden units of an MLP beside the experts, which every token takes by a gate of its own",
+        at_least=1,
+        read_if="model.kind=transformer and model.experts",
+    )
     tied: bool = option(True, "the output over the vocabulary is the embedding")
     head_bias: bool = option(
         False, "of the output over the vocabulary", read_if="output=vocabulary or model.pretrained"
@@ -265,6 +314,12 @@ class Architecture:
     logit_softcap: Optional[float] = option(
         None,
         "logits become cap * tanh(logit / cap); null: they stay",
+        above=0,
+        read_if="output=vocabulary or model.pretrained",
+    )
+    logit_scale: float = option(
+        1.0,
+        "what logits are multiplied by, before their bias and cap",
         above=0,
         read_if="output=vocabulary or model.pretrained",
     )

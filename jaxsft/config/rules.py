@@ -111,8 +111,9 @@ def model(config: Config) -> Broken:
             f"model.experts={m.experts}: model.experts_per_token={m.experts_per_token} must lie"
             " between 1 and their number"
         )
-    if wrong := [i for i in m.window_layers or () if not 0 <= i < m.layers]:
-        yield f"model.window_layers: there is no layer {wrong[0]} of {m.layers}, counted from 0"
+    for name in ("window_layers", "rope_layers"):
+        if wrong := [i for i in getattr(m, name) or () if not 0 <= i < m.layers]:
+            yield f"model.{name}: there is no layer {wrong[0]} of {m.layers}, counted from 0"
     if m.parallel and m.norm_position == "post":
         yield (
             "model.parallel=True: there is no one input of the block with model.norm_position=post"

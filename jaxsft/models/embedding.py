@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 from jax.sharding import Mesh, PartitionSpec
@@ -38,7 +41,9 @@ class Embed(nn.Module):
         if self.has_variable("adapters", "adapter"):
             x = self.get_variable("adapters", "adapter").embed(x, where.positions)
         x = x * c.embed_scale
-        if c.positions == "learned":
+        if c.positions == "sinusoidal":
+            x = x + sinusoids(where.positions + c.position_offset, size, c.rope_base, x.dtype)
+        if c.positions in LEARNED:
             rows = c.context + c.position_offset
             x = x + Table(rows, size, "positions", name="positions")(
                 where.positions + c.position_offset
@@ -58,6 +63,22 @@ class Embed(nn.Module):
                 name="project",
             )(x)
         return x
+
+
+LEARNED = ("learned", "learned_relative")  # positions that have a table of embeddings
+
+
+def sinusoids(
+    positions: Int[Array, "batch seq"], size: int, base: float, dtype: Any
+) -> Float[Array, "batch seq size"]:
+    """Computes the sines, then the cosines, of each position times `base ** (-2 i / size)`.
+
+    Vaswani et al., 2017, arXiv:1706.03762, section 3.5, but for the order of dimensions.
+    """
+    each = [np.arange(n) for n in (size - size // 2, size // 2)]
+    turn = [np.power(base, -2.0 * i / size).astype(np.dtype(dtype)) for i in each]
+    sine, cosine = (positions[..., None].astype(dtype) * frequency for frequency in turn)
+    return jnp.concatenate([jnp.sin(sine), jnp.cos(cosine)], axis=-1)
 
 
 class Table(nn.Module):

@@ -20,7 +20,7 @@ from jaxsft.config.model import ModelConfig
 from jaxsft.models.activations import ACTIVATIONS
 from jaxsft.models.expert_load import Routing
 from jaxsft.models.initialisers import fan_in_normal
-from jaxsft.models.layers import Linear
+from jaxsft.models.layers import MLP, Linear
 from jaxsft.products import at_least_fp32
 from jaxsft.sharding.weights import declare
 
@@ -32,7 +32,8 @@ class Experts(nn.Module):
 
     A softmax over all experts, the `experts_per_token` largest of it, and the sum of these
     experts by their weights (Jiang et al., 2024, arXiv:2401.04088, section 2.1). No expert has
-    a capacity, so a text does not depend on its batch.
+    a capacity, so a text does not depend on its batch. With `expert_shared`, an MLP that every
+    token takes, times the sigmoid of a gate of its own.
     """
 
     config: ModelConfig
@@ -71,7 +72,14 @@ class Experts(nn.Module):
         y = (
             back.reshape(-1, c.experts_per_token, d) * weights.reshape(-1, c.experts_per_token, 1)
         ).sum(1)
-        return y.reshape(x.shape).astype(x.dtype)
+        y = y.reshape(x.shape).astype(x.dtype)
+        if c.expert_shared:  # Qwen, 2024, "Qwen1.5-MoE"; DeepSeekMoE, arXiv:2401.06066, section 3.2
+            shared = MLP(
+                c.expert_shared, True, c.activation, self.precision, self.scale, name="shared"
+            )
+            gate = Linear("bsd,de->bse", (d, 1), ("embed", "experts_out"), "fp32", name="share")
+            y = y + jax.nn.sigmoid(gate(x)) * shared(x)
+        return y
 
     def _weight(
         self, name: str, shape: tuple[int, int], axes: tuple[str, str], scale: float = 1.0

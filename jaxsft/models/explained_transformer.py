@@ -107,8 +107,9 @@ class ExplainedTransformer(Transformer):
         given = lambda name: captured[name]["__call__"][0]
         q = given("q_norm" if "q_norm" in captured else "q")
         k = given("k_norm" if "k_norm" in captured else "k")  # [B, S, K, N]
-        if self.config.positions == "rope":
-            q, k = (rotate(x, layer.positions(positions)) for x in (q, k))
+        if self.config.positions == "rope" and not self.config.qk_norm_last:
+            pairs = self.config.rope_pairs
+            q, k = (rotate(x, layer.positions(positions), pairs) for x in (q, k))
         how = ScoreOptions.of(self.config, self.config.causal)
         k = jnp.repeat(k, q.shape[2] // k.shape[2], axis=2)
         scores = how.cap(jnp.einsum("bshn,bthn->bhst", q * how.scale, k))

@@ -23,31 +23,37 @@ class Layer(NamedTuple):
       index: of the layer.
       window: positions nearer than it are seen; None: no layer has one.
       local: the layer rotates with `rope_local_base`; None: no layer does.
+      rotates: the layer rotates; None: all do, or none.
     """
 
     index: Int[Array, ""]
     window: Int[Array, ""] | None = None
     local: Bool[Array, ""] | None = None
+    rotates: Bool[Array, ""] | None = None
 
     def positions(self, inputs: Any) -> Any:
         """Returns the position inputs of this layer; `inputs` are those of all
         (`position_inputs.inputs`), of which layers with a window may have their own.
         """
-        if self.local is None:
-            return inputs
-        return jax.tree.map(lambda local, other: jnp.where(self.local, local, other), *inputs)
+        if self.local is not None:
+            inputs = jax.tree.map(lambda local, other: jnp.where(self.local, local, other), *inputs)
+        if self.rotates is not None:  # by an angle of 0 where it does not
+            cos, sin = inputs
+            inputs = jnp.where(self.rotates, cos, 1), jnp.where(self.rotates, sin, 0)
+        return inputs
 
 
 def layers_of(config: ModelConfig, start: int, depth: int) -> Layer:
-    """Returns index, window and locality of consecutive layers, arrays `[depth]`."""
+    """Returns index, window, locality and rotation of consecutive layers, arrays `[depth]`."""
     index = np.arange(start, start + depth, dtype=np.int32)
+    rotates = None if config.rope_layers is None else np.isin(index, config.rope_layers)
     if config.window is None:
-        return Layer(index)
+        return Layer(index, rotates=rotates)
     every = config.window_layers is None
     windowed = np.arange(config.layers) if every else np.array(config.window_layers, np.int32)
     local = np.isin(index, windowed)
     window = np.where(local, np.int32(config.window), np.int32(EVERYTHING))
-    return Layer(index, window, None if config.rope_local_base is None else local)
+    return Layer(index, window, None if config.rope_local_base is None else local, rotates)
 
 
 def scan_layers(

@@ -76,6 +76,7 @@ class ModelBase:
 
         A loss takes them chunk by chunk (`losses/tokens.py`).
         """
+        hidden = hidden * self.config.logit_scale
         y = to_vocab(hidden, self.output_matrix(params), self.precision)
         return self.finish_logits(params, y)
 
@@ -95,7 +96,7 @@ class ModelBase:
     ) -> TokenStats:
         """Computes what losses and metrics need of each target, from hidden states `[B, S, D]`."""
         how = {"precision": self.precision, "chunk": chunk, "mesh": self.mesh}
-        matrix = self.output_matrix(params)
+        matrix, hidden = self.output_matrix(params), hidden * self.config.logit_scale
         return tokens.token_stats(hidden, matrix, targets, **how, **self.finish(params))
 
     @property

@@ -16,12 +16,14 @@ from jaxsft.models import disentangled, rope
 from jaxsft.models.disentangled import Disentangled
 from jaxsft.models.relative import Relative
 
-SHARED = {"relative": Relative, "disentangled": Disentangled}
+RELATIVE = ("relative", "learned_relative")
+SHARED = {**dict.fromkeys(RELATIVE, Relative), "disentangled": Disentangled}
 
 
 def shared_module(config: ModelConfig) -> nn.Module | None:
     """Returns the module of relative positions that all layers share; None without one."""
-    return SHARED[config.positions](config) if config.positions in SHARED else None
+    shared = config.positions in SHARED and config.relative_shared
+    return SHARED[config.positions](config) if shared else None
 
 
 def inputs(
@@ -37,7 +39,8 @@ def inputs(
 
     With `positions=rope`, cosines and sines of the queries' positions, `rope.table`: one pair, or
     (local, global) where `rope_local_base` is set. With relative positions, what the shared module
-    gives of queries and keys. None where the embeddings hold the positions.
+    gives of queries and keys, or how far keys are ahead where each layer has a table of its own.
+    None where the embeddings hold the positions.
 
     Args:
       weights: of the shared module.
@@ -45,13 +48,15 @@ def inputs(
       offset: the position of a text's first token.
       prefix: how many keys an adapter puts before those of the row.
     """
-    if module := shared_module(config):
+    if config.positions in SHARED:
         # its keys have no place in the row: they stand at -P to -1, before the first token of
         # every text
         if prefix:
             before = jnp.broadcast_to(jnp.arange(-prefix, 0), (keys.shape[0], prefix))
             keys = jnp.concatenate([before, keys], axis=1)
-        return module.apply({"params": weights}, queries, keys)
+        if module := shared_module(config):
+            return module.apply({"params": weights}, queries, keys)
+        return keys[:, None, :] - queries[:, :, None]
     if config.positions != "rope":
         return None
     plain = rope.table(config, queries + offset, dtype)
@@ -78,7 +83,9 @@ def bias(
     """
     # the keys of a prefix come first, where this layer has one
     own = slice(-k.shape[1], None)
-    if config.positions == "relative":
+    if config.positions in RELATIVE:
+        if not config.relative_shared:
+            inputs = Relative(config, name="relative").of_distances(inputs)
         return inputs[..., own]
     if config.positions != "disentangled":
         return None

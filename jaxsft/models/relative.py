@@ -49,17 +49,22 @@ class Relative(nn.Module):
 
     config: ModelConfig
 
-    @nn.compact
     def __call__(
         self, queries: Int[Array, "batch queries"], keys: Int[Array, "batch keys"]
     ) -> Float[Array, "batch heads queries keys"]:
+        return self.of_distances(keys[:, None, :] - queries[:, :, None])
+
+    @nn.compact
+    def of_distances(
+        self, ahead: Int[Array, "batch queries keys"]
+    ) -> Float[Array, "batch heads queries keys"]:
+        """Computes the bias of keys that stand `ahead` positions after their query."""
         c = self.config
         w = self.param(
             "w",
             declare(nn.initializers.normal(c.embed**-0.5), ("positions", "heads")),
             (c.relative_buckets, c.heads),
         )
-        ahead = keys[:, None, :] - queries[:, :, None]
         return jnp.moveaxis(
             w[bucket(ahead, c.relative_buckets, c.relative_distance, c.causal)], -1, 1
         )

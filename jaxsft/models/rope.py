@@ -86,10 +86,21 @@ def table(
 
 
 def rotate(
-    x: Float[Array, "batch seq heads head_dim"], cos_sin: tuple[Array, Array]
+    x: Float[Array, "batch seq heads head_dim"],
+    cos_sin: tuple[Array, Array],
+    pairs: str = "halves",
 ) -> Float[Array, "batch seq heads head_dim"]:
-    """Rotates the first 2R dimensions of each head, paired by halves as in Hugging Face's Llama."""
+    """Rotates the first 2R dimensions of each head, in pairs of `model.rope_pairs`.
+
+    halves: dimensions i and R + i, as in Hugging Face's Llama; neighbours: 2i and 2i + 1, as in the
+    paper.
+    """
     cos, sin = cos_sin
     half = cos.shape[-1]
-    a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    turned, rest = x[..., : 2 * half], x[..., 2 * half :]
+    if pairs == "neighbours":
+        a, b = turned[..., 0::2], turned[..., 1::2]
+        both = jnp.stack([a * cos - b * sin, b * cos + a * sin], axis=-1).reshape(turned.shape)
+        return jnp.concatenate([both, rest], axis=-1).astype(x.dtype)
+    a, b = turned[..., :half], turned[..., half:]
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1).astype(x.dtype)

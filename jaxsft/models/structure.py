@@ -62,10 +62,9 @@ def resized(found: ModelConfig) -> ModelConfig:
             " it must stay the first, and once"
         )
     changes: dict[str, Any] = {"layers": len(order), "decoder_layers": len(decoder_layers(m))}
-    if m.window_layers is not None:
-        changes["window_layers"] = tuple(
-            i for i, layer in enumerate(order) if layer in m.window_layers
-        )
+    for name in ("window_layers", "rope_layers"):
+        if (chosen := getattr(m, name)) is not None:
+            changes[name] = tuple(i for i, layer in enumerate(order) if layer in chosen)
     if m.resize_mlp:
         if m.experts:
             raise ConfigError(
@@ -77,6 +76,11 @@ def resized(found: ModelConfig) -> ModelConfig:
             raise ConfigError(
                 f"model.resize_heads={m.resize_heads}: the norm of queries and keys goes over all"
                 " heads together"
+            )
+        if not m.relative_shared:
+            raise ConfigError(
+                f"model.resize_heads={m.resize_heads}: each layer has a table of relative positions"
+                " by heads"
             )
         if m.resize_heads * m.kv_heads % m.heads:
             each = m.heads // m.kv_heads

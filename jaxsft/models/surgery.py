@@ -24,6 +24,7 @@ import numpy as np
 
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.model_base import Params
+from jaxsft.models.position_inputs import RELATIVE
 from jaxsft.models.structure import decoder_layers, layers
 
 
@@ -64,7 +65,7 @@ def _stack(
     if wanted.resize_heads and wanted.resize_heads != old.heads:
         groups, biased = (
             wanted.resize_heads * old.kv_heads // old.heads,
-            old.positions == "relative",
+            old.positions in RELATIVE,
         )
         for i, name in enumerate(name for name in ("attention", "cross") if name in stack):
             alike = biased and name == "attention"

@@ -68,10 +68,11 @@ class Attention(nn.Module):
         to_q = projection("q", c.heads, "heads")
         to_k, to_v = (projection(name, c.kv_heads, "kv_heads") for name in ("k", "v"))
         q, k, v = (project(x).astype(x.dtype) for project in (to_q, to_k, to_v))
+        turn = lambda x: rotate(x, positions, c.rope_pairs) if c.positions == "rope" else x
+        q, k = (turn(q), turn(k)) if c.qk_norm_last else (q, k)
         if c.qk_norm != "none":  # Henry et al., 2020, arXiv:2010.04245
             q, k = self._norm("q_norm", "heads")(q), self._norm("k_norm", "kv_heads")(k)
-        if c.positions == "rope":
-            q, k = rotate(q, positions), rotate(k, positions)
+        q, k = (q, k) if c.qk_norm_last else (turn(q), turn(k))
         q, k, v = (checkpoint_name(x, name) for x, name in ((q, "q"), (k, "k"), (v, "v")))
         how, keys, precision = ScoreOptions.of(c, c.causal), tokens, self.precision
         if cache is not None:
@@ -91,17 +92,11 @@ class Attention(nn.Module):
             attend = backends.attend(c.attention, needs, self.mesh)
         with jax.named_scope("attend"):
             y = attend(q, k, v, tokens, keys, how, precision, window)  # [B, S, H, N]
-        out = Linear(
-            "bshn,hnd->bsd",
-            (c.heads, c.head_dim, d),
-            ("heads", "head_dim", "embed"),
-            self.precision,
-            inputs=2,
-            scale=(2 * c.layers) ** -0.5,  # of what is added to the residual stream, as in GPT-2
-            bias=c.o_bias,
-            name="o",
-        )
-        return out(y).astype(x.dtype), cache
+        shape, axes = (c.heads, c.head_dim, d), ("heads", "head_dim", "embed")
+        scale = (2 * c.layers) ** -0.5  # of what is added to the residual stream, as in GPT-2
+        options = {"inputs": 2, "scale": scale, "bias": c.o_bias, "name": "o"}
+        out = Linear("bshn,hnd->bsd", shape, axes, self.precision, **options)(y)
+        return out.astype(x.dtype), cache
 
     def _norm(self, name: str, heads: str) -> Norm:
         axes = ("head_dim",) if self.config.qk_norm == "head" else (heads, "head_dim")
@@ -140,11 +135,13 @@ class Block(nn.Module):
         else:
             mlp = MLP(c.mlp, c.gated, c.activation, self.precision, scale, c.mlp_bias, name="mlp")
         with jax.named_scope("attention"):
-            y = self._before("attention_norm", x, layer)
-            y, cache = attention(y, tokens, layer.positions(positions), cache, layer.window)
+            normed = self._before("attention_norm", x, layer)
+            y, cache = attention(normed, tokens, layer.positions(positions), cache, layer.window)
             attended = self._after("attention_norm", x, apply_dropout(y, dropout, 0))  # [B, S, D]
         with jax.named_scope("mlp"):
-            y = mlp(self._before("mlp_norm", x if c.parallel else attended, None))
+            if not c.shared_norm:
+                normed = self._before("mlp_norm", x if c.parallel else attended, None)
+            y = mlp(normed)
             x = self._after("mlp_norm", attended, apply_dropout(y, dropout, 1))  # [B, S, D]
         return x, cache
 
@@ -155,11 +152,10 @@ class Block(nn.Module):
         return y if self.config.first_norm or layer is None else jnp.where(layer.index == 0, x, y)
 
     def _after(self, name: str, x: Array, y: Array) -> Array:
-        if self.config.norm_position == "post":
-            return Norm.of(self.config, name=name)(x + y)
         if self.config.norm_position in ("output", "sandwich"):
             y = Norm.of(self.config, name=name.replace("_norm", "_post_norm"))(y)
-        return x + y
+        x = x + y * self.config.residual_scale
+        return Norm.of(self.config, name=name)(x) if self.config.norm_position == "post" else x
 
 
 @dataclasses.dataclass(frozen=True)

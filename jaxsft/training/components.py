@@ -24,6 +24,7 @@ from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
 from jaxsft.metrics import text_overlap
 from jaxsft.models import registry
+from jaxsft.models.embedding import LEARNED
 from jaxsft.models.model_base import Params
 from jaxsft.models.transformer import Transformer
 from jaxsft.optim.optimizers import match_params
@@ -139,7 +140,7 @@ class Components:
         """
         c, longest = self.config.model, self.config.data.max_length
         room = c.context - (
-            getattr(self.model, "position_offset", 0) if c.positions == "learned" else 0
+            getattr(self.model, "position_offset", 0) if c.positions in LEARNED else 0
         )
         if room < 1 or (longest != "auto" and longest > room):
             raise ConfigError(

@@ -51,7 +51,15 @@ BART = {
     "gated": False,
 }
 BART |= {"qkv_bias": True, "o_bias": True, "mlp_bias": True, "activation": "gelu"}
-KINDS = {"T5": T5, "BART": BART, "rotary, grouped": {"kv_heads": 2}}
+UMT5 = {**T5, "relative_shared": False}
+PEGASUS = {**BART, "positions": "sinusoidal", "norm_position": "pre", "embed_norm": False}
+KINDS = {
+    "T5": T5,
+    "UMT5": UMT5,
+    "PEGASUS": PEGASUS,
+    "BART": BART,
+    "rotary, grouped": {"kv_heads": 2},
+}
 VOCAB = 50
 pytestmark = pytest.mark.usefixtures("x64")
 

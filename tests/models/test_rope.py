@@ -51,6 +51,17 @@ def test_a_fraction_of_the_dimensions_is_rotated():
     )
 
 
+@x64
+def test_neighbours_turn_as_halves_do_in_another_order():
+    x, order = RNG.normal(size=(1, 3, 2, 8)), np.r_[0:8:2, 1:8:2]
+    tables = rope.table(CONFIG, jnp.arange(3)[None], np.dtype(np.float64))
+    found = np.asarray(rope.rotate(x, tables, "neighbours"))
+    np.testing.assert_allclose(found[..., order], rope.rotate(x[..., order], tables))
+    angle = 2 * 10000.0 ** (-2 / 8)  # of the second pair, dimensions 2 and 3, at position 2
+    wanted = x[0, 2, 0, 2] * np.cos(angle) - x[0, 2, 0, 3] * np.sin(angle)
+    assert found[0, 2, 0, 2] == pytest.approx(wanted, rel=1e-12)
+
+
 def test_linear_and_ntk():
     """Positions are divided; or the base grows so that the slowest frequency is divided and the
     fastest is not touched.

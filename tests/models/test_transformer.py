@@ -81,6 +81,25 @@ EXTRAS = {
         "causal": False,
     },
     "experts": {"experts": 3, "experts_per_token": 2},
+    "command": {
+        "norm": "layer",
+        "norm_bias": False,
+        "parallel": True,
+        "shared_norm": True,
+        "rope_pairs": "neighbours",
+        "rope_layers": (0,),
+        "residual_scale": 0.5,
+        "logit_scale": 0.5,
+        "head_dim": 4,
+    },
+    "shared expert": {
+        "experts": 3,
+        "experts_per_token": 2,
+        "expert_shared": 6,
+        "qk_norm": "head",
+        "qk_norm_last": True,
+    },
+    "mpnet": {"positions": "learned_relative", "causal": False, "relative_buckets": 8},
     "deberta": {
         "positions": "disentangled",
         "relative_buckets": 4,
@@ -200,6 +219,10 @@ def test_what_families_choose_among(name):
         "first_norm": True,
     }
     others |= {"rope_fraction": 1.0, "activation": "silu", "norm_epsilon": 0.1}
+    others |= {"rope_pairs": "halves", "rope_layers": None}
+    others |= {"residual_scale": 1.0, "logit_scale": 1.0}
+    if m.config.shared_norm:  # which is that of a parallel block
+        del others["parallel"]
     for option in (numbers | set(others)) & (set(EXTRAS[name]) | {"norm_epsilon"}):
         assert np.abs(logits_with(**{option: others.get(option)}) - logits[:, :6]).max() > 1e-5, (
             option

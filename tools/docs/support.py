@@ -5,6 +5,7 @@ validators; a refusal is quoted.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,10 +14,12 @@ import yaml
 from jaxsft import tasks
 from jaxsft.config import compose
 from jaxsft.errors import ConfigError
+from jaxsft.hf import families
 from jaxsft.metrics.by_name import numbers_of
 from jaxsft.sharding import mesh as meshes
 from jaxsft.tasks.specs import SPECS
 from jaxsft.training import setup
+from tools.config_fuzz import PUBLISHED
 from tools.docs.composed import composed
 
 TASKS = tasks.NAMES
@@ -52,7 +55,41 @@ def page() -> str:
     ]
     for table in _tables():
         out += [f"## {table.title}", "", table.about, "", *_lines(table), ""]
-    return "\n".join(out).rstrip() + "\n"
+    return "\n".join([*out, *_families()]).rstrip() + "\n"
+
+
+def _families() -> list[str]:
+    """Lines of what is read of Hugging Face's models, from the tables of the families."""
+    published = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+    out = [
+        "## Pretrained families",
+        "",
+        "Every family is trained, packed and adapted by the same blocks; decoders and"
+        " encoder-decoders write with a cache. The classes are those that `jaxsft export` writes."
+        " *From nothing*: a model that did not come from such a folder can be written as one."
+        " The last column is the largest model whose published `config.json` is among the tests.",
+        "",
+        "| `model_type` | kind | classes | from nothing | largest |",
+        "|---|---|---|---|---|",
+    ]
+    for name, family in families.FAMILIES.items():
+        own = {key: v for key, v in published.items() if v["model_type"] == name}
+        size = lambda v: families.of(v, name).model(v)
+        largest = max(own, key=lambda key: size(own[key]).embed * size(own[key]).layers)
+        model = size(own[largest])
+        kind = (
+            "decoder" if model.causal else "encoder-decoder" if model.decoder_layers else "encoder"
+        )
+        heads = ", ".join(head.suffix for head in family.heads.values())
+        written = "yes" if family.write else ""
+        out.append(f"| `{name}` | {kind} | {heads} | {written} | {largest} |")
+    return [
+        *out,
+        "",
+        "What else is refused, with these words:",
+        "",
+        *(f"- `{name}`: {why}" for name, why in families.HINTS.items()),
+    ]
 
 
 def _tables() -> list[Table]:

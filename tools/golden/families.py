@@ -53,6 +53,8 @@ YARN = {
 }
 LONG = {"long_factor": [1.5, 2.5, 4.0], "short_factor": [1.0, 1.1, 1.2]}
 
+IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+
 QWEN_MOE = {"head_dim": 8, "num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
 MODERN = {
     "pad_token_id": 0,
@@ -177,6 +179,32 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "mt5_encoder": ("MT5EncoderModel", {**T5, "feed_forward_proj": "gated-gelu"}, {"lengths": (29,
     8)}),
     "bart_encoder": ("BartEncoder", BART, {}),
+    "ministral3": ("Ministral3ForCausalLM", {**DECODER, "head_dim": 8,
+    "max_position_embeddings": 128, "sliding_window": 5, "rope_parameters": {**YARN,
+    "original_max_position_embeddings": 32, "llama_4_scaling_beta": 0.1}}, {"lengths": (19, 8)}),
+    "olmo3": ("Olmo3ForCausalLM", {**DECODER, "num_hidden_layers": 4, "sliding_window": 5,
+    "rope_parameters": {"full_attention": YARN,
+    "sliding_attention": {"rope_type": "default", "rope_theta": 100.0}}}, {"lengths": (19, 8)}),
+    "smollm3": ("SmolLM3ForCausalLM", {**DECODER, **IDS, "no_rope_layers": [1, 0, 1]}, {}),
+    "granite": ("GraniteForCausalLM", {**DECODER, "embedding_multiplier": 12.0,
+    "attention_multiplier": 0.3, "residual_multiplier": 0.22, "logits_scaling": 8.0}, {}),
+    "glm": ("GlmForCausalLM", {**DECODER, **IDS, "head_dim": 8}, {}),
+    "glm4": ("Glm4ForCausalLM", {**DECODER, **IDS, "head_dim": 8}, {}),
+    "cohere": ("CohereForCausalLM", {**DECODER, **IDS}, {}),
+    "cohere2": ("Cohere2ForCausalLM", {**DECODER, **IDS, "sliding_window": 5, "layer_types":
+    ["sliding_attention", "full_attention", "sliding_attention"]}, {"lengths": (19, 8)}),
+    "exaone4": ("Exaone4ForCausalLM", {**DECODER, "sliding_window": 5, "layer_types":
+    ["sliding_attention", "full_attention", "sliding_attention"]}, {"lengths": (19, 8)}),
+    "hunyuan": ("HunYuanDenseV1ForCausalLM", {**DECODER, "head_dim": 8, "rope_parameters":
+    {"rope_type": "dynamic", "rope_theta": 1e4, "alpha": 1000.0, "factor": 1.0}}, {}),
+    "starcoder2": ("Starcoder2ForCausalLM", {**DECODER, "sliding_window": 5}, {"lengths": (19, 8)}),
+    "phi": ("PhiForCausalLM", {**DECODER, "hidden_size": 32, "qk_layernorm": True}, {}),
+    "qwen2_moe": ("Qwen2MoeForCausalLM", {**DECODER, "num_experts": 5, "num_experts_per_tok": 2,
+    "moe_intermediate_size": 20, "shared_expert_intermediate_size": 10}, {"disk": True}),
+    "eurobert": ("EuroBertModel", {**DECODER, **IDS, "mask_token_id": 4}, {}),
+    "nomic_bert": ("NomicBertModel", {**ENCODER, "type_vocab_size": 2}, {"types": True, "disk":
+    True}),
+    "mpnet": ("MPNetModel", {**ENCODER, "max_position_embeddings": 80}, {"lengths": (70, 8)}),
 }  # fmt: skip
 
 

@@ -61,6 +61,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "BartForConditionalGeneration",
         {**BART, "scale_embedding": True, "activation_function": "relu"},
     ),
+    "mbart": ("MBartForConditionalGeneration", BART),
+    "m2m_100": ("M2M100ForConditionalGeneration", BART),
+    "pegasus": ("PegasusForConditionalGeneration", BART),
+    "umt5": ("UMT5ForConditionalGeneration", T5),
 }
 
 
@@ -72,8 +76,12 @@ def make(name: str, folder: Path = FOLDER) -> None:
     config_class = getattr(transformers, kind).config_class
     model = getattr(transformers, kind)(config_class(**options, attn_implementation="eager")).eval()
     tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    # sinusoids, which are no weights
+    fixed = {name for name, value in model.named_parameters() if not value.requires_grad}
     shapes = {
-        key: list(value.shape) for key, value in model.state_dict().items() if key not in tied
+        key: list(value.shape)
+        for key, value in model.state_dict().items()
+        if key not in tied | fixed
     }
     # as the published files have it, which transformers tells from the tensors
     if untied := name in ("t5_v1_1", "mt5"):
@@ -88,7 +96,7 @@ def make(name: str, folder: Path = FOLDER) -> None:
     missing = model.load_state_dict(
         {key: torch.from_numpy(value) for key, value in drawn.items()}, strict=False
     )
-    assert set(missing.missing_keys) <= tied and not missing.unexpected_keys, missing
+    assert set(missing.missing_keys) <= tied | fixed and not missing.unexpected_keys, missing
     if not untied:
         model.tie_weights()
     else:  # of an untied head, the embeddings of the two halves are still one

@@ -4,6 +4,7 @@ part, and its encoder alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from jaxsft.config.model import ModelConfig
@@ -11,6 +12,7 @@ from jaxsft.hf.families import decoders
 from jaxsft.hf.families.family import Family, Head, Keys, WeightEntry, both, norm
 from jaxsft.hf.families.transforms import ROW
 
+Reader = Callable[[Keys], dict[str, Any]]
 OFFSET = 2  # rows of the tables of positions before that of the first
 
 
@@ -97,47 +99,64 @@ def _stack(root: str, half: str) -> tuple[WeightEntry, ...]:
         *both(f"{ours}/mlp/up", f"{theirs}.fc1"),
         *both(f"{ours}/mlp/down", f"{theirs}.fc2"),
         *norm(f"{ours}/mlp_norm", f"{theirs}.final_layer_norm"),
+        *norm(f"{root}norm", f"{half}layer_norm"),
     )
 
 
 EMBEDDING = "embed/tokens/w"
-ENCODER = Family(
-    model_type="bart",
-    architecture="Bart",
-    read=read_alone,
-    write=write_alone,
-    table=(WeightEntry(EMBEDDING, "embed_tokens.weight"), *_stack("", "")),
-    prefix="",
-    around=("model.encoder.", "encoder."),
-    heads={},
-    bare="Encoder",
-    renamed=(("shared.weight", "encoder.embed_tokens.weight"),),
-    skip=(
-        r"(model\.)?decoder\..*",
-        r"final_logits_bias",
-        r"lm_head\.weight",
-        r"(classification_head|qa_outputs)\..*",
-        r"version",
-    ),
-)
-FAMILY = Family(
-    model_type="bart",
-    architecture="Bart",
-    read=read,
-    write=write,
-    table=(
-        WeightEntry(EMBEDDING, "shared.weight"),
-        *_stack("encoder/", "encoder."),
-        *_stack("decoder/", "decoder."),
-    ),
-    prefix="model.",
-    heads={
-        "lm": Head(
-            "ForConditionalGeneration",
-            (WeightEntry("head/b", "final_logits_bias", ROW), *both("head", "lm_head")[:1]),
-        )
-    },
-    skip=(r"(encoder|decoder)\.version",),
-    copies=(r"(encoder|decoder)\.embed_tokens\.weight",),
-    encoder=ENCODER,
-)
+
+
+def family(
+    model_type: str,
+    architecture: str,
+    readers: tuple[Reader, Reader] = (read, read_alone),
+    skip: tuple[str, ...] = (),
+    biased: bool = True,
+) -> Family:
+    """Builds a family with BART's names of weights.
+
+    Args:
+      readers: of both halves, and of the encoder alone.
+      skip: names of tensors without a place, as in `Family`.
+      biased: the output over the vocabulary has a bias.
+    """
+    encoder = Family(
+        model_type=model_type,
+        architecture=architecture,
+        read=readers[1],
+        write=write_alone,
+        table=(WeightEntry(EMBEDDING, "embed_tokens.weight"), *_stack("", "")),
+        prefix="",
+        around=("model.encoder.", "encoder."),
+        heads={},
+        bare="Encoder",
+        renamed=(("shared.weight", "encoder.embed_tokens.weight"),),
+        skip=(
+            *skip,
+            r"(model\.)?decoder\..*",
+            r"final_logits_bias",
+            r"lm_head\.weight",
+            r"(classification_head|qa_outputs)\..*",
+            r"version",
+        ),
+    )
+    bias = (WeightEntry("head/b", "final_logits_bias", ROW),) if biased else ()
+    return Family(
+        model_type=model_type,
+        architecture=architecture,
+        read=readers[0],
+        write=write,
+        table=(
+            WeightEntry(EMBEDDING, "shared.weight"),
+            *_stack("encoder/", "encoder."),
+            *_stack("decoder/", "decoder."),
+        ),
+        prefix="model.",
+        heads={"lm": Head("ForConditionalGeneration", (*bias, *both("head", "lm_head")[:1]))},
+        skip=(*skip, r"(encoder|decoder)\.version"),
+        copies=(r"(encoder|decoder)\.embed_tokens\.weight",),
+        encoder=encoder,
+    )
+
+
+FAMILY = family("bart", "Bart")

@@ -33,7 +33,8 @@ ENCODER: dict[str, Any] = {
 }
 
 
-def read(keys: Keys) -> dict[str, Any]:
+def read(keys: Keys, types: bool = True) -> dict[str, Any]:
+    """Reads BERT's options; `types`: the class embeds types of tokens."""
     embed, heads = keys.divided("hidden_size", "num_attention_heads")
     return {
         **ENCODER,
@@ -45,7 +46,7 @@ def read(keys: Keys) -> dict[str, Any]:
         "mlp": keys.need("intermediate_size"),
         "context": keys.get("max_position_embeddings"),
         "vocab_rows": keys.need("vocab_size"),
-        "types": keys.get("type_vocab_size"),
+        "types": keys.get("type_vocab_size") if types else 0,
         "norm_epsilon": keys.get("layer_norm_eps"),
         "activation": keys.named("hidden_act", decoders.ACTIVATIONS),
         "tied": keys.get("tie_word_embeddings"),

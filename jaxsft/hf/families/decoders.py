@@ -59,7 +59,8 @@ def sizes(keys: Keys) -> dict[str, Any]:
     }
 
 
-def write_sizes(m: ModelConfig) -> dict[str, Any]:
+def write_sizes(m: ModelConfig, epsilon: str = "rms_norm_eps") -> dict[str, Any]:
+    """Returns the keys that `sizes` reads, rope, activation, and the epsilon under its name."""
     return {
         **write_rope(m),
         "hidden_size": m.embed,
@@ -69,7 +70,7 @@ def write_sizes(m: ModelConfig) -> dict[str, Any]:
         "num_hidden_layers": m.layers,
         "intermediate_size": m.mlp,
         "max_position_embeddings": m.context,
-        "rms_norm_eps": m.norm_epsilon,
+        epsilon: m.norm_epsilon,
         "hidden_act": HF_ACTIVATIONS[m.activation],
         "tie_word_embeddings": m.tied,
     }
@@ -369,6 +370,19 @@ def _checked(keys: Keys, given: dict[str, Any], where: str, kind: str) -> dict[s
         )
         out["attention"] = high / low
     return out
+
+
+def pattern(keys: Keys, layers: int, default: int = 6) -> list[str]:
+    """Returns the kinds of layers: of so many as `sliding_window_pattern` says, the last is full.
+
+    Raises ConfigError where that is 0 or a word, which no class reads.
+    """
+    every = keys.get("sliding_window_pattern", default)
+    if not isinstance(every, int) or every < 1:
+        keys.refuse(
+            "sliding_window_pattern", "expected a number of at least 1, or layer_types beside it"
+        )
+    return ["sliding_attention" if (i + 1) % every else "full_attention" for i in range(layers)]
 
 
 def windows(

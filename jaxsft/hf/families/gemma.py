@@ -58,12 +58,7 @@ def read3(keys: Keys) -> dict[str, Any]:
 
     Scaling is for the sixth.
     """
-    every = keys.get("sliding_window_pattern", 6)
-    kinds = [
-        "sliding_attention" if (i + 1) % every else "full_attention"
-        for i in range(keys.need("num_hidden_layers"))
-    ]
-    out = _read(keys, kinds)
+    out = _read(keys, decoders.pattern(keys, keys.need("num_hidden_layers")))
     keys.only("attn_logit_softcapping", None)  # its class keeps it and computes without
     full = decoders.rope(keys, out["context"], "full_attention", base=("rope_theta", 1e6))
     local = decoders.rope(

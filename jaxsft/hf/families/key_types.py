@@ -62,7 +62,7 @@ _KEYS: tuple[tuple[ValueType, str], ...] = (
     (
         WIDTH,
         """hidden_size d_model dim n_embd intermediate_size d_ff hidden_dim n_inner encoder_ffn_dim
-        decoder_ffn_dim moe_intermediate_size
+        decoder_ffn_dim moe_intermediate_size shared_expert_intermediate_size
         pooler_hidden_size head_dim d_kv embedding_size attention_head_size num_local_experts
         num_experts num_experts_per_tok position_buckets relative_attention_num_buckets""",
     ),
@@ -72,7 +72,7 @@ _KEYS: tuple[tuple[ValueType, str], ...] = (
         decoder_layers num_attention_heads
         num_key_value_heads num_heads n_head n_heads encoder_attention_heads decoder_attention_heads
         global_attn_every_n_layers
-        sliding_window_pattern decoder_sparse_step""",
+        no_rope_layer_interval decoder_sparse_step""",
     ),
     (
         LENGTH,
@@ -81,7 +81,15 @@ _KEYS: tuple[tuple[ValueType, str], ...] = (
         relative_attention_max_distance""",
     ),
     (ID, "type_vocab_size max_window_layers conv_kernel_size"),
-    (ID, "bos_token_id sep_token_id cls_token_id decoder_start_token_id"),
+    (
+        # 0 is what a class writes where no layer has a window
+        ValueType((int, str), "a whole number from 0 to 4096, or a word", 0, COUNT.most),
+        "sliding_window_pattern",
+    ),
+    (
+        ID,
+        "bos_token_id sep_token_id cls_token_id eod_token_id mask_token_id decoder_start_token_id",
+    ),
     # -1 is the last row to torch, and stands in files for none
     (PADDING, "pad_token_id"),
     (IDS, "eos_token_id forced_eos_token_id"),
@@ -96,7 +104,7 @@ _KEYS: tuple[tuple[ValueType, str], ...] = (
         use_bidirectional_attention classifier_bias decoder_bias use_cache output_attentions
         output_hidden_states return_dict gradient_checkpointing reorder_and_upcast_attn
         deterministic_flash_attn sparse_prediction legacy summary_use_proj summary_proj_to_labels
-        output_router_logits sinusoidal_pos_embds""",
+        output_router_logits sinusoidal_pos_embds use_bias qk_layernorm use_qk_norm qkv_bias""",
     ),
     (
         WORD,
@@ -105,12 +113,16 @@ _KEYS: tuple[tuple[ValueType, str], ...] = (
         feed_forward_proj dense_act_fn norm_rel_ebd pooler_hidden_act
         classifier_activation classifier_pooling problem_type""",
     ),
-    (EPSILON, "rms_norm_eps layer_norm_eps layer_norm_epsilon norm_eps"),
-    (SCALE, "query_pre_attn_scalar attn_logit_softcapping final_logit_softcapping clip_qkv"),
+    (EPSILON, "rms_norm_eps layer_norm_eps layer_norm_epsilon norm_eps norm_epsilon"),
+    (
+        SCALE,
+        """query_pre_attn_scalar attn_logit_softcapping final_logit_softcapping clip_qkv
+        embedding_multiplier attention_multiplier residual_multiplier logits_scaling logit_scale""",
+    ),
     (RATIO, "rope_theta rotary_emb_base rope_local_base_freq global_rope_theta local_rope_theta"),
     (PART, "partial_rotary_factor rotary_pct"),
     (OBJECT, "rope_parameters rope_scaling"),
-    (LIST, "layer_types mlp_only_layers"),
+    (LIST, "layer_types mlp_only_layers no_rope_layers"),
     (ValueType((list,), "a list of words"), "architectures"),
     (OBJECT, "id2label label2id"),
     (whole(0, 2**20), "num_labels"),
@@ -126,7 +138,7 @@ _KEYS: tuple[tuple[ValueType, str], ...] = (
         hidden_dropout hidden_dropout_prob embedding_dropout mlp_dropout dropout dropout_rate
         activation_dropout classifier_dropout cls_dropout seq_classif_dropout qa_dropout
         pooler_dropout encoder_layerdrop decoder_layerdrop summary_first_dropout
-        summary_last_dropout classif_dropout""",
+        summary_last_dropout classif_dropout residual_dropout""",
     ),
     (whole(0, 2**31 - 1), "chunk_size_feed_forward"),
     (whole(-(2**31), 2**31 - 1), "sparse_pred_ignore_index"),
@@ -141,6 +153,7 @@ eos_token_id forced_eos_token_id bos_token_id decoder_start_token_id attn_logit_
 final_logit_softcapping
 num_decoder_layers mlp_only_layers pos_att_type architectures
 use_bidirectional_attention partial_rotary_factor clip_qkv id2label num_labels problem_type
+no_rope_layers sliding_window_pattern eod_token_id
 """
 NULLABLE = frozenset(_NULLABLE.split())
 # Read of heads, by whoever takes one (`trained_heads.py`), and not by a family.
@@ -183,6 +196,7 @@ def wrong(key: str, value: Any) -> str | None:
 
 # of each item of a list
 ITEMS = {"architectures": WORD, "eos_token_id": ID, "forced_eos_token_id": ID}
+ITEMS |= {"no_rope_layers": whole(0, 1)}
 
 
 def ids_of(key: str, value: Any) -> list[int]:

@@ -1,6 +1,7 @@
 """Mistral (arXiv:2310.06825): Llama with a sliding window in every layer.
 
-Ministral has it in those layers that the config names.
+Ministral has it in those layers that the config names. Ministral 3 multiplies the queries of far
+positions, and is read for texts that have none.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from typing import Any
 
 from jaxsft.hf.families import decoders
 from jaxsft.hf.families.family import Family, Keys, span_head
+from jaxsft.hf.families.key_types import LENGTH, number, shown
 
 
 def read(keys: Keys) -> dict[str, Any]:
     """Reads Mistral and Ministral; only Ministral has `layer_types`."""
     out, kinds = decoders.sizes(keys), keys.get("layer_types")
-    if kinds is not None and keys.family == "mistral":
+    if kinds is not None and keys.family != "ministral":
         keys.refuse(
             "layer_types",
             "kinds of layers are those of ministral; every layer of this family is alike",
@@ -26,6 +28,38 @@ def read(keys: Keys) -> dict[str, Any]:
         "norm_epsilon": keys.get("rms_norm_eps"),
         "activation": keys.named("hidden_act", decoders.ACTIVATIONS),
     }
+
+
+_STANDARD = {  # rope_parameters of a file of ministral3 that has none
+    "rope_type": "yarn",
+    "rope_theta": 1e6,
+    "factor": 16.0,
+    "original_max_position_embeddings": 16384,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+    "llama_4_scaling_beta": 0.1,
+}
+
+
+def read3(keys: Keys) -> dict[str, Any]:
+    """Reads Ministral 3, whose queries grow from the first multiple of the original context on.
+
+    Below that the factor is 1, and that is the context which the model has here.
+    """
+    if not keys.get("rope_parameters"):
+        keys.values["rope_parameters"] = _STANDARD
+    turned = dict(keys.get("rope_parameters"))
+    beta, first = turned.get("llama_4_scaling_beta"), turned.get("original_max_position_embeddings")
+    for name, value, kind in (
+        ("llama_4_scaling_beta", beta, number("a number")),
+        ("original_max_position_embeddings", first, LENGTH),
+    ):
+        if not kind.fits(value):
+            keys.refuse("rope_parameters", f"{name}={shown(value)}: expected {kind.said}")
+    out = read(keys)
+    return out if not beta else {**out, "context": min(out["context"], first)}
 
 
 _MISTRAL: dict[str, Any] = {
@@ -52,3 +86,4 @@ MINISTRAL = Family(
     },
     **_MISTRAL,
 )
+MINISTRAL3 = Family(model_type="ministral3", architecture="Ministral3", read=read3, **_MISTRAL)

@@ -1,4 +1,4 @@
-"""Sparse experts: Mixtral, OLMoE and the mixtures of Qwen 3; no token is dropped.
+"""Sparse experts: Mixtral, OLMoE and the mixtures of Qwen 2 and 3; no token is dropped.
 
 arXiv:2401.04088, arXiv:2409.02060, arXiv:2505.09388. The weight of the loss that balances their
 routers is that of `loss.balance`, not the one of the file: it is of pretraining, and whoever tunes
@@ -62,6 +62,54 @@ def read_qwen3(keys: Keys) -> dict[str, Any]:
         ),
         "mlp": keys.need("moe_intermediate_size"),
     }
+
+
+def read_qwen2(keys: Keys) -> dict[str, Any]:
+    """Reads the mixtures of Qwen 1.5 and 2, with an MLP that every token takes beside them.
+
+    A window is of every other layer below `max_window_layers`: not so in Qwen 2.
+    """
+    keys.only("decoder_sparse_step", 1)
+    if keys.get("mlp_only_layers"):
+        keys.refuse(
+            "mlp_only_layers", "layers without experts beside layers with them are not known here"
+        )
+    if (found := keys.values.get("sliding_window")) == 0 and type(found) is int:
+        keys.values["sliding_window"] = None  # as its class writes it without use_sliding_window
+    out, kinds, window = decoders.sizes(keys), keys.get("layer_types"), keys.get("sliding_window")
+    full = keys.get("max_window_layers")
+    if not keys.get("use_sliding_window"):
+        if kinds and "sliding_attention" in kinds:
+            keys.refuse("layer_types", "has sliding_attention, but use_sliding_window is false")
+        window, kinds = None, None
+    elif kinds is None:
+        kinds = [
+            "full_attention" if i % 2 or i >= full else "sliding_attention"
+            for i in range(out["layers"])
+        ]
+    count, taken = keys.get("num_experts"), keys.get("num_experts_per_tok")
+    if taken > count:
+        keys.refuse("num_experts_per_tok", f"is more than num_experts={count}")
+    return {
+        **out,
+        **decoders.rope(keys, out["context"]),
+        **decoders.windows(keys, out["layers"], window, kinds),
+        "experts": count,
+        "experts_per_token": taken,
+        "expert_norm": keys.get("norm_topk_prob"),
+        "expert_shared": keys.need("shared_expert_intermediate_size"),
+        "mlp": keys.need("moe_intermediate_size"),
+        "norm_epsilon": keys.get("rms_norm_eps"),
+        "activation": keys.named("hidden_act", decoders.ACTIVATIONS),
+        "qkv_bias": keys.get("qkv_bias"),
+    }
+
+
+def write_qwen2(m: ModelConfig) -> dict[str, Any]:
+    sizes = {key: value for key, value in write_qwen3(m).items() if key != "attention_bias"}
+    window = {**decoders.write_windows(m), "use_sliding_window": True} if m.window else {}
+    shared = {"shared_expert_intermediate_size": m.expert_shared, "qkv_bias": m.qkv_bias}
+    return {**sizes, **window, **shared}
 
 
 def read_olmoe(keys: Keys) -> dict[str, Any]:
@@ -156,6 +204,26 @@ QWEN3_MOE = Family(
     write=write_qwen3,
     table=(*_table("mlp", "gate_proj", "up_proj", "down_proj"), *qwen.QUERY_NORMS),
     heads=decoders.HEADS,
+    **_OPTIONS,
+)
+QWEN2_MOE = Family(
+    model_type="qwen2_moe",
+    architecture="Qwen2Moe",
+    read=read_qwen2,
+    write=write_qwen2,
+    table=(
+        *_table("mlp", "gate_proj", "up_proj", "down_proj"),
+        *(
+            WeightEntry(
+                f"layers/*/mlp/shared/{name}/w",
+                f"layers.*.mlp.shared_expert.{name}_proj.weight",
+                LINEAR,
+            )
+            for name in ("gate", "up", "down")
+        ),
+        WeightEntry("layers/*/mlp/share/w", "layers.*.mlp.shared_expert_gate.weight", LINEAR),
+    ),
+    heads={**decoders.TAGGED, "span": span_head()},
     **_OPTIONS,
 )
 OLMOE = Family(

@@ -1,6 +1,7 @@
-"""T5 1.0 and 1.1 (arXiv:1910.10683), Flan-T5 (arXiv:2210.11416) and mT5 (arXiv:2010.11934).
+"""T5 1.0 and 1.1 (arXiv:1910.10683), Flan-T5 (arXiv:2210.11416), mT5 (arXiv:2010.11934) and UMT5.
 
-They are encoder-decoders with relative positions; their encoders alone are read too.
+UMT5: arXiv:2304.09151. They are encoder-decoders with relative positions; their encoders alone are
+read too.
 """
 
 from __future__ import annotations
@@ -74,6 +75,15 @@ def _reader(scaled: bool):
     return read
 
 
+def read_umt5(keys: Keys, halves: tuple[bool, ...] = (True,)) -> dict[str, Any]:
+    """Reads UMT5: every layer has biases of its own, and the output is tied whatever the file says.
+
+    There that key says whether states are scaled before the output, where no other one does.
+    """
+    out = _reader(True)(keys, halves)
+    return {**out, "tied": True, "relative_shared": False}
+
+
 def _alone(read: Callable[..., dict[str, Any]]):
     """Returns a reader of the encoder alone, whose files may be those of both halves."""
     return lambda keys: {**read(keys, (True, False)), "decoder_layers": 0, "output_scale": 1.0}
@@ -133,6 +143,10 @@ def _stack(half: str, mlp: int, root: str) -> tuple[WeightEntry, ...]:
             f"{root}relative/w",
             f"{half}.block.0.layer.0.SelfAttention.relative_attention_bias.weight",
         ),
+        WeightEntry(
+            f"{ours}/attention/relative/w",
+            f"{theirs}.0.SelfAttention.relative_attention_bias.weight",
+        ),
         WeightEntry(f"{root}norm/scale", f"{half}.final_layer_norm.weight"),
     )
 
@@ -181,3 +195,4 @@ def _family(
 
 T5 = _family("t5", "T5", _reader(True), write_t5)
 MT5 = _family("mt5", "MT5", _reader(False), write)
+UMT5 = _family("umt5", "UMT5", read_umt5, write_t5)
