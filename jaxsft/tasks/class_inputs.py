@@ -52,8 +52,9 @@ class ClassInputs:
         key = STATE[name]
         if key not in self.state:
             raise ConfigError(
-                f"task.loss={self.config.task.loss}: it reads {losses.INPUTS[name]}, which this"
-                " model does not know; train with it, or evaluate with another loss"
+                f"task.loss={self.config.task.loss}: this model does not know"
+                f" {losses.INPUTS[name]}, which the loss or task.prior_correction reads; train with"
+                " these options, or leave them out"
             )
         return np.array(self.state[key], np.float64)
 

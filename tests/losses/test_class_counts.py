@@ -111,7 +111,9 @@ def test_the_counts_are_those_of_the_training_rows():
 def test_a_model_without_counts_says_so():
     task = bench("classify", 10, task={"loss": "ldam"}).parts.task
     other = Classify(task.config, task.tokenizer, {"labels": task.labels})
-    with pytest.raises(ConfigError, match=r"task\.loss=ldam: it reads how many training rows"):
+    with pytest.raises(
+        ConfigError, match=r"task\.loss=ldam: this model does not know how many training"
+    ):
         assert other.head_loss
 
 

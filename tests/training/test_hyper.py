@@ -32,6 +32,13 @@ BEFORE = {
         "task": {"loss": "cosine_embedding", "encoder": "bi", "positive": "good", "margin": 0.5}
     },
     "pair, temperature": {"task": {"loss": "contrastive", "encoder": "bi", "temperature": 0.1}},
+    "classify, beside": {
+        "task": {
+            "prior_correction": 1.0,
+            "supervised_contrastive": 0.5,
+            "contrast_temperature": 0.1,
+        }
+    },
 }
 AFTER = {
     "chat": {
@@ -56,14 +63,22 @@ AFTER = {
         "task": {"loss": "cosine_embedding", "encoder": "bi", "positive": "good", "margin": 0.4}
     },
     "pair, temperature": {"task": {"loss": "contrastive", "encoder": "bi", "temperature": 0.2}},
+    "classify, beside": {
+        "task": {
+            "prior_correction": 0.5,
+            "supervised_contrastive": 0.2,
+            "contrast_temperature": 0.3,
+        }
+    },
 }
 
 
 for name, loss in LOSSES.items():  # of losses that no case above has
-    if loss.own_options and loss.targets in ("labels", "probabilities", "numbers"):
-        task = "regress" if loss.targets == "numbers" else "classify"
+    if loss.own_options and loss.targets in ("labels", "probabilities", "numbers", "normals"):
+        task = "regress" if loss.targets in ("numbers", "normals") else "classify"
         own = {key: one.default for key, one in loss.own_options.items()}
-        changed = {key: value / 2 if value else 0.5 for key, value in own.items()}
+        other = lambda value: "1steps" if isinstance(value, str) else value / 2 if value else 0.5
+        changed = {key: other(value) for key, value in own.items()}
         BEFORE[f"{task}, {name}"] = {"task": {"loss": name, **own}}
         AFTER[f"{task}, {name}"] = {"task": {"loss": name, **changed}}
 
