@@ -120,8 +120,8 @@ def candidates(config: Config, topology: Topology | None) -> Iterator[Candidate]
 # --------------------------------------------------------------------------------------------------
 def _measured(candidate: Candidate, topology: Topology | None) -> dict[str, Any]:
     """Compiles both steps of a candidate and returns its figures."""
-    step = _compiled(candidate.config, topology, "step")
-    evaluation = _compiled(candidate.config, topology, "evaluate")
+    step = compiled(candidate.config, topology, "step")
+    evaluation = compiled(candidate.config, topology, "evaluate")
     facts, costs = step["facts"], step["costs"]
     figures = {
         "overrides": list(candidate.overrides),
@@ -154,7 +154,7 @@ def _measured(candidate: Candidate, topology: Topology | None) -> dict[str, Any]
     return figures
 
 
-def _compiled(config: Config, topology: Topology | None, what: str) -> dict[str, Any]:
+def compiled(config: Config, topology: Topology | None, what: str) -> dict[str, Any]:
     """Compiles a step in a process of its own and reads what came of it. Raises ConfigError."""
     with tempfile.TemporaryDirectory(prefix="jaxsft-plan-") as name:
         folder = Path(name)
