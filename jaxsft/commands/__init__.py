@@ -40,6 +40,13 @@ COMMANDS = {
             " DIR, jaxsft sweep run experiments/NAME"
         ),
     ),
+    "probe": (
+        "probe",
+        (
+            "measure what suits a run: learning rates, the noise of its gradient, rows that fit:"
+            " jaxsft probe rates|noise|rows task=... data.train=FILE"
+        ),
+    ),
     "crossval": (
         "cross_validate",
         (

@@ -76,21 +76,26 @@ class SweepConfig:
         return float(number) * _SECONDS[unit]
 
 
-def taken(words: Sequence[str]) -> tuple[SweepConfig, list[str]]:
-    """Returns the options of the sweep among the words of a command, and the other words.
+def taken(
+    words: Sequence[str], kind: type = SweepConfig, prefix: str = PREFIX
+) -> tuple[Any, list[str]]:
+    """Returns the options with a prefix among the words of a command, and the other words.
+
+    Args:
+      kind: the dataclass of these options.
 
     Raises ConfigError for one that is unknown, or has an impossible value.
     """
-    mine = [word for word in words if word.startswith(PREFIX) and "=" in word]
+    mine = [word for word in words if word.startswith(prefix) and "=" in word]
     given = {}
     for word in mine:
-        name, _, text = word.removeprefix(PREFIX).partition("=")
+        name, _, text = word.removeprefix(prefix).partition("=")
         if name in given:
-            raise ConfigError(f"{word}: {PREFIX}{name} was given before")
+            raise ConfigError(f"{word}: {prefix}{name} was given before")
         given[name] = documents.parse_yaml(text, word, ConfigError) if text else ""
         if name == "timeout" and given[name] is not None:
             given[name] = text
-    config = compose.filled(SweepConfig, given, PREFIX.removesuffix("."))
+    config = compose.filled(kind, given, prefix.removesuffix("."))
     for key, declaration, value in option.walk(config):
-        option.check(f"{PREFIX}{key}", declaration, value)
+        option.check(f"{prefix}{key}", declaration, value)
     return config, [word for word in words if word not in mine]

@@ -142,10 +142,10 @@ def _measured(candidate: Candidate, topology: Topology | None) -> dict[str, Any]
 
     Evaluation is compiled where the training step fits.
     """
-    step = _compiled(candidate.config, topology, "step")
+    step = compiled(candidate.config, topology, "step")
     facts, costs = step["facts"], step["costs"]
     fits = topology is None or step["memory_bytes"] <= topology.chip.hbm
-    evaluation = _compiled(candidate.config, topology, "evaluate") if fits else None
+    evaluation = compiled(candidate.config, topology, "evaluate") if fits else None
     figures = {
         "overrides": list(candidate.overrides),
         **facts,
@@ -176,7 +176,7 @@ def _measured(candidate: Candidate, topology: Topology | None) -> dict[str, Any]
     return figures
 
 
-def _compiled(config: Config, topology: Topology | None, what: str) -> dict[str, Any]:
+def compiled(config: Config, topology: Topology | None, what: str) -> dict[str, Any]:
     """Compiles a step in a process of its own and reads what came of it. Raises ConfigError."""
     with tempfile.TemporaryDirectory(prefix="jaxsft-plan-") as name:
         folder = Path(name)

@@ -73,7 +73,10 @@ def _compile(folder: Path, what: str) -> None:
     shape = [getattr(config.mesh, axis) for axis in meshes.AXES]
     mesh = _mesh(devices[: math.prod(shape)], shape)
     parts, batch = _of_data(config, mesh) if _has_data(asked) else shape_parts(config, mesh)
-    rundir.write_json(folder / "facts.json", step_facts(parts, batch, kind))
+    facts = step_facts(parts, batch, kind)
+    if topology is None:
+        facts["room"] = device.room(mesh, None)  # bytes
+    rundir.write_json(folder / "facts.json", facts)
     lowered = lower_step(parts, batch, what)
     options = {}
     if kind == "tpu":

@@ -10,7 +10,7 @@ import io
 import re
 import unicodedata
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -77,15 +77,20 @@ def write_figures(run_dir: str | Path) -> list[Path]:
     run_dir = Path(run_dir)
     if not run_dir.is_dir():
         raise JaxsftError(f"{run_dir}: no such run directory")
+    return save(run_dir / "figures", _figures(run_dir))
+
+
+def save(folder: Path, figures: Iterable[tuple[str, Figure]]) -> list[Path]:
+    """Draws figures in the style of all, and returns the PNG paths. Raises JaxsftError."""
     written = []
     # a list of fonts, not of generic names: only that falls back glyph by glyph
     style = STYLE | {"font.family": list(_families())}
     with matplotlib.rc_context(style), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        for name, figure in _figures(run_dir):
+        for name, figure in figures:
             image = io.BytesIO()
             figure.savefig(image, format="png", metadata={"Software": None})
-            written.append(write_bytes(run_dir / "figures" / f"{name}.png", image.getvalue()))
+            written.append(write_bytes(folder / f"{name}.png", image.getvalue()))
     return written
 
 
@@ -144,7 +149,7 @@ def _of_dynamics(path: Path) -> Iterator[tuple[str, Figure]]:
     """Yields the map of the training rows: how sure the model was, and how much that changed."""
     found = read_json(path)
     x, y, share = (found[name] for name in ("variability", "confidence", "correctness"))
-    figure, axes = _canvas()
+    figure, axes = canvas()
     drawn = axes.scatter(x, y, c=share, s=9, alpha=0.6, cmap="viridis", vmin=0, vmax=1, lw=0)
     axes.set(title="Training rows", xlabel="variability", ylabel="confidence", ylim=(-0.02, 1.02))
     figure.colorbar(drawn, ax=axes, label="share of evaluations that are right")
@@ -158,7 +163,8 @@ def _of_ledger(path: Path) -> Iterator[tuple[str, Figure]]:
         yield "ledger", _ledger(panels)
 
 
-def _canvas(width: float = 7.5, height: float = 4.2) -> tuple[Figure, Axes]:
+def canvas(width: float = 7.5, height: float = 4.2) -> tuple[Figure, Axes]:
+    """Returns a figure with one panel, sizes in inches."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
 
@@ -172,7 +178,7 @@ def _by_step(axes: Axes, title: str, label: str) -> None:
 
 
 def _loss(rows: list[dict]) -> Figure:
-    figure, axes = _canvas()
+    figure, axes = canvas()
     _by_step(axes, "Loss", "loss")
     steps, values = series(rows, "train", "loss")
     width = smoothing(len(values))
@@ -220,7 +226,7 @@ def _loss(rows: list[dict]) -> Figure:
 
 
 def _learning_rate(steps: np.ndarray, rates: np.ndarray) -> Figure:
-    figure, axes = _canvas(height=3.2)
+    figure, axes = canvas(height=3.2)
     _by_step(axes, "Learning rate", "learning rate")
     axes.plot(steps, rates, color=GREEN, marker="o" if len(steps) == 1 else None)
     axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 4), useMathText=False)
@@ -229,7 +235,7 @@ def _learning_rate(steps: np.ndarray, rates: np.ndarray) -> Figure:
 
 
 def _validation(rows: list[dict], group: str, keys: list[str]) -> Figure:
-    figure, axes = _canvas(height=3.6)
+    figure, axes = canvas(height=3.6)
     _by_step(
         axes,
         f"Validation: {drawable(short(group, 60), 'metric')}",
@@ -282,7 +288,7 @@ def _small_confusion(split: str, labels: list[str], matrix: np.ndarray) -> Figur
     names = [drawable(short(label, 22), f"#{i}") for i, label in enumerate(labels)]
     side = max(3.0, 0.62 * count if count <= ANNOTATED_CLASSES else 0.3 * count)
     longest = max(map(len, names))
-    figure, axes = _canvas(
+    figure, axes = canvas(
         side + 1.8 + 0.08 * longest, side + 1.0 + (0.08 * longest if count > 4 else 0)
     )
     by_class = shares(matrix)

@@ -315,17 +315,7 @@ class Stacks:
         """Cuts trainings into stacks of about one size that the device has room for."""
         if not entries:
             return []
-        session, trials = self.session, [entry.trial for entry in entries]
-        most, room = len(trials), device.room(session.mesh, session.frozen)
-        if room is not None and session.memory(trials) > room:
-            one = session.memory(trials[:1])
-            more = max(session.memory(trials[:2]) - one, 1)
-            most = min(max(1 + (room - one) // more, 1), most - 1)
-            print(
-                f"{len(trials)} trials do not fit into {room / 2**30:,.1f} GiB: {one / 2**20:,.0f}"
-                f" MiB for one, {more / 2**20:,.0f} for each more; {most} at a time",
-                file=sys.stderr,
-            )
+        most = most_at_once(self.session, [entry.trial for entry in entries])
         count = -(-len(entries) // most)
         return [
             entries[i * len(entries) // count : (i + 1) * len(entries) // count]
@@ -376,6 +366,23 @@ class Stacks:
         entry.trial = None
         entry.closing.close()
         _tell(entry, self.on_event)
+
+
+def most_at_once(session: StackedSession, trials: Sequence[Trial]) -> int:
+    """Returns how many of these trials the device has room for together, and tells it where these
+    are not all.
+    """
+    most, room = len(trials), device.room(session.mesh, session.frozen)
+    if room is not None and session.memory(trials) > room:
+        one = session.memory(trials[:1])
+        more = max(session.memory(trials[:2]) - one, 1)
+        most = min(max(1 + (room - one) // more, 1), most - 1)
+        print(
+            f"{len(trials)} trials do not fit into {room / 2**30:,.1f} GiB: {one / 2**20:,.0f}"
+            f" MiB for one, {more / 2**20:,.0f} for each more; {most} at a time",
+            file=sys.stderr,
+        )
+    return most
 
 
 def gain(session: StackedSession, trials: Sequence[Trial]) -> str:

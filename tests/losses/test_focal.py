@@ -57,5 +57,5 @@ def test_it_is_an_option_of_tasks_with_a_label():
     message = r"focal_gamma=1.0: is read with task\.loss=focal only"
     with pytest.raises(ConfigError, match=message):
         make_config("classify", task={"loss": "mse", "focal_gamma": 1.0})
-    with pytest.raises(ConfigError, match="expected one of mse, huber, mae, quantile"):
+    with pytest.raises(ConfigError, match="expected one of mse, gaussian, huber, mae, quantile"):
         make_config("regress", task={"loss": "focal"})

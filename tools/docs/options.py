@@ -22,6 +22,7 @@ from jaxsft import tasks
 from jaxsft.config import compose, condition, option, schema
 from jaxsft.config import optim as optim_options
 from jaxsft.config.option import Declaration
+from jaxsft.config.probe_options import ProbeConfig
 from jaxsft.config.search_options import SearchConfig
 from jaxsft.config.sweep_options import SweepConfig
 from tools.docs.composed import FILE, GIVEN, composed
@@ -133,6 +134,12 @@ def page() -> str:
         ),
         "",
         *items(SearchConfig, prefix="search."),
+        "",
+        "## Probe",
+        "",
+        "`probe.NAME=value` behind `jaxsft probe`. [Probes](probes.md) says more.",
+        "",
+        *items(ProbeConfig, prefix="probe."),
         "",
         "## Presets",
         "",
