@@ -267,7 +267,7 @@ def _add(
     size = result if kind == "all-reduce" else max(result, given)
     size = sizes[0] if kind == NETWORK else size
     beside = one.op.endswith("-start") or _PART in one.text
-    names = sorted({shape.dtype for shape in one.shapes} - {"u32", "s32"})
+    names = sorted({shape.dtype for shape in one.shapes} - {"u32", "s32", "token"})
     key = (kind, _group_size(one), "/".join(names) or "integers")
     before = found.get(key, Collective(*key))
     found[key] = dataclasses.replace(

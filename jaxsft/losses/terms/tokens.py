@@ -184,6 +184,7 @@ def _in_chunks(how: _How, hidden: Array, w: Array, targets: Array, bias: Array |
     # columns, not rows: every device has a part of each chunk
     columns = min(max(tokens * how.shards // b, 1), s)
     count = -(-s // columns)
+    columns = -(-s // count)  # chunks of one size: the last is not mostly padding
 
     def cut(x):  # [B, S, ...] -> [count, B, columns, ...]
         x = jnp.pad(x, ((0, 0), (0, count * columns - s), *[(0, 0)] * (x.ndim - 2)))
