@@ -19,6 +19,12 @@ class PlanConfig:
         matches=r"v(5e|5p|6e):\d+x\d+(x\d+)?",
         what="v5e:AxB, v6e:AxB or v5p:AxBxC",
     )
+    slices: int = option(
+        1,
+        "of plan.topology, joined by the network of a data centre; mesh.data goes over all",
+        at_least=1,
+        read_if="plan.topology",
+    )
     devices: Optional[int] = option(
         None,
         "CPU devices to compile for, that need not be there; null: those of this machine",
@@ -26,6 +32,11 @@ class PlanConfig:
     )
     search: bool = option(
         False, "more rows a device, and a mesh with tensor parallelism, are compiled as well"
+    )
+    decode: bool = option(
+        False,
+        "the step that draws a token is compiled too, for generate.batch_size answers of"
+        " generate.max_new_tokens after prompts of data.max_length",
     )
     output: Optional[str] = option(None, "a JSON file for all figures of the best plan")
     tokens: Optional[float] = option(

@@ -238,12 +238,12 @@ def grow(state: DecodeState, slots: int, mesh: Mesh | None) -> DecodeState:
 
 
 def spread(state: DecodeState, mesh: Mesh | None) -> DecodeState:
-    """Shards rows over the devices, and key heads as their weights.
+    """Shards rows over the devices, and key heads as their weights."""
+    return state if mesh is None else lax.with_sharding_constraint(state, places_of(state, mesh))
 
-    What the host reads is replicated on each of its processes.
-    """
-    if mesh is None:
-        return state
+
+def places_of(state: DecodeState, mesh: Mesh) -> DecodeState:
+    """Returns the sharding of each array; what the host reads is on each of its processes."""
     whole, rows = meshes.replicated(mesh), meshes.rows(mesh)
     heads = (
         meshes.RULES["kv_heads"]
@@ -252,7 +252,7 @@ def spread(state: DecodeState, mesh: Mesh | None) -> DecodeState:
     )
     cache = NamedSharding(mesh, PartitionSpec(*rows.spec, heads))
     kv = ((cache, cache),) * len(state.kv)
-    places = DecodeState(
+    return DecodeState(
         kv,
         TokenInfo(rows, rows),
         whole,
@@ -265,7 +265,6 @@ def spread(state: DecodeState, mesh: Mesh | None) -> DecodeState:
         rows,
         jax.tree.map(lambda _: rows, state.sources),
     )
-    return lax.with_sharding_constraint(state, places)
 
 
 # --- on the host

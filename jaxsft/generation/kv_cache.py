@@ -78,7 +78,7 @@ def caches_at(
 def cache_dtype(model: Transformer, params: Params) -> Any:
     # Half the bytes for a step to read, where products of bfloat16 are fast; on CPU those of one
     # token are not (measured: 42 against 5 ms).
-    half = model.precision == "bf16" and jax.default_backend() != "cpu"
+    half = model.precision == "bf16" and model.platform != "cpu"
     return jnp.bfloat16 if half else at_least_fp32(params["embed"]["tokens"]["w"].dtype)
 
 

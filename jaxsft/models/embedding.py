@@ -129,12 +129,13 @@ def _spread_rows(
     of_rows = of_rows if spread and w.shape[0] % mesh.shape[of_rows] == 0 else None
 
     def of_device(w, ids):
-        ids = lax.all_gather(ids, of_embed, tiled=True)
+        shape, ids = ids.shape, lax.all_gather(ids.reshape(-1), of_embed, tiled=True)
         at = ids if of_rows is None else ids - lax.axis_index(of_rows) * w.shape[0]
-        x = jnp.take(w, at, axis=0, mode="fill", fill_value=0)  # [rows of all, S, D / devices]
+        x = jnp.take(w, at, axis=0, mode="fill", fill_value=0)  # [tokens of all, D / devices]
         if of_rows is not None:
             x = lax.psum(jnp.where((at >= 0)[..., None], x, 0), of_rows)
-        return lax.all_to_all(x, of_embed, split_axis=0, concat_axis=2, tiled=True)
+        x = lax.all_to_all(x, of_embed, split_axis=0, concat_axis=1, tiled=True)
+        return x.reshape(*shape, -1)
 
     rows = PartitionSpec(meshes.ACTIVATIONS["rows"])
     return jax.shard_map(

@@ -42,10 +42,16 @@ REMAT = (
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """A config to compile, and the overrides that make it from the one that was asked for."""
+    """A config to compile.
+
+    Attributes:
+      overrides: that make it from the one that was asked for.
+      again: how much is computed again: a place in the list of what is tried.
+    """
 
     config: Config
     overrides: tuple[str, ...]
+    again: int = 0
 
 
 def plan(config: Config, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
@@ -61,7 +67,9 @@ def plan(config: Config, tell: Callable[[str], None] = lambda line: None) -> dic
     Raises:
       ConfigError: the config cannot run there at all.
     """
-    topology = Topology.of(config.plan.topology) if config.plan.topology else None
+    topology = None
+    if config.plan.topology:
+        topology = Topology.of(config.plan.topology, config.plan.slices)
     if topology is not None and config.plan.devices is not None:
         raise ConfigError(
             f"plan.devices={config.plan.devices}: plan.topology={topology.name} has chips of its"
@@ -69,7 +77,10 @@ def plan(config: Config, tell: Callable[[str], None] = lambda line: None) -> dic
         )
     found: list[dict[str, Any]] = []
     refused: ConfigError | None = None
+    enough: int | None = None  # what computes more again than a candidate that fits is slower
     for candidate in candidates(config, topology):
+        if enough is not None and candidate.again > enough:
+            break
         try:
             one = _measured(candidate, topology)
         except ConfigError as error:
@@ -79,7 +90,7 @@ def plan(config: Config, tell: Callable[[str], None] = lambda line: None) -> dic
         found.append(one)
         tell(summary(one))
         if one["fits"] and not config.plan.search:
-            break  # the next would be slower: they come from the fastest to the smallest
+            enough = candidate.again
     if not found and refused is not None:
         raise refused
     fitting = [one for one in found if one["fits"]]
@@ -109,10 +120,10 @@ def candidates(config: Config, topology: Topology | None) -> Iterator[Candidate]
     if "model.remat" in free and "model.remat_saves" in free:
         # on a chip, to compute norms and sums again costs less than to keep them
         again = REMAT if topology is None or config.plan.search else REMAT[1:]
-    for more in again:
+    for place, more in enumerate(again):
         for one in shapes:
             words = (*one, *more)
-            yield Candidate(compose.override(config, words) if words else config, words)
+            yield Candidate(compose.override(config, words) if words else config, words, place)
 
 
 def _meshes(topology: Topology, search: bool) -> list[tuple[int, int, int]]:
@@ -122,12 +133,13 @@ def _meshes(topology: Topology, search: bool) -> list[tuple[int, int, int]]:
     over the others and only parts of them over all; the compiler for TPU has no reduce-scatter over
     a whole slice.
     """
-    chips_, first = topology.size, topology.dims[0]
+    slices, first = topology.slices, topology.dims[0]
+    chips_ = topology.size // slices
     found = [(first, chips_ // first, 1), (1, chips_, 1)]
     if search:
         found += [(chips_, 1, 1)]
         found += [(1, chips_ // n, n) for n in (4, 8) if chips_ % n == 0]
-    return list(dict.fromkeys(found))
+    return [(slices * data, fsdp, tensor) for data, fsdp, tensor in dict.fromkeys(found)]
 
 
 def _of_mesh(*shape: int) -> tuple[str, ...]:
@@ -146,14 +158,19 @@ def _measured(candidate: Candidate, topology: Topology | None) -> dict[str, Any]
     facts, costs = step["facts"], step["costs"]
     fits = topology is None or step["memory_bytes"] <= topology.chip.hbm
     evaluation = compiled(candidate.config, topology, "evaluate") if fits else None
+    decoding = None
+    if fits and candidate.config.plan.decode:
+        decoding = compiled(candidate.config, topology, "decode")
     figures = {
         "overrides": list(candidate.overrides),
         **facts,
-        "topology": topology.name if topology else None,
+        "topology": topology and topology.name,
+        "slices": topology and topology.slices,
         "memory_bytes": step["memory_bytes"],
         "memory": step["memory"],
         "evaluation_memory_bytes": evaluation and evaluation["memory_bytes"],
         **as_json(costs),
+        **({"decode_memory_bytes": decoding["memory_bytes"]} if decoding else {}),
         "fits": True,
         "flop_rule": "2 FLOPs a weight and token, causal attention by half, the backward pass twice"
         " the forward one; recomputation and padding are not counted (arXiv:2204.02311, B)",
@@ -161,13 +178,20 @@ def _measured(candidate: Candidate, topology: Topology | None) -> dict[str, Any]
     if topology is None:
         return figures
     figures["hbm_limit"] = topology.chip.hbm
-    figures["fits"] = bool(evaluation and evaluation["memory_bytes"] <= topology.chip.hbm)
+    needed = [part["memory_bytes"] for part in (step, evaluation, decoding) if part]
+    figures["fits"] = bool(fits and max(needed) <= topology.chip.hbm)
     figures |= chips.roofline(costs, topology, facts["model_flops"])
     seconds = figures["step_seconds_bound"]
     figures["tokens_per_second_bound"] = facts["tokens"] / seconds if seconds else 0.0
     if evaluation:
         evaluated = chips.roofline(evaluation["costs"], topology, facts["model_flops"] / 3)
         figures["evaluation_seconds_bound"] = evaluated["step_seconds_bound"]
+    if decoding:
+        # not of products: the time of one token is that of reading weights and cache
+        drawn = chips.roofline(decoding["costs"], topology, 0.0)
+        figures["decode_seconds_bound"] = drawn["step_seconds_bound"]
+        figures["decode_seconds"] = drawn["seconds"]
+        figures["decode_collectives"] = as_json(decoding["costs"])["collectives"]
     plan_ = candidate.config.plan
     if plan_.tokens and seconds:
         figures["hours_bound"] = plan_.tokens / figures["tokens_per_second_bound"] / 3600
@@ -181,7 +205,7 @@ def compiled(config: Config, topology: Topology | None, what: str) -> dict[str, 
     with tempfile.TemporaryDirectory(prefix="jaxsft-plan-") as name:
         folder = Path(name)
         rundir.write_text(folder / "config.yaml", compose.to_yaml(config))
-        asked = {"topology": topology.name if topology else None}
+        asked = {"topology": topology and topology.name, "slices": topology and topology.slices}
         rundir.write_json(folder / "request.json", asked)
         with (folder / "log.txt").open("w", encoding="utf-8") as log:
             command = [sys.executable, "-m", "jaxsft.planning.compile_ahead", name, what]
@@ -240,7 +264,12 @@ def _environment(config: Config, topology: Topology | None) -> dict[str, str]:
         # compiler ends the process for a flag that it does not know
         mine = ("TPU_", "XLA_FLAGS")
         own = {name: value for name, value in own.items() if not name.startswith(mine)}
-        own |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+        # no chip is taken, so that several plans may be made at once
+        own |= {
+            "JAX_PLATFORMS": "cpu",
+            "TPU_SKIP_MDS_QUERY": "1",
+            "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        }
     elif config.plan.devices:
         flags = own.get("XLA_FLAGS", "")
         count = f"--xla_force_host_platform_device_count={config.plan.devices}"
@@ -250,7 +279,9 @@ def _environment(config: Config, topology: Topology | None) -> dict[str, str]:
 
 def _dumped(dump: Path, ending: str) -> Path | None:
     """Returns the file of the step among those that the compiler wrote."""
-    found = [one for one in dump.glob(f"*{ending}") if re.search(r"jit_(step|evaluate)", one.name)]
+    found = [
+        one for one in dump.glob(f"*{ending}") if re.search(r"jit_(step|evaluate|decode)", one.name)
+    ]
     return max(found, key=lambda one: one.stat().st_size, default=None)
 
 
@@ -293,6 +324,7 @@ def told(best: dict[str, Any]) -> list[str]:
     """Returns the lines of a plan for the screen."""
     mesh = " x ".join(f"{axis} {n}" for axis, n in best["mesh"].items())
     where = best["topology"] or f"{best['devices']} x {best['platform']}"
+    where = f"{best['slices']} x {where}" if (best["slices"] or 1) > 1 else where
     lines = [
         f"{best['parameters']:,} parameters on {where} ({mesh}), {best['rows']:,} rows of"
         f" {best['length']:,} tokens, {best['precision']}, attention {best['attention']}",
@@ -304,6 +336,11 @@ def told(best: dict[str, Any]) -> list[str]:
         *(
             [f"  {'evaluation':<26}{best['evaluation_memory_bytes'] / 1e9:>10.3f} GB"]
             if best["evaluation_memory_bytes"]
+            else []
+        ),
+        *(
+            [f"  {'decoding':<26}{best['decode_memory_bytes'] / 1e9:>10.3f} GB"]
+            if "decode_memory_bytes" in best
             else []
         ),
         "",
@@ -331,13 +368,21 @@ def _of_time(best: dict[str, Any]) -> list[str]:
     if best["topology"] is None:
         return ["this machine's peak is not known: no bound of the time"]
     seconds = best["seconds"]
+    network = f", network {seconds['network']:.3f}" if best["slices"] > 1 else ""
     lines = [
         f"a step takes at least {best['step_seconds_bound']:.3f} s (products"
-        f" {seconds['compute']:.3f}, memory {seconds['hbm']:.3f}, wires {seconds['wires']:.3f});"
-        f" {best['step_seconds_serial']:.3f} s if nothing overlaps",
+        f" {seconds['compute']:.3f}, memory {seconds['hbm']:.3f}, wires {seconds['wires']:.3f}"
+        f"{network}); {best['step_seconds_serial']:.3f} s if nothing overlaps",
         f"at most {best['tokens_per_second_bound']:,.0f} tokens/s, MFU {best['mfu_bound']:.2f};"
         f" {best['mfu_serial']:.2f} if nothing overlaps",
     ]
+    if "decode_seconds_bound" in best:
+        drawn = best["decode_seconds"]
+        lines.append(
+            f"a token of all answers takes at least {1e3 * best['decode_seconds_bound']:.2f} ms"
+            f" (products {1e3 * drawn['compute']:.2f}, memory {1e3 * drawn['hbm']:.2f}, wires"
+            f" {1e3 * drawn['wires']:.2f})"
+        )
     if "hours_bound" in best:
         cost = f", {best['dollars_bound']:,.0f} dollars" if "dollars_bound" in best else ""
         lines.append(f"the run takes at least {best['hours_bound']:.1f} hours{cost}")

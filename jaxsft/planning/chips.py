@@ -9,26 +9,27 @@ import math
 from typing import Any, NamedTuple
 
 from jaxsft.errors import ConfigError
-from jaxsft.planning.costs import Costs
+from jaxsft.planning.costs import NETWORK, Costs
 from jaxsft.sharding.device_table import CHIPS, Chip
 
 
 class Topology(NamedTuple):
-    """A slice of chips, as `v5e:16x16`."""
+    """Slices of chips, as `v5e:16x16`."""
 
     name: str
     kind: str
     dims: tuple[int, ...]
+    slices: int = 1
 
     @classmethod
-    def of(cls, name: str) -> Topology:
+    def of(cls, name: str, slices: int = 1) -> Topology:
         """Parses a name. Raises ConfigError where the kind has another number of axes."""
         kind, _, rest = name.partition(":")
         dims = tuple(int(n) for n in rest.split("x"))
         axes = 3 if kind == "v5p" else 2
         if len(dims) != axes or min(dims) < 1:
             raise ConfigError(f"plan.topology={name}: expected {axes} axes of one chip or more")
-        return cls(name, kind, dims)
+        return cls(name, kind, dims, slices)
 
     @property
     def chip(self) -> Chip:
@@ -36,8 +37,8 @@ class Topology(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Returns the number of chips."""
-        return math.prod(self.dims)
+        """Returns the number of chips of all slices."""
+        return math.prod(self.dims) * self.slices
 
     def wires(self, devices: int) -> float:
         """Returns the bytes a second that leave a chip by the links along the axes of a group.
@@ -66,17 +67,19 @@ def roofline(costs: Costs, topology: Topology, model_flops: float) -> dict[str, 
       model_flops: of a step on one chip, without padding and recomputation (`device.model_flops`).
     """
     chip = topology.chip
-    # permutations go by one link
-    wires = sum(
-        one.wire_bytes
-        / (chip.link if one.kind == "collective-permute" else topology.wires(one.devices))
-        for one in costs.collectives
-    )
     seconds = {
         "compute": costs.flops / chip.flops,
         "hbm": costs.hbm_bytes / chip.bandwidth,
-        "wires": wires,
+        "wires": 0.0,
+        "network": 0.0,
     }
+    for one in costs.collectives:
+        if one.kind == NETWORK:
+            seconds["network"] += one.wire_bytes / chip.dcn
+        else:  # permutations go by one link
+            alone = one.kind == "collective-permute"
+            links = chip.link if alone else topology.wires(one.devices)
+            seconds["wires"] += one.wire_bytes / links
     bound, serial = max(seconds.values()), sum(seconds.values())
     least = model_flops / chip.flops
     return {

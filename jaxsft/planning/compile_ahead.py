@@ -1,6 +1,6 @@
 """Compiles a step of a run for devices that need not be there, in a process of its own:
 
-    python -m jaxsft.planning.compile_ahead FOLDER step|evaluate
+    python -m jaxsft.planning.compile_ahead FOLDER step|evaluate|decode
 
 reads `FOLDER/request.json` and writes there `facts.json` before it compiles, and `program.txt` with
 `memory.json` after it. For TPU the optimised program and its memory lie in `FOLDER/dump` minutes
@@ -10,8 +10,12 @@ before the machine code does: who waits for them may end this process then.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import os
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +36,15 @@ from jaxsft.data.chosen_tokenizer import make_tokenizer
 from jaxsft.data.pipeline import Batch
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, JaxsftError
+from jaxsft.generation import decode_slots, decoding
+from jaxsft.generation.kv_cache import cache_dtype
+from jaxsft.generation.sampling import Sampling
 from jaxsft.hf import pretrained_folder as folders
 from jaxsft.models.attention import backends
 from jaxsft.models.attention.needs import AttentionNeeds
 from jaxsft.models.attention.score_options import ScoreOptions
+from jaxsft.models.layer_stack import depth_of
+from jaxsft.models.transformer import Transformer
 from jaxsft.planning.chips import Topology
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import platforms
@@ -65,13 +74,15 @@ def main(folder: Path, what: str) -> None:
 def _compile(folder: Path, what: str) -> None:
     request = rundir.read_json(folder / "request.json")
     asked = compose.read(folder / "config.yaml")
-    topology = Topology.of(request["topology"]) if request["topology"] else None
+    topology = None
+    if request["topology"]:
+        topology = Topology.of(request["topology"], request.get("slices") or 1)
     devices = _tpu_devices(topology) if topology else np.array(platforms.devices())
     kind = "tpu" if topology else platforms.facts().kind
     own = platforms.facts() if topology is None else Device("tpu", devices.size)
     config = resolved(asked, own)
     shape = [getattr(config.mesh, axis) for axis in meshes.AXES]
-    mesh = _mesh(devices[: math.prod(shape)], shape)
+    mesh = _mesh(devices[: math.prod(shape)], shape, topology.slices if topology else 1)
     parts, batch = _of_data(config, mesh) if _has_data(asked) else shape_parts(config, mesh)
     facts = step_facts(parts, batch, kind)
     if topology is None:
@@ -100,11 +111,11 @@ def _tpu_devices(topology: Topology) -> np.ndarray:
         extra = {
             "chip_config_name": "default",
             "chips_per_host_bounds": tuple(min(2, n) for n in (*topology.dims, 1)),
-            "num_slices": 1,
         }
         found = topologies.get_topology_desc(
             platform="tpu",
             topology_name=topology.name,
+            num_slices=topology.slices,
             **({} if topology.kind == "v5p" else extra),
         )
     except Exception as error:  # of the plug-in, of whatever kind
@@ -116,14 +127,22 @@ def _tpu_devices(topology: Topology) -> np.ndarray:
     return np.array(found.devices)
 
 
-def _mesh(devices: np.ndarray, shape: list[int]) -> jax.sharding.Mesh:
+def _mesh(devices: np.ndarray, shape: list[int], slices: int = 1) -> jax.sharding.Mesh:
     """Returns the mesh, in the order that suits the wires where JAX knows it.
 
-    Raises ConfigError where it needs more devices than there are.
+    Of several slices each has a part of `mesh.data`. Raises ConfigError where it needs more devices
+    than there are.
     """
     if math.prod(shape) != devices.size:
         wanted = " ".join(f"mesh.{axis}={n}" for axis, n in zip(meshes.AXES, shape, strict=True))
         raise ConfigError(f"{wanted} needs {math.prod(shape)} devices, found {devices.size}")
+    if slices > 1:
+        data, *rest = shape
+        if data % slices:
+            raise ConfigError(f"mesh.data={data} is no multiple of plan.slices={slices}")
+        parts = np.split(devices.reshape(-1), slices)
+        laid = [_mesh(part, [data // slices, *rest]).devices for part in parts]
+        return jax.sharding.Mesh(np.concatenate(laid), meshes.AXES, axis_types=auto_axes(3))
     try:
         chosen = list(devices.flat)
         return jax.make_mesh(shape, meshes.AXES, axis_types=auto_axes(3), devices=chosen)
@@ -216,8 +235,43 @@ def lower_step(parts: Components, batch: Any, what: str) -> Any:
     if what == "step":
         step = jax.jit(parts.program.step, donate_argnums=0, out_shardings=(places, everywhere))
         return step.lower(state, frozen, batch, hyper)
+    if what == "decode":
+        return _lower_decoding(parts, batch.tokens.shape[1])
     evaluate = jax.jit(parts.program.evaluate, out_shardings=everywhere)
     return evaluate.lower(trainable, frozen, batch, hyper)
+
+
+def _lower_decoding(parts: Components, prompt: int) -> Any:
+    """Lowers the loop that draws tokens, of which costs count one.
+
+    Raises ConfigError for a task that writes nothing token by token.
+    """
+    config, model, mesh = parts.config, parts.model, parts.mesh
+    if not isinstance(model, Transformer) or model.config.decoder_layers or not model.config.causal:
+        raise ConfigError(
+            "plan.decode=true: the model is no decoder; leave the option out, or give task=lm"
+        )
+    params = _shaped(parts.specs, meshes.shardings(parts.specs, mesh))
+    layers = {
+        str(int(start) + i): jax.tree.map(_one_layer, stack)
+        for start, stack in params["layers"].items()
+        for i in range(depth_of(stack))
+    }
+    params |= {"layers": layers}  # as `unstacked` leaves them
+    shards, wanted = meshes.row_shards(mesh), config.generate.batch_size
+    rows, new = -(-wanted // shards) * shards, config.generate.max_new_tokens
+    dtype = cache_dtype(model, params)
+    make = functools.partial(decode_slots.empty, model, rows, prompt + new, new, dtype, mesh)
+    state = jax.eval_shape(make)
+    state = _shaped(state, decode_slots.places_of(state, mesh))
+    sampling, stop = Sampling.of(config.generate, 0), np.zeros(1, np.int32)
+    return decoding.decode.lower(
+        model, params, state, state.done, sampling, stop, np.int32(new), np.int32(rows), mesh
+    )
+
+
+def _one_layer(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype, sharding=x.sharding)
 
 
 def step_facts(parts: Components, batch: Any, platform: str) -> dict[str, Any]:
@@ -275,5 +329,13 @@ def step_facts(parts: Components, batch: Any, platform: str) -> dict[str, Any]:
     }
 
 
+def _end_with(parent: int) -> None:
+    """Ends this process, which may compile for minutes, when the one that waits for it is gone."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 if __name__ == "__main__":
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     main(Path(sys.argv[1]), sys.argv[2])

@@ -23,6 +23,8 @@ COLLECTIVES = (
     "all-to-all",
     "ragged-all-to-all",
 )
+# what goes from slice to slice, by the network of the data centre
+NETWORK = "between slices"
 # products of matrices of a head in the kernels of splash attention, by a part of their names
 SPLASH = {"splash_mha_fwd": 2, "splash_mha_dkv": 5}  # the backward pass is fused
 # instructions that read and write nothing themselves
@@ -56,7 +58,7 @@ class Collective:
     def wire_bytes(self) -> float:
         """Returns the bytes that leave a device, in a ring: an all-reduce goes round twice."""
         share = (self.devices - 1) / self.devices if self.devices > 1 else 1
-        return self.bytes * share * (2 if self.kind == "all-reduce" else 1)
+        return self.bytes * share * (2 if self.kind in ("all-reduce", NETWORK) else 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +107,8 @@ def costs_of(program: CompiledText, attended: float = 0.0) -> Costs:
             parts |= {channel} - {None}
             scattered = kind == "all-reduce" and where.startswith("all-reduce-scatter")
             _add(found, "reduce-scatter" if scattered else kind, one, types, times)
+        elif one.op == "send" and "_xla_megascale_transfer_type" in one.text:
+            _add(found, NETWORK, one, types, times)
         if where not in program.fused and one.op not in _FREE and not one.op.endswith("-done"):
             hbm += times * _hbm_bytes(program, one, types)
     flops = {name: number for name, number in by_part.most_common() if number}
@@ -261,8 +265,9 @@ def _add(
     # the result of a started one is a tuple of what goes in and what comes out
     result = max(sizes, default=0.0) if one.op.endswith("-start") else sum(sizes)
     size = result if kind == "all-reduce" else max(result, given)
+    size = sizes[0] if kind == NETWORK else size
     beside = one.op.endswith("-start") or _PART in one.text
-    names = sorted({shape.dtype for shape in one.shapes} - {"u32", "s32"})
+    names = sorted({shape.dtype for shape in one.shapes} - {"u32", "s32", "token"})
     key = (kind, _group_size(one), "/".join(names) or "integers")
     before = found.get(key, Collective(*key))
     found[key] = dataclasses.replace(
@@ -276,6 +281,8 @@ def _add(
 
 def _group_size(one: Instruction) -> int:
     """Returns how many devices take part in a collective; 1 where the text does not tell."""
+    if slices := re.search(r'_xla_megascale_target="\{([\d,]+)\}', one.text):
+        return len(slices[1].split(","))
     if named := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", one.text):
         pairs = (pair.split("=") for pair in named[1].split(","))
         sizes = {name.strip(" '\""): int(size) for name, size in pairs}

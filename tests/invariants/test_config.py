@@ -293,8 +293,8 @@ ELSEWHERE = {
         "crossval.replicates",
     ),
     "tests/planning/test_plan.py": (
-        *("plan.topology", "plan.devices", "plan.search", "plan.output"),
-        *("plan.tokens", "plan.dollars"),
+        *("plan.topology", "plan.devices", "plan.search", "plan.output", "plan.slices"),
+        *("plan.tokens", "plan.dollars", "plan.decode"),
     ),
     "tests/training/test_loop.py": ("train.on_nan",),
     "tests/invariants/test_backbone.py": ("train.backbone", "train.backbone_limit"),

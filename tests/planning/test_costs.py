@@ -141,6 +141,28 @@ ENTRY %main (a: f32[64,8]) -> f32[4,8] {
     assert costs_of(parse(text)).hbm_bytes == 64 * 8 * 4 + 4 * 8 * 4
 
 
+def test_what_goes_between_slices():
+    """As the compiler writes the sum over four slices: each chip sends and receives its part."""
+    text = """HloModule jit_step
+
+ENTRY %main (a: f32[8,128]) -> f32[8,128] {
+  %a = f32[8,128]{1,0} parameter(0)
+  %token = token[] after-all()
+  %send = (f32[8,128]{1,0}, u32[], token[]) send(%a, %token), frontend_attributes={\
+_xla_megascale_target="{1,2,3,4}x{0:15}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  ROOT %b = f32[8,128]{1,0} add(%a, %a)
+}
+"""
+    costs = costs_of(parse(text))
+    (one,) = costs.collectives
+    assert (one.kind, one.devices, one.bytes) == ("between slices", 4, 4096)
+    assert one.wire_bytes == 4096 * 2 * 3 / 4
+    pods = Topology.of("v5e:4x4", 4)
+    assert pods.size == 64 and pods.wires(16) == Topology.of("v5e:4x4").wires(16)
+    found = roofline(costs, pods, 1.0)["seconds"]
+    assert found["network"] == pytest.approx(one.wire_bytes / 3.125e9) and not found["wires"]
+
+
 def test_a_group_has_the_links_of_its_axes():
     pod = Topology.of("v5p:4x4x8")
     assert [pod.wires(n) / 90e9 for n in (4, 8, 16, 32, 128)] == [2, 2, 4, 4, 6]
@@ -163,7 +185,8 @@ def test_the_roofline_by_hand():
     ring = (Collective("all-reduce", 16, "bf16", 1, 1, 90e9 * 8 / 15),)
     costs = Costs(197e12, {"MLP": 197e12}, 819e9 / 2, ring, 0)
     found = roofline(costs, topology, 197e12 / 2)
-    assert found["seconds"] == pytest.approx({"compute": 1.0, "hbm": 0.5, "wires": 1.0})
+    seconds = {"compute": 1.0, "hbm": 0.5, "wires": 1.0, "network": 0.0}
+    assert found["seconds"] == pytest.approx(seconds)
     assert found["mfu_bound"] == pytest.approx(0.5) and found["mfu_serial"] == pytest.approx(0.2)
     assert as_json(costs)["collectives"][0]["wire_bytes"] == pytest.approx(90e9)
     assert Topology.of("v5p:4x4x8").size == 128 and set(CHIPS) == {"v5e", "v5p", "v6e"}

@@ -39,7 +39,8 @@ def folder(tmp_path):
 
 def overrides_of(*words):
     config = composed(["task=lm", *words])
-    topology = Topology.of(config.plan.topology) if config.plan.topology else None
+    name, slices = config.plan.topology, config.plan.slices
+    topology = Topology.of(name, slices) if name else None
     return [one.overrides for one in planning.candidates(config, topology)]
 
 
@@ -52,15 +53,22 @@ def test_what_nobody_asked_for_is_chosen():
     assert overrides_of("plan.topology=v5e:4x4", *given) == [()]
     assert len(overrides_of("plan.topology=v5e:4x4", "plan.search=true")) == 5 * 3 * 4
     assert overrides_of() == list(planning.REMAT)
+    # slices have copies of the weights
+    two = {one[:2] for one in overrides_of("plan.topology=v5p:2x2x4", "plan.slices=2")}
+    assert two == {("mesh.data=4", "mesh.fsdp=8"), ("mesh.data=2", "mesh.fsdp=16")}
 
 
 def test_a_plan_for_devices_that_are_not_there(folder, tmp_path, capsys):
     out = tmp_path / "plan.json"
     words = ["task=lm", f"model.pretrained={folder}", "plan.devices=2", "data.max_length=64"]
     words += ["train.batch_size=4", "model.remat=false", f"output={out}"]
+    words += ["plan.decode=true", "generate.batch_size=2", "generate.max_new_tokens=64"]
     assert cli.main(["plan", *words]) == 0
     text, found = capsys.readouterr().out, json.loads(out.read_text())
     assert "rows of 64 tokens" in text and "all-reduce" in text
+    # keys and values of both layers, one row a device, 128 slots, in float32
+    cache = 2 * 2 * 2 * 32 * 128 * 4
+    assert "decoding" in text and found["decode_memory_bytes"] > cache
     weights = 2 * 512 * 128 + 2 * (128 * 128 * 2 + 128 * 64 * 2 + 3 * 128 * 256 + 256) + 128
     assert found["parameters"] == weights
     assert found["state_bytes"]["trained weights"] == 4 * weights
@@ -81,6 +89,7 @@ def test_a_plan_for_devices_that_are_not_there(folder, tmp_path, capsys):
         (["task=lm", "topology=v9:4x4"], "plan.topology"),
         (["task=lm", "topology=v5e:4x4", "plan.devices=2"], "give one of the two"),
         (["task=lm", "plan.tokens=1e9"], "plan.tokens"),
+        (["task=lm", "plan.slices=2"], "plan.slices"),
         (["task=lm", "plan.devices=3", "mesh.data=2", "mesh.fsdp=2"], "needs 4 devices"),
     ],
 )
@@ -104,6 +113,24 @@ def test_a_plan_for_a_pod(folder, tmp_path):
     assert found["model_flops"] < found["flops"] < 2 * found["model_flops"]
     assert 0 < found["mfu_serial"] < found["mfu_bound"] < 1
     assert "fits" in lines[0] and "MFU" in "\n".join(planning.told(found))
+
+
+def test_meshes_are_compared_where_one_fits(monkeypatch):
+    """All that compute as much again; what computes more is not compiled."""
+    tried = []
+
+    def measured(candidate, _):
+        mesh, again = candidate.overrides[1], candidate.again
+        tried.append((mesh, again))
+        seconds = {"mesh.fsdp=4": 2.0, "mesh.fsdp=16": 1.0}[mesh]
+        one = {"fits": again == 1, "memory_bytes": 1e9, "hbm_limit": 1.0, "topology": "v5e:4x4"}
+        one |= {"overrides": candidate.overrides, "tokens": 16, "mfu_bound": 1, "mfu_serial": 1}
+        return one | {"step_seconds_bound": seconds, "step_seconds_serial": seconds}
+
+    monkeypatch.setattr(planning, "_measured", measured)
+    found = planning.plan(composed(["task=lm", "plan.topology=v5e:4x4"]))
+    assert found["overrides"][1] == "mesh.fsdp=16"
+    assert tried == [(f"mesh.fsdp={n}", again) for again in (0, 1) for n in (4, 16)]
 
 
 def test_no_error_is_swallowed(monkeypatch):

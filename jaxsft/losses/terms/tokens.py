@@ -121,7 +121,8 @@ def token_stats(
         return _in_chunks(how._replace(shards=shards), hidden, w, targets, bias)
     vocab = axis if w.shape[1] % mesh.shape[axis] == 0 and mesh.shape[axis] > 1 else None
     of_embed = meshes.RULES["embed"]
-    embed = of_embed if w.shape[0] % mesh.shape[of_embed] == 0 else None
+    spread = mesh.shape[of_embed] > 1 and w.shape[0] % mesh.shape[of_embed] == 0
+    embed = of_embed if spread else None
     own, rows = how._replace(axis=vocab), PartitionSpec(meshes.ACTIVATIONS["rows"])
 
     def of_device(hidden, w, targets, bias):
@@ -183,6 +184,7 @@ def _in_chunks(how: _How, hidden: Array, w: Array, targets: Array, bias: Array |
     # columns, not rows: every device has a part of each chunk
     columns = min(max(tokens * how.shards // b, 1), s)
     count = -(-s // columns)
+    columns = -(-s // count)  # chunks of one size: the last is not mostly padding
 
     def cut(x):  # [B, S, ...] -> [count, B, columns, ...]
         x = jnp.pad(x, ((0, 0), (0, count * columns - s), *[(0, 0)] * (x.ndim - 2)))

@@ -132,6 +132,19 @@ def test_a_mesh_reduces_the_gradient_of_the_matrix_once():
     assert [one.startswith("ENTRY") for one in with_collectives] == [True]
 
 
+def test_chunks_are_of_one_size():
+    """65 tokens in chunks of at most 64 are two of 33, not of 64."""
+    shapes = [(2, 65, 8), (8, 96), (2, 65)]
+    h, w, t = (
+        jax.ShapeDtypeStruct(s, d)
+        for s, d in zip(shapes, (np.float32,) * 2 + (np.int32,), strict=True)
+    )
+    program = jax.make_jaxpr(
+        lambda h, w, t: tokens.token_stats(h, w, t, precision="fp32", chunk=128).nll
+    )(h, w, t)
+    assert "f32[2,33,96]" in str(program) and "f32[2,64,96]" not in str(program)
+
+
 def test_chunks_hold_fewer_logits():  # guards E6
     """The compiled gradient of 2,048 tokens over 1,024 words never holds all logits."""
     h, w, t = (
