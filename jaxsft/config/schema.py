@@ -33,6 +33,7 @@ from jaxsft.config.prepare_options import (  # noqa: F401
     QualityConfig,
     RatingsConfig,
 )
+from jaxsft.config.prune_options import PruneConfig
 from jaxsft.config.tasks import (  # noqa: F401
     TASKS,
     ChatTask,
@@ -467,6 +468,7 @@ class Config:
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     check: CheckConfig = field(default_factory=CheckConfig)
     crossval: CrossvalConfig = field(default_factory=CrossvalConfig)
+    prune: PruneConfig = field(default_factory=PruneConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     hosts: HostsConfig = field(default_factory=HostsConfig)

@@ -77,7 +77,8 @@ class Session:
             if name != "train" or self.config.evaluation.on_train:
                 slices.groups(batches.split, self.config)
         self.clock = _clock(self.config, self.batches["train"])
-        self.program.movable.check(make_hyper(self.config, self.clock), self.total)
+        for part in (self.program.movable, self.program.pruning):
+            part.check(make_hyper(self.config, self.clock), self.total)
         self.every = {
             name: durations.steps(text, self.clock, f"{name}.every")
             for name, text in (
@@ -173,7 +174,8 @@ class Session:
         )
         clock = self.clock_of(config)
         hyper = make_hyper(config, clock)
-        parts.program.movable.check(hyper, clock.total)
+        for part in (parts.program.movable, parts.program.pruning):
+            part.check(hyper, clock.total)
         trial = Trial(config, hyper, place(trainable), total=clock.total)
         arrays = {"state": trial.state, "frozen": self.frozen}
         self.spread = meshes.check_spread(arrays, self.mesh, config.mesh.allow_replicated)

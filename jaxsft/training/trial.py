@@ -116,8 +116,11 @@ class Trial:
     def judge(self, step: int, value: float, sign: int) -> None:
         """Notes the value of `evaluation.metric` at a step; `sign` is -1 where less is better.
 
-        A value that is not finite is no improvement.
+        A value that is not finite is no improvement. Nothing counts before pruning has ended: the
+        best weights would have fewer zeros than was asked for.
         """
+        if step <= self.hyper.get("prune_end", self.hyper.get("prune_begin", -1)):
+            return
         if math.isfinite(value) and (
             self.best["value"] is None or sign * value > sign * self.best["value"]
         ):
