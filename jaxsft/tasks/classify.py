@@ -16,12 +16,15 @@ from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import LabelledText
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
+from jaxsft.losses.terms import distillation
 from jaxsft.metrics.base import Outputs
 from jaxsft.models.step_sums import Hits
 from jaxsft.tasks import rows, specs
 from jaxsft.tasks.loss_terms import Weighed
-from jaxsft.tasks.task import Output
+from jaxsft.tasks.task import Output, Terms
 from jaxsft.tasks.whole_text import TextTask, about
+
+DISTILLATION = "distillation"  # the term of a teacher (`training/teacher.py`)
 
 
 class Classify(TextTask):
@@ -69,11 +72,24 @@ class Classify(TextTask):
             records, where, [{"label": label, "weight": 1.0} for (label,) in labels]
         )
 
+    @staticmethod
+    def term_weights(config: Config) -> dict[str, float]:
+        own = {} if config.distil.teacher is None else {DISTILLATION: config.distil.weight}
+        return TextTask.term_weights(config) | own
+
+    def totals(self, batch: Batch) -> Terms:
+        taught = {DISTILLATION: (batch.example_ids >= 0).sum().astype(jnp.float32)}
+        return super().totals(batch) | (taught if "teacher" in batch.segment else {})
+
     def loss(self, model, params, batch: Batch, hyper, noise, *, columns: bool) -> Output:
         logits = self.read(model, params, batch, noise)  # [B, G, C]
         gold, present = batch.segment["label"].astype(jnp.int32), batch.example_ids >= 0
         values = self.head_loss.of_labels(logits, gold, hyper)
         terms = {self.config.task.loss: Weighed(values, self.weight(batch))}
+        if "teacher" in batch.segment and not columns:  # of training, not of an evaluation
+            distil, teacher = self.config.distil, batch.segment["teacher"]
+            given = (logits, teacher, hyper["distil_temperature"], distil.direction)
+            terms[DISTILLATION] = Weighed(distillation.divergence(*given), present)
         hits = Hits.update(logits.argmax(-1) == gold, present)
         return Output.of(terms, {"hits": hits}, batch, {"logits": logits} if columns else None)
 

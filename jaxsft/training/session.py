@@ -32,6 +32,7 @@ from jaxsft.training import (
     manifest,
     partition,
     runs,
+    teacher,
 )
 from jaxsft.training.checkpoint import digest, flatten
 from jaxsft.training.hyper import free, make_hyper, program_key
@@ -210,9 +211,12 @@ class Session:
         return self._digest[1]
 
     def cache_backbone(self) -> None:
-        """Replaces the texts of all batches by outputs of a cached backbone (`train.backbone`)."""
+        """Replaces the texts of all batches by outputs of a cached backbone (`train.backbone`), and
+        gives those of training what a teacher makes of them (`distil.teacher`).
+        """
         splits = list(self.batches.values())
         self.cached = backbone.attach(self.components, self._starting, splits)
+        self.cached += teacher.attach(self.components, self.batches["train"])
         self._starting = None
 
     def state_shapes(self, trial: Trial) -> State:

@@ -239,6 +239,9 @@ ELSEWHERE = {
         )
     ),
     "tests/training/test_frozen_weights.py": ("model.frozen_dtype",),
+    "tests/training/test_teacher.py": tuple(
+        f"distil.{n}" for n in ("teacher", "weight", "temperature", "direction")
+    ),
     "tests/training/test_pruning.py": tuple(
         f"prune.{n}" for n in ("kind", "sparsity", "scope", "weights", "begin", "end", "every")
     ),
