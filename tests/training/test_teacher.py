@@ -56,8 +56,13 @@ def test_a_student_learns_what_its_teacher_thinks(tmp_path):
     bpe = schema.GROUPS["tokenizer"]["bpe"](vocab_size=300)
     loop.train(config("teacher", train={"duration": "6steps"}, tokenizer=bpe))
     name = str(tmp_path / "teacher")
-    own = loop.train(config("student", distil=DistilConfig(name, 100.0))).numbers
-    pair = [config(f"s{w}", distil=DistilConfig(name, w)) for w in (1e-3, 100.0)]
+    own = loop.train(
+        config("student", distil=DistilConfig(teacher=name, weight=100.0, temperature=3.0))
+    ).numbers
+    pair = [
+        config(f"s{w}", distil=DistilConfig(teacher=name, weight=w, temperature=3.0))
+        for w in (1e-3, 100.0)
+    ]
     none, same = (one.numbers for one in stack.train_stack(pair))
     for key, value in own.items():
         assert same[key] == pytest.approx(value, rel=1e-4), key
