@@ -23,6 +23,7 @@ from jaxsft.config.data_options import (  # noqa: F401
     MixtureSource,
     UsedFiles,
 )
+from jaxsft.config.distil_options import DistilConfig
 from jaxsft.config.model import ModelConfig
 from jaxsft.config.optim import OPTIMIZERS, OptimConfig
 from jaxsft.config.option import Trace, option
@@ -33,6 +34,7 @@ from jaxsft.config.prepare_options import (  # noqa: F401
     QualityConfig,
     RatingsConfig,
 )
+from jaxsft.config.prune_options import PruneConfig
 from jaxsft.config.tasks import (  # noqa: F401
     TASKS,
     ChatTask,
@@ -483,6 +485,8 @@ class Config:
     generate: GenerateConfig = field(default_factory=GenerateConfig)
     check: CheckConfig = field(default_factory=CheckConfig)
     crossval: CrossvalConfig = field(default_factory=CrossvalConfig)
+    prune: PruneConfig = field(default_factory=PruneConfig)
+    distil: DistilConfig = field(default_factory=DistilConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     hosts: HostsConfig = field(default_factory=HostsConfig)

@@ -17,7 +17,12 @@ from jaxsft.data.pipeline import Batch, Split
 from jaxsft.data.records import LabelledText
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
-from jaxsft.losses.terms import class_weights, supervised_contrastive, two_passes
+from jaxsft.losses.terms import (
+    class_weights,
+    distillation,
+    supervised_contrastive,
+    two_passes,
+)
 from jaxsft.metrics.base import Outputs
 from jaxsft.models.heads import TextHead
 from jaxsft.models.ordinal_head import OrdinalHead
@@ -28,6 +33,7 @@ from jaxsft.tasks.task import Output, Terms
 from jaxsft.tasks.whole_text import TextTask, about
 
 MORE = ("r_drop", "supervised_contrastive")  # terms beside the loss of the head, by their options
+DISTILLATION = "distillation"  # the term of a teacher (`training/teacher.py`)
 
 
 class Classify(class_inputs.ClassInputs, TextTask):
@@ -99,11 +105,16 @@ class Classify(class_inputs.ClassInputs, TextTask):
     @staticmethod
     def term_weights(config: Config) -> dict[str, float]:
         more = {name: getattr(config.task, name) for name in MORE}
+        if config.distil.teacher is not None:
+            more[DISTILLATION] = config.distil.weight
         return TextTask.term_weights(config) | {n: one for n, one in more.items() if one > 0}
 
     def totals(self, batch: Batch) -> Terms:
-        weight = self.weight(batch).sum()
-        return dict.fromkeys(self.term_weights(self.config), weight)
+        totals = dict.fromkeys(self.term_weights(self.config), self.weight(batch).sum())
+        totals.pop(DISTILLATION, None)
+        if "teacher" in batch.segment:
+            totals[DISTILLATION] = (batch.example_ids >= 0).sum().astype(jnp.float32)
+        return totals
 
     def loss(self, model, params, batch: Batch, hyper, noise, *, columns: bool) -> Output:
         task, weight, present = self.config.task, self.weight(batch), batch.example_ids >= 0
@@ -118,9 +129,13 @@ class Classify(class_inputs.ClassInputs, TextTask):
                 other = self.read(model, params, batch, noise.of_another_pass())
             terms[task.loss] = (terms[task.loss] + of_labels(other)) / 2
             terms["r_drop"] = two_passes.divergence(logits, other)
+        weighed = {name: Weighed(values, weight) for name, values in terms.items()}
+        if "teacher" in batch.segment and not columns:  # of training, not of an evaluation
+            distil, teacher = self.config.distil, batch.segment["teacher"]
+            given = (logits, teacher, hyper["distil_temperature"], distil.direction)
+            weighed[DISTILLATION] = Weighed(distillation.divergence(*given), present)
         logits = self.corrected(logits, hyper)
         sums = {"hits": Hits.update(logits.argmax(-1) == gold, present)}
-        weighed = {name: Weighed(values, weight) for name, values in terms.items()}
         out = Output.of(weighed, sums, batch, {"logits": logits} if columns else None)
         if task.supervised_contrastive > 0:  # the others of the batch are in it
             given = (states, gold, present, hyper["contrast_temperature"])

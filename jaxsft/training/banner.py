@@ -14,7 +14,7 @@ from jaxsft.config.schema import Config
 from jaxsft.data import hub
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding import platforms
-from jaxsft.training import components, device, frozen_weights, pretrained
+from jaxsft.training import components, device, frozen_weights, pretrained, pruning
 from jaxsft.training import export as exporting
 from jaxsft.training.session import Session
 
@@ -62,6 +62,7 @@ def _notes_of_devices(session: Session) -> list[str]:
 
 def _notes_of_weights(session: Session) -> list[str]:
     parts, notes = session.components, frozen_weights.told(session.components)
+    notes = [*notes, *pruning.told(session.config, session.program.specs)]
     config_of = pretrained.config_of(
         session.config, lambda place: remote.opened(str(hub.run_dir(place)))
     )

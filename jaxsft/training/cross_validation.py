@@ -62,6 +62,10 @@ def _refuse(config: Config) -> None:
         raise ConfigError(
             "train.backbone=cached: crossval trains each fold from the texts; leave it out"
         )
+    if config.distil.teacher is not None:
+        raise ConfigError(
+            f"distil.teacher={config.distil.teacher}: crossval does not read it; leave it out"
+        )
     bounds.check(config.crossval.level, config.crossval.replicates)
     unread = {
         "evaluation.slices": config.evaluation.slices,

@@ -163,6 +163,7 @@ class FoldSession:
         hyper = make_hyper(config, dataclasses.replace(clock, total=total))
         program = parts.program if task.numbers_in_program else self.components.program
         program.movable.check(hyper, total, config.train.unfreeze_every)
+        program.pruning.check(hyper, total)
         trainable, frozen = self._starting(parts)
         trial = Trial(config, hyper, self._placed(program, trainable))
         step, late = None, None

@@ -33,6 +33,7 @@ from jaxsft.training import (
     manifest,
     partition,
     runs,
+    teacher,
 )
 from jaxsft.training.checksums import digest
 from jaxsft.training.hyper import free, make_hyper, program_key
@@ -80,6 +81,7 @@ class Session:
         self.clock = _clock(self.config, self.batches["train"])
         every, hyper = self.config.train.unfreeze_every, make_hyper(self.config, self.clock)
         self.program.movable.check(hyper, self.total, every)
+        self.program.pruning.check(hyper, self.total)
         self.every = {
             name: durations.steps(text, self.clock, f"{name}.every")
             for name, text in (
@@ -174,6 +176,7 @@ class Session:
         clock = self.clock_of(config)
         hyper = make_hyper(config, clock)
         parts.program.movable.check(hyper, clock.total, config.train.unfreeze_every)
+        parts.program.pruning.check(hyper, clock.total)
         trial = Trial(config, hyper, place(trainable), total=clock.total)
         arrays = {"state": trial.state, "frozen": self.frozen}
         self.spread = meshes.check_spread(arrays, self.mesh, config.mesh.allow_replicated)
@@ -208,9 +211,12 @@ class Session:
         return self._digest[1]
 
     def cache_backbone(self) -> None:
-        """Replaces the texts of all batches by outputs of a cached backbone (`train.backbone`)."""
+        """Replaces the texts of all batches by outputs of a cached backbone (`train.backbone`), and
+        gives those of training what a teacher makes of them (`distil.teacher`).
+        """
         splits = list(self.batches.values())
         self.cached = backbone.attach(self.components, self._starting, splits)
+        self.cached += teacher.attach(self.components, self.batches["train"])
         self._starting = None
 
     def state_shapes(self, trial: Trial) -> State:

@@ -25,6 +25,7 @@ from jaxsft.tasks.task import Output, Task
 from jaxsft.training import extra_losses, partition
 from jaxsft.training.extra_losses import nonzero
 from jaxsft.training.hyper import Hyper
+from jaxsft.training.pruning import Pruning
 from jaxsft.training.unfreezing import Movable
 
 
@@ -78,6 +79,10 @@ class Program:
         """Returns which of the trainable weights move: all, but for two options (`unfreezing`)."""
         return Movable(self.config.model, self.specs, self.task)
 
+    @functools.cached_property
+    def pruning(self) -> Pruning:
+        return Pruning(self.config, self.specs)
+
     def init_state(self, trainable: Params) -> State:
         opt = optimizers.init_state(self.config.optim, self.specs, trainable)
         ema = optimizers.ema_init(trainable) if self.config.train.ema is not None else None
@@ -113,6 +118,7 @@ class Program:
         updates, opt = tx.update(grads, state.opt, state.trainable)
         updates = self.movable.updates(updates, state.step, hyper)
         trainable = jax.tree.map(lambda w, u: w + u.astype(w.dtype), state.trainable, updates)
+        trainable = self.pruning.weights(state.trainable, trainable, state.step, hyper)
         ema, taken = state.ema, state.step - state.skipped
         if ema is not None:
             ema = optimizers.ema_update(ema, trainable, hyper["ema"], taken)

@@ -120,8 +120,11 @@ class Trial:
         """Notes the numbers of an evaluation at a step, and whether `train.until` holds for them.
 
         `metric` is that of `evaluation.metric`, `sign` -1 where less of it is better. A value that
-        is not finite is no improvement.
+        is not finite is no improvement. Nothing counts before pruning has ended: the best weights
+        would have fewer zeros than was asked for.
         """
+        if step <= self.hyper.get("prune_end", self.hyper.get("prune_begin", -1)):
+            return
         value, until = numbers[metric], self.config.train.until
         if until is not None and Until.read(until).holds(numbers):
             self.reached = True

@@ -251,6 +251,12 @@ ELSEWHERE = {
         )
     ),
     "tests/training/test_frozen_weights.py": ("model.frozen_dtype",),
+    "tests/training/test_teacher.py": tuple(
+        f"distil.{n}" for n in ("teacher", "weight", "temperature", "direction")
+    ),
+    "tests/training/test_pruning.py": tuple(
+        f"prune.{n}" for n in ("kind", "sparsity", "scope", "weights", "begin", "end", "every")
+    ),
     "tests/training/test_vocab_rows.py": ("model.vectors", "model.train_rows"),
     "tests/training/test_part.py": ("model.part",),
     "tests/data/test_quarantine.py": ("data.on_bad_row",),

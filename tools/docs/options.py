@@ -42,6 +42,8 @@ TITLES |= {
     "generate": "Generated answers",
     "check": "Check",
     "crossval": "Cross-validation",
+    "prune": "Pruning",
+    "distil": "Distillation",
     "plan": "Planning",
     "mesh": "Devices",
     "hosts": "Processes",
