@@ -194,3 +194,13 @@ def test_neftune_is_as_strong_as_the_paper_says():
         neftune(x, None, segments) is x
         and neftune(x, Dropout(jnp.float32(0.3), keys), segments) is x
     )
+
+
+@pytest.mark.parametrize("kind", ["rms", "layer"])
+def test_norms_of_bf16_are_computed_in_float32(kind):
+    """Only what goes in and what comes out is rounded."""
+    x = jax.random.normal(jax.random.key(0), (4, 64), jnp.bfloat16) + 3
+    norm = Norm(kind)
+    params = nn.meta.unbox(norm.init(jax.random.key(1), x))
+    wide = norm.apply(params, x.astype(jnp.float32))
+    np.testing.assert_array_equal(norm.apply(params, x), wide.astype(jnp.bfloat16))
