@@ -12,7 +12,7 @@ import json
 import mmap
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from jaxsft import documents
 from jaxsft.config.model import ModelConfig
 from jaxsft.errors import CheckpointError, ConfigError, first_line
 from jaxsft.hf import families
+from jaxsft.hf.families import text_half
 from jaxsft.hf.families.family import Family
 from jaxsft.hf.families.key_types import shown
 
@@ -36,10 +37,11 @@ JSON_BYTES = 1 << 26  # of config.json and of an index: far more than the larges
 class Tensors:
     """The tensors of a folder, by name; each is read when it is asked for.
 
-    Raises CheckpointError where there are none, or a file is damaged.
+    `named` gives the name that one goes by here, and None for one that is left out. Raises
+    CheckpointError where there are none, or a file is damaged.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, named: Callable[[str], str | None] = lambda name: name):
         self.folder = folder
         index = folder / INDEX
         listed = _listed(index) if index.is_file() else None
@@ -56,15 +58,20 @@ class Tensors:
             )
         self._slices: dict[str, Any] = {}
         self._files: dict[str, Path] = {}
+        self._written: dict[str, str] = {}  # the names in the files
         self._maps: dict[Path, tuple[dict[str, Any], np.ndarray]] = {}
         self._whole: dict[Path, np.memmap] = {}
         for file in sorted(files):
             opened = _open(folder / file)
-            for name in opened.keys():  # noqa: SIM118
+            for written in opened.keys():  # noqa: SIM118
+                if (name := named(written)) is None:
+                    continue
                 if name in self._slices:
                     raise CheckpointError(f"{folder / file}: {name} is in another shard too")
-                self._slices[name], self._files[name] = opened.get_slice(name), folder / file
-        if listed is not None and (lost := sorted(set(listed) - set(self._slices))):
+                self._slices[name], self._files[name] = opened.get_slice(written), folder / file
+                self._written[name] = written
+        wanted = {name for one in listed or () if (name := named(one)) is not None}
+        if lost := sorted(wanted - set(self._slices)):
             raise CheckpointError(f"{index}: {lost[0]} is in none of the {len(files)} shards")
 
     def __iter__(self):
@@ -86,7 +93,7 @@ class Tensors:
         What is not used of it is not read: a process reads the parts of its own devices.
         """
         header, data = self._mapped(self._files[name])
-        begin, end = header[name]["data_offsets"]
+        begin, end = header[self._written[name]]["data_offsets"]
         return data[begin:end].view(FLOATS[self.dtype(name)]).reshape(self.shape(name))
 
     def release(self, name: str) -> None:
@@ -95,7 +102,7 @@ class Tensors:
         header, data = self._mapped(file)
         begin, end = (
             data.ctypes.data - self._whole[file].ctypes.data + at
-            for at in header[name]["data_offsets"]
+            for at in header[self._written[name]]["data_offsets"]
         )
         first = -(-begin // mmap.PAGESIZE) * mmap.PAGESIZE
         if (
@@ -163,6 +170,7 @@ class PretrainedFolder:
     folder: Path
     values: Mapping[str, Any]  # of its config.json
     family: Family
+    named: Callable[[str], str | None] = lambda name: name  # of its tensors, as in `Tensors`
 
     def model(self, context: int | None = None) -> ModelConfig:
         """Returns its architecture in our options. Raises ConfigError for what we cannot follow."""
@@ -209,7 +217,7 @@ class PretrainedFolder:
 
     @functools.cached_property
     def tensors(self) -> Tensors:
-        return Tensors(self.folder)
+        return Tensors(self.folder, self.named)
 
 
 def is_source(folder: str | Path) -> bool:
@@ -225,10 +233,18 @@ def open_source(folder: str | Path, part: str = "all") -> PretrainedFolder:
     Raises ConfigError: no config.json, one of a family that is not known, or that has no such
     part.
     """
-    values = documents.read_json(Path(folder) / "config.json", ConfigError, dict, JSON_BYTES)
-    return PretrainedFolder(
-        Path(folder), values, families.of(values, str(Path(folder) / "config.json"), part)
+    place = Path(folder) / "config.json"
+    values = documents.read_json(place, ConfigError, dict, JSON_BYTES)
+    if (half := text_half.config_of(values)) is None:
+        return PretrainedFolder(Path(folder), values, families.of(values, str(place), part))
+    source = PretrainedFolder(
+        Path(folder), half, families.of(half, str(place), part), text_half.name_of
     )
+    # which config of the two says it has changed from version to version: the files know
+    own = (Path(folder, WEIGHTS).is_file() or Path(folder, INDEX).is_file()) and any(
+        entry.theirs in source.tensors for entry in source.family.heads["lm"].table
+    )
+    return dataclasses.replace(source, values={**half, "tie_word_embeddings": not own})
 
 
 def modern(family: Family, name: str) -> str:

@@ -99,13 +99,11 @@ FAMILIES = plugins.Registry("families", _OWN)
 
 # What people take for a family that is known; other names are compared letter by letter.
 HINTS = {
-    "gemma3": (
-        "it reads images too; its models of texts alone, such as those of 270 million and 1 billion"
-        " weights, are gemma3_text"
-    ),
+    "gemma3": "it reads images too; its half for texts is read where there is a text_config",
     "gemma3n": "its models compute otherwise than gemma3_text",
     "deberta": "version 1 computes otherwise; those of version 3 are deberta-v2",
-    "mistral3": "it reads images too; its models of texts alone are mistral",
+    "mistral3": "it reads images too; its half for texts is read where there is a text_config",
+    "albert": "its layers share one set of weights, which nothing here does",
     "mllama": "it reads images too; its models of texts alone are llama",
 }
 OF_IMAGES = ("vision_config", "audio_config", "text_config")

@@ -149,7 +149,8 @@ def with_rope(values: Mapping[str, Any], m: ModelConfig) -> dict[str, Any]:
         }
         return {**out, "rope_parameters": {"full_attention": words, "sliding_attention": local}}
     if old:
-        kept = {key: old[key] for key in ("partial_rotary_factor",) if key in old}
+        others = ("partial_rotary_factor", "llama_4_scaling_beta")
+        kept = {key: old[key] for key in others if key in old}
         beside = {key: value for key, value in _old_words(words).items() if key != "rope_scaling"}
         return {**out, "rope_parameters": {**kept, **words}, **beside}
     name = "rotary_emb_base" if out.get("model_type") == "gpt_neox" else "rope_theta"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from jaxsft.config.model import ModelConfig
 from jaxsft.hf.families import decoders
 from jaxsft.hf.families.family import Family, Keys, span_head
 from jaxsft.hf.families.key_types import LENGTH, number, shown
@@ -86,4 +87,16 @@ MINISTRAL = Family(
     },
     **_MISTRAL,
 )
-MINISTRAL3 = Family(model_type="ministral3", architecture="Ministral3", read=read3, **_MISTRAL)
+
+
+def write3(m: ModelConfig) -> dict[str, Any]:
+    """Returns the config of Ministral 3; a factor of 1 is what a model has here."""
+    sizes = {key: value for key, value in decoders.write_sizes(m).items() if "rope_" not in key}
+    first = {"original_max_position_embeddings": m.context, "llama_4_scaling_beta": 0.0}
+    turned = {"rope_parameters": {**first, **decoders.rope_words(m)}}
+    return {**sizes, **turned, "sliding_window": m.window}
+
+
+MINISTRAL3 = Family(
+    model_type="ministral3", architecture="Ministral3", read=read3, write=write3, **_MISTRAL
+)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -36,6 +37,37 @@ def test_an_index_of_another_shape_is_a_sentence(index, message, tmp_path):  # g
     (tmp_path / pretrained_folder.INDEX).write_text(json.dumps(index), encoding="utf-8")
     with pytest.raises(CheckpointError, match=message):
         pretrained_folder.Tensors(tmp_path)
+
+
+@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
+def test_the_half_for_texts_of_a_model_of_images_is_read(prefix, tmp_path):  # guards G3
+    """By the names of either version; nothing of the rest, tied where the files have no output
+    matrix.
+    """
+    folder, about = hf.write("gemma3", tmp_path), hf.golden("gemma3")[0]
+    model, params = hf.load(folder, "lm")
+    tensors = load_file(folder / "model.safetensors")
+    names = {key: f"{prefix}{key.removeprefix('model.')}" for key in tensors}
+    image = {"model.vision_tower.a" if prefix[0] == "m" else "vision_tower.a": np.ones(3, np.int8)}
+    whole = {names[key]: value for key, value in tensors.items()} | image
+    save_file(whole, folder / "model.safetensors")
+    half = {
+        key: v for key, v in about["config"].items() if key not in ("model_type", "eos_token_id")
+    }
+    values = {"model_type": "gemma3", "vision_config": {}, "eos_token_id": [1, 60]}
+    (folder / "config.json").write_text(json.dumps({**values, "text_config": half}))
+    source = pretrained_folder.open_source(folder)
+    assert source.values["eos_token_id"] == [1, 60] and source.family.model_type == "gemma3_text"
+    found, same = hf.load(folder, "lm")
+    assert found.config == model.config and found.config.tied
+    jax.tree.map(np.testing.assert_array_equal, same, params)
+    save_file(
+        whole | {"lm_head.weight": np.ones((61, 24), np.float32)}, folder / "model.safetensors"
+    )
+    assert not pretrained_folder.open_source(folder).model().tied
+    (folder / "config.json").write_text(json.dumps({**values, "text_config": {"model_type": "x"}}))
+    with pytest.raises(ConfigError, match="model_type='x' is not known here"):
+        pretrained_folder.open_source(folder)
 
 
 def test_layers_that_are_not_in_the_files_are_told_from_their_headers(tmp_path):  # guards F2
@@ -75,8 +107,8 @@ def test_a_class_that_ties_is_tied_where_the_files_have_no_matrix(tmp_path):  # 
     "values, message",
     [
         (
-            {"model_type": "gemma3", "text_config": {}},
-            "model_type='gemma3' is not known here .*are gemma3_text",
+            {"model_type": "gemma3"},
+            "model_type='gemma3' is not known here .*half for texts is read where",
         ),
         (
             {"model_type": "qwen2_vl", "vision_config": {}},
