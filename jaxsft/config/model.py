@@ -106,7 +106,9 @@ class Architecture:
         " directions together",
         choices=("transformer", "lstm", "gru"),
     )
-    layers: int = option(4, "blocks; of an encoder-decoder model those of its encoder", at_least=1)
+    layers: int = option(
+        4, "blocks; of an encoder-decoder model those of its encoder", at_least=1, at_most=4096
+    )
     embed: int = option(128, "size of the states between blocks (`hidden_size`)", at_least=1)
     heads: int = option(4, "attention heads", at_least=1, read_if="model.kind=transformer")
     kv_heads: int = option(
@@ -164,6 +166,7 @@ class Architecture:
         0,
         "of an encoder-decoder model, whose encoder has `layers`; 0: there is no second half",
         at_least=0,
+        at_most=4096,
         read_if="model.kind=transformer",
     )
     positions: str = option(

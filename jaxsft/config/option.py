@@ -220,7 +220,7 @@ def _number(declaration: Declaration) -> str:
     high = _bound("less than", a.below) or _bound("at most", a.at_most)
     span = f"{low} and {high}" if low and high else low or high
     if a.at_least is not None and high.startswith("at most"):
-        span = f"between {a.at_least:g} and {a.at_most:g}"
+        span = f"between {_digits(a.at_least)} and {_digits(a.at_most)}"
     what = a.what or ("a number" if a.words else "")
     if not what and _finite(declaration):
         what = "a finite number"
@@ -231,7 +231,11 @@ def _number(declaration: Declaration) -> str:
 def _bound(words: str, value: float | None) -> str:
     if value is None or math.isinf(value):
         return ""
-    return f"{words} {'2^32' if value == 2**32 else f'{value:g}'}"
+    return f"{words} {'2^32' if value == 2**32 else _digits(value)}"
+
+
+def _digits(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) and value >= 10_000 else f"{value:g}"
 
 
 def _finite(declaration: Declaration) -> bool:

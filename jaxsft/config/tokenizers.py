@@ -7,6 +7,9 @@ from typing import Optional
 
 from jaxsft.config.option import option
 
+# pieces: many times the largest tokenizer that is published; a trainer takes memory for all at once
+MOST_TOKENS = 10_000_000
+
 
 @dataclass(frozen=True)
 class TokenizerConfig:
@@ -26,7 +29,9 @@ class BytesTokenizer(TokenizerConfig):
 @dataclass(frozen=True)
 class BpeTokenizer(TokenizerConfig):
     kind: str = "bpe"
-    vocab_size: int = option(4096, "tokens at most, special ones included", at_least=1)
+    vocab_size: int = option(
+        4096, "tokens at most, special ones included", at_least=1, at_most=MOST_TOKENS
+    )
     lowercase: bool = option(False, "text is lowercased before it is read")
 
 
@@ -45,7 +50,9 @@ class WordTokenizer(TokenizerConfig):
 
     kind: str = "word"
     min_count: int = option(2, "a word that is rarer is unknown", at_least=1)
-    vocab_size: Optional[int] = option(None, "the most frequent words only", at_least=1)
+    vocab_size: Optional[int] = option(
+        None, "the most frequent words only", at_least=1, at_most=MOST_TOKENS
+    )
     lowercase: bool = option(True, "text is lowercased before it is read")
     segment: str = option(
         "spaces",
@@ -59,7 +66,9 @@ class WordPieceTokenizer(TokenizerConfig):
     """Pieces of words with BERT's cleaning, special tokens and frame."""
 
     kind: str = "wordpiece"
-    vocab_size: int = option(8192, "tokens at most, special ones included", at_least=1)
+    vocab_size: int = option(
+        8192, "tokens at most, special ones included", at_least=1, at_most=MOST_TOKENS
+    )
     lowercase: bool = option(True, "text is lowercased before it is read")
 
 
@@ -68,7 +77,9 @@ class UnigramTokenizer(TokenizerConfig):
     """Pieces by SentencePiece; needs jaxsft[sentencepiece]."""
 
     kind: str = "unigram"
-    vocab_size: int = option(8192, "tokens at most, special ones included", at_least=1)
+    vocab_size: int = option(
+        8192, "tokens at most, special ones included", at_least=1, at_most=MOST_TOKENS
+    )
     lowercase: bool = option(False, "text is lowercased before it is read")
 
 

@@ -66,7 +66,7 @@ def named_templates(found: Any) -> dict[str, str]:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeError) as error:
         raise ConfigError(
             f"{file}: cannot be read ({error}); expected a Jinja template in utf-8"

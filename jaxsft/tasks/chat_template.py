@@ -35,7 +35,7 @@ def template_of(name: str, tokenizer: Tokenizer, **options: Any) -> Template:
     if name in tokenizer.chat_templates:
         return Template(tokenizer.chat_templates[name], tokenizer, name, **options)
     try:
-        source = Path(name).read_text(encoding="utf-8")
+        source = Path(name).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError, ValueError) as error:
         own = [own for own in tokenizer.chat_templates if own != "default"]
         known = ", ".join(("auto", "default", *named_templates.NAMED, *own))

@@ -42,6 +42,8 @@ def test_the_defaults_are_good():
         ("train.batch_size", {"train": {"batch_size": 6}, "mesh": {"data": 4}}),
         ("evaluation.batch_size", {"evaluation": {"batch_size": 3}, "mesh": {"data": 2}}),
         ("model.dropout", {"model": {"dropout": 1.0}}),
+        ("model.layers", {"model": {"layers": 2**31 - 1}}),
+        ("tokenizer.vocab_size", {"tokenizer": schema.BpeTokenizer(vocab_size=2**31 - 1)}),
         ("train.ema", {"train": {"ema": -0.1}}),
         ("seed", {"seed": 2**32}),
         ("data.max_dropped", {"data": {"train": "a", "max_dropped": 1.1}}),

@@ -66,6 +66,11 @@ class Losses:
         for layout in layouts:
             for index in dict.fromkeys(index for _, _, index in layout.regions):
                 m = chat.messages[index]
+                thought = _thought_inside(m.content)
+                if thought not in " ".join(plain(layout.text).split()):
+                    raise self._unwritten(
+                        f"the thought in the content of message {index + 1}", where
+                    )
                 if not any(str(m.extra.get(name) or "").strip() for name in THOUGHTS):
                     continue
                 other = dataclasses.replace(
@@ -156,3 +161,17 @@ class Losses:
             f"{where}: template {self.name!r} does not write {what}, so that it would be lost; use"
             " another task.template, or set task.allow_unwritten=true"
         )
+
+
+def _thought_inside(content: str) -> str:
+    """Returns the thought that is written into a content, with single spaces; "": there is none.
+
+    Many templates cut it off (`content.split('</think>')[-1]`), and what is left leaves a trace.
+    """
+    before, end, _ = content.rpartition("</think>")
+    return " ".join(before.rpartition("<think>")[2].split()) if end else ""
+
+
+def thinks_inside(chat: Chat) -> bool:
+    """Returns whether the content of a trained turn holds a thought."""
+    return any(m.weight and _thought_inside(m.content) for m in chat.messages)

@@ -30,7 +30,7 @@ from jinja2 import TemplateSyntaxError
 
 from jaxsft.data.chat.chat_plan import ChatLayout, ChatPlan, Rendered, plan_of
 from jaxsft.data.chat.drafting import Drafting
-from jaxsft.data.chat.left_out import Losses
+from jaxsft.data.chat.left_out import Losses, thinks_inside
 from jaxsft.data.chat.named_templates import NAMED, OURS
 from jaxsft.data.chat.provenance import UNKNOWN, Tracked, plain, sources
 from jaxsft.data.chat.render_cache import LayoutCache
@@ -287,8 +287,11 @@ class Template:
         """
         if not self.allow_unwritten:
             self._losses.check_fields(chat, where)
-        if (found := self._layouts.find(chat)) and all(
-            self._is_clean(plan, found[1]) for plan in found[0]
+        if (
+            (found := self._layouts.find(chat))
+            and all(self._is_clean(plan, found[1]) for plan in found[0])
+            # a template that knows of thoughts may cut one off: looked at text by text
+            and (self.allow_unwritten or "think" not in self.source or not thinks_inside(chat))
         ):
             return (*found, None)
         draft = self._drafts(chat.tools, where)

@@ -163,6 +163,19 @@ def test_a_thought_goes_by_all_its_names(name):
     assert template(plain, allow_unwritten=True).render(talk, "a:1").turns
 
 
+def test_a_thought_inside_a_content_that_the_template_cuts_off_is_an_error():
+    """What is left of the content is a trace of it, but not of the thought."""
+    cut = "{{ m.content.split('</think>')[-1] }}<|im_end|>\n{% endfor %}" + OPEN + "{% endif %}"
+    mine, talk = template(HEAD + cut), chat("a", "<think>weigh it</think>b")
+    for _ in range(2):
+        with pytest.raises(
+            DataError, match="does not write the thought in the content of message 2"
+        ):
+            mine.render(talk, "a:1")
+    assert mine.render(chat("a", "b"), "a:1").turns
+    assert template(HEAD + cut, allow_unwritten=True).render(talk, "a:1").turns
+
+
 def test_a_thought_of_which_nothing_is_written_is_an_error_though_its_name_is_read():
     source = (
         HEAD
