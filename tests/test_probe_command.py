@@ -26,8 +26,9 @@ PNG = b"\x89PNG"
 
 def rows(folder, alike: bool) -> str:
     """Forty texts with labels; all alike, or all different."""
-    lines = ["text,label", *(f"{'one two' if alike else f'{WORDS[i % 2]} {i}'},{i % 2 * (not alike)}"
-                             for i in range(40))]  # fmt: skip
+    lines = ["text,label"]
+    for i in range(40):
+        lines.append("one two,0" if alike else f"{WORDS[i % 2]} {i},{i % 2}")
     if alike:
         lines[-1] = "one two,1"  # a second label there must be
     (folder / "rows.csv").write_text("\n".join(lines) + "\n")

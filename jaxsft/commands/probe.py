@@ -57,7 +57,7 @@ def rates(config: Config, options: ProbeConfig) -> int:
         print(f"{rate:10.3g}  {f'{end:.4f}' if math.isfinite(end) else 'diverged'}")
     suggested = found.suggested()
     numbers = {"rates": found.rates.tolist(), "losses": found.losses.tolist()}
-    figure = probe_figures.draw_rates(found.rates, found.ends, start, suggested)
+    figure = lambda: probe_figures.draw_rates(found.rates, found.ends, start, suggested)
     print(
         f"loss {start:.4g} before the first step; {found.ends[best]:.4g} at the best rate,"
         f" {found.rates[best]:.3g}"
@@ -81,7 +81,7 @@ def noise(config: Config, options: ProbeConfig) -> int:
             "the gradient is lost in the noise of the measured batches; take more of them"
             " (probe.batches) or larger ones (train.batch_size)"
         )
-    figure = probe_figures.draw_noise(found, config.train.batch_size)
+    figure = lambda: probe_figures.draw_noise(found, config.train.batch_size)
     numbers = {"points": [one._asdict() for one in found]}
     return _written(options, "noise", figure, numbers, f"train.batch_size={rows}")
 
@@ -103,7 +103,7 @@ def rows(config: Config, options: ProbeConfig) -> int:
             f" {found.limit / 2**30:.2f}; take shorter rows (data.max_length), model.remat=true or"
             " adapter=lora"
         )
-    figure = probe_figures.draw_rows(found.compiled, found.limit, found.rows)
+    figure = lambda: probe_figures.draw_rows(found.compiled, found.limit, found.rows)
     numbers = {"rows": found.rows, "limit": found.limit, "compiled": found.compiled}
     print(f"{found.limit / 2**30:.2f} GiB: {found.rows} rows fit")
     return _written(options, "rows", figure, numbers, f"train.batch_size={found.rows}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from jaxsft.reports import figures
 from jaxsft.reports.figures import BLUE, GREEN, GREY, ORANGE, RED
@@ -31,6 +33,7 @@ def draw_rates(
         ylabel="loss of the last third of the steps", xscale="log",
         ylim=(low - 0.05 * abs(start - low), start + 0.6 * abs(start - low)),
     )  # fmt: skip
+    _plain(axes.xaxis)
     axes.legend()
     return figure
 
@@ -47,6 +50,7 @@ def draw_noise(found: Sequence[tuple[int, float, float, float]], batch_size: int
         )
     axes.axhline(batch_size, color=ORANGE, ls="--", lw=1.2, label=f"measured with {batch_size}")
     axes.set(title="Noise of the gradient", xlabel="step", ylabel="B_simple, rows", yscale="log")
+    _plain(axes.yaxis)
     axes.legend()
     return figure
 
@@ -64,10 +68,18 @@ def draw_rows(compiled: Mapping[int, tuple[float, float]], limit: float, most: i
     axes.set(title="Memory of a device", xlabel="rows of a step", ylabel="GiB")
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
+    _plain(axes.xaxis)
+    _plain(axes.yaxis)
     axes.legend()
     return figure
 
 
-def save(folder: str | Path, name: str, figure: Figure) -> Path:
-    """Writes a figure as PNG, and returns its path. Raises JaxsftError."""
-    return figures.save(Path(folder), [(name, figure)])[0]
+def _plain(axis: Axis) -> None:
+    """Writes the numbers of a logarithmic axis as they are; formulas are not set here."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def save(folder: str | Path, name: str, draw: Callable[[], Figure]) -> Path:
+    """Draws a figure as PNG, and returns its path. Raises JaxsftError."""
+    return figures.save(Path(folder), ((name, one()) for one in (draw,)))[0]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxsft import documents
+from jaxsft.config import overrides
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.metrics import by_name
 from jaxsft.reports import facts
@@ -373,7 +374,7 @@ def _trial(
         else:
             found, notes = read_run(run_dir, metric)
             content |= {key: value for key, value in found.items() if value is not None}
-    arm = _study_arm(study, planned["options"]) or label_of(options)
+    arm = _study_arm(study, planned["options"], planned["words"]) or label_of(options)
     words = planned["words"]
     of_seeds = {name: values[name] for name in seeds}
     number_of, trial_id = planned["number"], planned["id"]
@@ -432,12 +433,19 @@ def _value(name: str, planned: Mapping[str, Any]) -> Any:
     return node if isinstance(node, str | int | float | bool) else facts.value_text(node)
 
 
-def _study_arm(study: Mapping[str, Any], options: Mapping[str, Any]) -> str:
+def _study_arm(
+    study: Mapping[str, Any], options: Mapping[str, Any], given: Sequence[str] = ()
+) -> str:
     """Returns the name of the arm of a study whose options a trial has; "" where it has none's.
 
-    Of several it is the one with the most options.
+    Of several it is the one with the most options. A list or a mapping is known by the word that it
+    was `given` as.
     """
     arms = study.get("arms")
+    has = lambda key, value: (
+        str(options.get(key)) == str(value)
+        or {overrides.unquoted(word) for word in overrides.from_values({key: value})} <= {*given}
+    )
     found = []
     for name, content in arms.items() if isinstance(arms, Mapping) else ():
         if isinstance(content, Mapping):
@@ -449,7 +457,7 @@ def _study_arm(study: Mapping[str, Any], options: Mapping[str, Any]) -> str:
                 for w in words
                 if "=" in w
             }
-        if all(str(options.get(key)) == str(value) for key, value in wanted.items()):
+        if all(has(key, value) for key, value in wanted.items()):
             found.append((len(wanted), str(name)))
     return max(found, key=lambda pair: pair[0])[1] if found else ""
 

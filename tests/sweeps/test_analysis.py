@@ -380,3 +380,10 @@ def test_the_analysis_imports_no_jax(sweep):
         [sys.executable, "-c", code, str(sweep)], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_an_arm_whose_option_is_a_list_has_its_name():
+    groups = {"optim.lr_groups": [{"pattern": "head/.*", "factor": 50}]}
+    study, word = {"arms": {"full": groups}}, "optim.lr_groups=[{pattern:'head/.*',factor:50}]"
+    of = lambda word: sweep_reading._study_arm(study, {"optim.lr_groups": "as text"}, [word])
+    assert of(word) == "full" and of(word.replace("50", "5")) == ""
