@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,6 +23,19 @@ def at_least_fp32(dtype) -> jnp.dtype:
 # float32. A CPU widens bfloat16 again before it multiplies, and a loop over tokens would keep such
 # a copy of every weight.
 ROUNDED = "rounded"
+
+
+def in_fp32(function: Callable[..., Array], *arrays: Array) -> Array:
+    """Computes a function of arrays in float32 or higher; the result has the type of the first.
+
+    Of narrower ones nothing wide is kept for the gradient: it is computed again, on the way.
+    """
+    dtype = arrays[0].dtype
+    wide = at_least_fp32(dtype)
+    if wide == dtype:
+        return function(*arrays)
+    widened = lambda *xs: function(*(x.astype(wide) for x in xs)).astype(dtype)
+    return jax.checkpoint(widened, prevent_cse=False)(*arrays)
 
 
 def contract(equation: str, x: Array, w: Array, precision: str) -> Array:
