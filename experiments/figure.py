@@ -16,7 +16,8 @@ def draw(folder: str, metric: str | None = None):
     """Returns the figure of a sweep's arms."""
     found = analysis.analyse(analysis.read_sweep(folder, metric))
     arms = found.ranked()[::-1]
-    figure, axes = figures.canvas(7.5, 1.2 + 0.3 * len(arms))
+    longest = max(len(arm.label) for arm in arms)
+    figure, axes = figures.canvas(5.5 + 0.075 * longest, 1.2 + 0.3 * len(arms))
     for i, arm in enumerate(arms):
         one = found.summaries[arm.label]
         axes.plot(arm.values, [i] * len(arm.trials), "o", color=figures.GREY, ms=4)
@@ -24,8 +25,7 @@ def draw(folder: str, metric: str | None = None):
         if one.low is not None:
             axes.plot([one.low, one.high], [i, i], color=figures.BLUE, lw=1.5)
     axes.set_yticks(range(len(arms)), [arm.label for arm in arms])
-    axes.set(xlabel=found.results.metric, title=str(found.results.study.get("question", "")))
-    axes.title.set_fontsize(9)
+    axes.set(xlabel=found.results.metric)
     return figure
 
 
