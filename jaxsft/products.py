@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -16,6 +17,19 @@ from jaxsft import halves
 def at_least_fp32(dtype) -> jnp.dtype:
     """Returns `dtype`, or float32 where that is wider."""
     return jnp.promote_types(dtype, jnp.float32)
+
+
+def in_fp32(function: Callable[..., Array], *arrays: Array) -> Array:
+    """Computes a function of arrays in float32 or higher; the result has the type of the first.
+
+    Of narrower ones nothing wide is kept for the gradient: it is computed again, on the way.
+    """
+    dtype = arrays[0].dtype
+    wide = at_least_fp32(dtype)
+    if wide == dtype:
+        return function(*arrays)
+    widened = lambda *xs: function(*(x.astype(wide) for x in xs)).astype(dtype)
+    return jax.checkpoint(widened, prevent_cse=False)(*arrays)
 
 
 # As bf16, of a model whose linear layers have weights that are rounded already, though they lie in

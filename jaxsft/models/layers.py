@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
@@ -21,7 +19,7 @@ from jaxsft import halves
 from jaxsft.config.model import ModelConfig
 from jaxsft.models.activations import ACTIVATIONS
 from jaxsft.models.initialisers import fan_in_normal
-from jaxsft.products import ROUNDED, at_least_fp32, contract
+from jaxsft.products import ROUNDED, contract, in_fp32
 from jaxsft.sharding.weights import declare
 
 
@@ -104,7 +102,7 @@ class Norm(nn.Module):
             )
             return sum(bias, start=y)
 
-        return _in_fp32(normed, x, scale, *bias)
+        return in_fp32(normed, x, scale, *bias)
 
 
 class MLP(nn.Module):
@@ -131,19 +129,6 @@ class MLP(nn.Module):
             y = Linear(*to_hidden, bias=self.bias, name=name)(x)
             return checkpoint_name(y.astype(x.dtype), name)
 
-        h = _in_fp32(lambda gate, *up: math.prod(up, start=act(gate)), *map(into, names))
+        h = in_fp32(lambda gate, *up: math.prod(up, start=act(gate)), *map(into, names))
         down = Linear(*to_embed, scale=self.scale, bias=self.bias, name="down")
         return down(h).astype(x.dtype)  # [B, S, F] -> [B, S, D]
-
-
-def _in_fp32(function: Callable[..., Array], *arrays: Array) -> Array:
-    """Computes a function of arrays in float32 or higher; the result has the type of the first.
-
-    Of narrower ones nothing wide is kept for the gradient: it is computed again, on the way.
-    """
-    dtype = arrays[0].dtype
-    wide = at_least_fp32(dtype)
-    if wide == dtype:
-        return function(*arrays)
-    widened = lambda *xs: function(*(x.astype(wide) for x in xs)).astype(dtype)
-    return jax.checkpoint(widened, prevent_cse=False)(*arrays)
