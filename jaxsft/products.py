@@ -19,12 +19,6 @@ def at_least_fp32(dtype) -> jnp.dtype:
     return jnp.promote_types(dtype, jnp.float32)
 
 
-# As bf16, of a model whose linear layers have weights that are rounded already, though they lie in
-# float32. A CPU widens bfloat16 again before it multiplies, and a loop over tokens would keep such
-# a copy of every weight.
-ROUNDED = "rounded"
-
-
 def in_fp32(function: Callable[..., Array], *arrays: Array) -> Array:
     """Computes a function of arrays in float32 or higher; the result has the type of the first.
 
@@ -36,6 +30,12 @@ def in_fp32(function: Callable[..., Array], *arrays: Array) -> Array:
         return function(*arrays)
     widened = lambda *xs: function(*(x.astype(wide) for x in xs)).astype(dtype)
     return jax.checkpoint(widened, prevent_cse=False)(*arrays)
+
+
+# As bf16, of a model whose linear layers have weights that are rounded already, though they lie in
+# float32. A CPU widens bfloat16 again before it multiplies, and a loop over tokens would keep such
+# a copy of every weight.
+ROUNDED = "rounded"
 
 
 def contract(equation: str, x: Array, w: Array, precision: str) -> Array:

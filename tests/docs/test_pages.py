@@ -182,7 +182,7 @@ def test_a_line_of_a_page_can_be_pasted(page, line):
     command, rest = words[1], words[2:]
     assert command in cli.COMMANDS or command.startswith("-") or command == "<command>"
     rest = rest[: next((i for i, word in enumerate(rest) if word in ("|", ">", "&&")), len(rest))]
-    if command not in ("report", "completion", "annotate", "compare", "sweep"):
+    if command not in ("report", "completion", "annotate", "compare", "sweep", "probe"):
         after_flag = [
             after for flag, after in itertools.pairwise(rest) if flag in ("--cfg", "--config-dir")
         ]
