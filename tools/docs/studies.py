@@ -37,14 +37,14 @@ none. Cost is the time of a trial by that of the baseline in the same sweep, on 
 # --- a sweep -> results.json
 # --------------------------------------------------------------------------------------------------
 def summary(run: Path) -> dict[str, Any]:
-    """Returns what a finished sweep came to, arm by arm."""
+    """Returns what a sweep came to, arm by arm; arms without a finished trial are not in it."""
     found = analysis.analyse(analysis.read_sweep(run))
     study, base = found.results.study, found.baseline
     costs, pairs = found.costs("seconds"), {}
     for pair in found.family.pairs:
         pairs[pair.b if pair.a == base else pair.a] = pair
     arms = []
-    for group in found.groups:
+    for group in (group for group in found.groups if group.trials):
         one: dict[str, Any] = {
             "arm": group.label,
             "options": dict(study["arms"][group.label]),
