@@ -69,7 +69,7 @@ def room(mesh: Any, held: Any) -> int | None:
     A tenth is left for evaluation and checkpoints. On CPU it is what the machine has left; None
     where nothing says so.
     """
-    stats = mesh.devices.flat[0].memory_stats() or {}
+    stats = mesh.local_devices[0].memory_stats() or {}  # another process's tells nothing
     if "bytes_limit" in stats:
         here = sum(x.nbytes for x in jax.tree.leaves(held))
         return int(0.9 * stats["bytes_limit"]) - stats.get("bytes_in_use", 0) + here
@@ -376,10 +376,13 @@ def check_weights(specs: Any, devices: Sequence[Any]) -> None:
     Of CPU devices, which share it, that is the memory and swap of the machine. Nothing is allocated
     yet: without this, a size with a digit too many ends in a process that the system kills.
     """
-    limit = sum((device.memory_stats() or {}).get("bytes_limit", 0) for device in devices)
+    local = [device for device in devices if device.process_index == jax.process_index()]
+    here = sum((device.memory_stats() or {}).get("bytes_limit", 0) for device in local)
     with contextlib.suppress(OSError):
         told = re.findall(r"(?:MemTotal|SwapTotal):\s*(\d+) kB", Path("/proc/meminfo").read_text())
-        limit = limit or 1024 * sum(map(int, told))
+        here = here or 1024 * sum(map(int, told))
+    # those of other processes tell nothing, and are taken to be alike
+    limit = here * len(devices) / max(len(local), 1)
     sizes = {
         path: math.prod(spec.shape) * np.dtype(spec.dtype).itemsize
         for path, spec in flatten(specs).items()

@@ -91,3 +91,15 @@ def test_a_study_has_a_page_with_a_figure(name):
     text = (ROOT / name / "README.md").read_text(encoding="utf-8")
     assert "![" in text and (ROOT / name / "figure.png").is_file()
     assert f"python experiments/{name}/run.py" in text
+
+
+def test_frozen_bits(tmp_path):
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label\none,a\ntwo,b\n", encoding="utf-8")
+    configs = configs_of(
+        "frozen_bits", f"data.path={rows}", "model.pretrained=null", "model.dropout=0"
+    )
+    kinds = [config.model.frozen_dtype for config in configs]
+    assert {kind: kinds.count(kind) for kind in kinds} == dict.fromkeys(
+        ("float", "int8", "nf4", "int4"), 3
+    )

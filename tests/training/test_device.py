@@ -267,17 +267,19 @@ def test_the_last_call_of_a_process_says_where_programs_are_kept(tmp_path, monke
 class Limited:
     """A device that tells how much memory it has; 0: nothing."""
 
-    def __init__(self, limit):
-        self.limit = limit
+    def __init__(self, limit, process_index=0):
+        self.limit, self.process_index = limit, process_index
 
     def memory_stats(self):
+        assert self.process_index == 0, "another process's device tells nothing"
         return {"bytes_limit": self.limit} if self.limit else None
 
 
 def test_weights_that_cannot_fit_are_refused_before_they_are_made():
     """On accelerators together they must be, on a CPU in the memory of the machine."""
     specs = {"mlp": {"up": WeightSpec((4, 250_000), np.dtype("float32"), ("embed", "mlp"))}}
-    for fits in ([Limited(4_000_000)], [Limited(3_000_000)] * 2, [Limited(0)]):
+    apart = [Limited(2_000_000), Limited(0, process_index=1)]
+    for fits in ([Limited(4_000_000)], [Limited(3_000_000)] * 2, apart, [Limited(0)]):
         device.check_weights(specs, fits)
     with pytest.raises(ConfigError, match=r"mlp/up, is \[4, 250000\]; set less of model"):
         device.check_weights(specs, [Limited(3_999_999)])
