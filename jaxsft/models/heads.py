@@ -159,9 +159,6 @@ class TextHead(nn.Module):
         texts: int = 1,
         dropout: Dropout | None = None,
     ) -> Float[Array, "batch texts outputs"]:
-        if self.features and self.is_initializing():
-            none = jnp.zeros((1, 1, len(self.features)), jnp.int32)
-            Features(self.features, self.embed, name="features")(none, none)
         y = apply_dropout(self.vectors(x, where, texts), dropout, 0)
         return self.linear("out", self.embed, self.outputs)(y)
 
@@ -182,6 +179,9 @@ class TextHead(nn.Module):
 
         With `where=None`, `x` are the vectors of texts already, `[B, G, D]`.
         """
+        if self.features and self.is_initializing():
+            none = jnp.zeros((1, 1, len(self.features)), jnp.int32)
+            Features(self.features, self.embed, name="features")(none, none)
         with jax.named_scope("pool"):
             if self.pool == "attention":
                 query = self.param(

@@ -188,6 +188,8 @@ def measure(workers: list[Worker], mode: str, causal: bool) -> None:
     padded and to the packed and compiled fp32 loop.
     """
     asked = [w for w in workers if mode != "generate" or (causal and "padded" not in w.name)]
+    if not asked:
+        return
     warm = {w.name: w.ask(mode, 2) for w in asked}
     found: dict[str, list[dict]] = {w.name: [] for w in asked}
     end = time.monotonic() + MODES[mode] * float(os.environ.get("BENCH_SECONDS", "150"))
