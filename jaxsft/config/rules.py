@@ -394,6 +394,7 @@ def least_replicates(level: float) -> int:
 def evaluation(config: Config) -> Broken:
     """Yields messages about the metric that chooses the best checkpoint, and about generation."""
     e, spec = config.evaluation, config.task.spec
+    spec.metric_names(config)  # refuses what evaluation.metrics cannot have, whatever chooses
     if e.metric != "auto":
         yield from _number(config, f"evaluation.metric={e.metric}", e.metric, "chooses")
     if (until := config.train.until) is not None:
