@@ -17,7 +17,7 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxsft import documents, invocation, plugins, rundir
 from jaxsft.errors import DataError, JaxsftError, first_line
@@ -25,6 +25,11 @@ from jaxsft.sweeps import device_slots, processes, sweep_plan
 from jaxsft.sweeps.scheduler import FULL, KILLED
 from jaxsft.sweeps.trial_ledger import TrialLedger
 from jaxsft.sweeps.work_order import WorkOrder
+
+if TYPE_CHECKING:  # they import JAX
+    from jaxsft.config.schema import Config
+    from jaxsft.training.recorder import Result
+    from jaxsft.training.stack import OnEvent
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 UNWANTED = ("cancelled", "superseded")
@@ -160,17 +165,32 @@ def _train(orders: Sequence[WorkOrder], ends: TrialEnds) -> None:
         for order, config in zip(orders, configs, strict=True):
             invocation.remember(["jaxsft", "train", *order.words], config.run_dir)
         plugins.begin()
-        from jaxsft.reports.outputs import write_pages  # a sweep has no time to draw each trial
-        from jaxsft.training import loop, stack
-
         if len(orders) == 1:
-            ends.end(0, loop.train(configs[0], write_pages))
+            ends.end(0, train_alone(configs[0]))
         else:
-            stack.train_stack(configs, ends.on_event, write_pages)
+            train_together(configs, ends.on_event)
     except BaseException as error:
         if not isinstance(error, JaxsftError):
             traceback.print_exc()
         ends.fail(error)
+
+
+def train_alone(config: Config) -> Result:
+    """Trains one trial and writes its pages; its pictures, which take most of the time of a small
+    one, are drawn on request (`jaxsft report`).
+    """
+    from jaxsft.reports.outputs import write_pages
+    from jaxsft.training import loop
+
+    return loop.train(config, write_pages)
+
+
+def train_together(configs: Sequence[Config], on_event: OnEvent) -> None:
+    """Trains several trials as one program, and writes what `train_alone` does."""
+    from jaxsft.reports.outputs import write_pages
+    from jaxsft.training import stack
+
+    stack.train_stack(configs, on_event, write_pages)
 
 
 def _written(ledger: TrialLedger, order: WorkOrder, how: Any, seconds: float) -> int:

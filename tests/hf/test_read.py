@@ -461,7 +461,7 @@ def test_what_no_family_has_is_told_of_the_nearest():
             r" model=encoder is an encoder"
         ),
     ):
-        exported.fitting(ModelConfig(causal=False), 300, None)
+        exported.fitting(ModelConfig(causal=False, qk_norm="head"), 300, None)
     every = (
         r"export\.family=bert: has no model\.norm='rms' \(it would be 'layer'\),"
         r" model\.norm_position='pre' \(it .*\)$"

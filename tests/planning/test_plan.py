@@ -146,7 +146,7 @@ def test_hours_and_cost_of_a_run(monkeypatch):
     """A step of 1e12 FLOPs for 1,000 tokens on each of sixteen chips of 197e12 a second."""
     facts = {"tokens": 16_000, "model_flops": 1e12, "state_bytes": {}}
     step = {"facts": facts, "costs": Costs(1e12, {}, 0.0, (), 0), "memory": {}}
-    monkeypatch.setattr(planning, "_compiled", lambda *_: step | {"memory_bytes": 1e9})
+    monkeypatch.setattr(planning, "compiled", lambda *_: step | {"memory_bytes": 1e9})
     words = ["task=lm", "plan.topology=v5e:4x4", "plan.tokens=1e9", "plan.dollars=2"]
     found = planning.plan(composed(words))
     hours = 1e9 / (16_000 * 197) / 3600

@@ -76,8 +76,5 @@ def train_stack(configs, on_event) -> None:
 
 
 if __name__ == "__main__":
-    sys.modules["jaxsft.api"] = sys.modules["__main__"]  # which the worker imports late
-    import jaxsft
-
-    jaxsft.api = sys.modules["__main__"]
+    worker.train_alone, worker.train_together = train, train_stack
     sys.exit(worker.main(sys.argv[1:]))

@@ -54,8 +54,5 @@ def train(config) -> Result:
 
 
 if __name__ == "__main__":
-    sys.modules["jaxsft.api"] = sys.modules["__main__"]  # which the worker imports late
-    import jaxsft
-
-    jaxsft.api = sys.modules["__main__"]
+    worker.train_alone = train
     sys.exit(worker.main(sys.argv[1:]))
