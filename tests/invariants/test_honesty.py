@@ -16,11 +16,11 @@ from jaxsft.data.split_ledger import ledger_entry
 from jaxsft.data.tokenizers.tokenizer import OURS, Tokenizer
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation import evaluate as evaluation
-from jaxsft.rundir import read_json, read_jsonl
+from jaxsft.rundir import read_json, read_jsonl, write_json
 from jaxsft.tasks.specs import SPECS
 from jaxsft.training import loop, setup
 from tests import tiny
-from tests.conftest import assert_close, bench, make_config, make_records, short
+from tests.conftest import LABELS, assert_close, bench, make_config, make_records, short
 
 LONG = "a" * 100  # more than the 64 positions of the model
 
@@ -203,11 +203,16 @@ def test_evaluation_gives_the_metrics_that_the_task_declares(task, options):  # 
         ("classify", "mse"),
     ),
 )
-def test_no_loss_knows_its_batch(task, loss):  # guards A2, A4, A5
+def test_no_loss_knows_its_batch(task, loss, tmp_path):  # guards A2, A4, A5
     """Terms, totals and states of a batch are the sums of those of its rows, for every loss there
     is: nothing but the step divides.
     """
     smoothing = {"label_smoothing": 0.1} | ({} if loss else {"z_loss": 0.01})
+    options = {"loss": loss}
+    if loss == "forward_correction":
+        matrix = (0.7 * np.eye(3) + 0.1).tolist()
+        options["transition"] = str(tmp_path / "transition.json")
+        write_json(tmp_path / "transition.json", {"labels": list(LABELS), "matrix": matrix})
     b = bench(
         task,
         5,
@@ -215,7 +220,7 @@ def test_no_loss_knows_its_batch(task, loss):  # guards A2, A4, A5
         model={"layers": 1},
         train={"batch_size": 8},
         data={"packing": False},
-        **({"task": {"loss": loss}} if loss else {}),
+        **({"task": options} if loss else {}),
     )
     whole = b.evaluate(*b.apart, b.batches[0], b.hyper)[0]
     rows = [
