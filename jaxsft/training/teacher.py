@@ -26,6 +26,7 @@ from jaxsft.hf import pretrained_folder
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
 from jaxsft.tasks import rows
+from jaxsft.tasks.task import Task
 from jaxsft.training import open_folder, runs
 from jaxsft.training.components import Components
 
@@ -44,7 +45,7 @@ def attach(parts: Components, batches: Batches) -> list[str]:
     if hosts.many():
         raise ConfigError(f"distil.teacher={name}: works in one process; start it without hosts")
     run = _opened(name, parts.config)
-    places = _places(name, run, parts.task.labels)
+    places = _places(name, run, parts.task)
     split = batches.split
     found, logits = _of_rows(run, split.records, split.where)
     if lost := sorted(set(np.unique(split.arrays["row"])) - set(found)):
@@ -68,12 +69,12 @@ def _opened(name: str, config: Config) -> runs.Run:
     return runs.open_run(folder, like)
 
 
-def _places(name: str, run: runs.Run, labels: list[str]) -> list[int]:
+def _places(name: str, run: runs.Run, student: Task) -> list[int]:
     """Returns the place of each of our labels among those of the teacher. Raises ConfigError."""
-    task = run.parts.task
-    if task.name != "classify":
+    task, labels = run.parts.task, student.labels
+    if task.spec is not student.spec:
         raise ConfigError(
-            f"distil.teacher={name}: was trained by task={task.name}; expected task=classify"
+            f"distil.teacher={name}: was trained by task={task.name}; expected task={student.name}"
         )
     if missing := [label for label in labels if label not in task.labels]:
         raise ConfigError(
