@@ -1,6 +1,7 @@
 """Distillation into classes: the divergence, and runs that a teacher teaches."""
 
 import dataclasses
+import types
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from jaxsft.config import schema
 from jaxsft.config.distil_options import DistilConfig
 from jaxsft.errors import ConfigError
 from jaxsft.losses.terms.distillation import divergence
+from jaxsft.tasks import specs
 from jaxsft.training import loop, runs, setup, stack
 from jaxsft.training import teacher as teaching
 from jaxsft.training.session import Session
@@ -80,4 +82,9 @@ def test_a_student_learns_what_its_teacher_thinks(tmp_path):
     assert far[0] < 0.5 * far[1] and none != same
 
     with pytest.raises(ConfigError, match="does not know the label 'nowhere'"):
-        teaching._places(name, run, ["nowhere"])
+        task = run.parts.task
+        teaching._places(name, run, types.SimpleNamespace(spec=task.spec, labels=["nowhere"]))
+    with pytest.raises(ConfigError, match="was trained by task=classify; expected task=pair"):
+        teaching._places(
+            name, run, types.SimpleNamespace(spec=specs.SPECS["pair"], name="pair", labels=[])
+        )
