@@ -38,7 +38,7 @@ from jaxsft.reports.facts import short
 from jaxsft.reports.ledger_facts import ledger_panels
 from jaxsft.rundir import read_json, read_jsonl, write_bytes
 
-BLUE, ORANGE, GREEN, RED = "#2f6db5", "#e07b39", "#3a9d6e", "#c8403a"
+BLUE, ORANGE, GREEN, RED, GREY = "#2f6db5", "#e07b39", "#3a9d6e", "#c8403a", "#8a8f98"
 PALETTE = (BLUE, ORANGE, GREEN, RED, "#7d5ba6", "#b08d2e", "#3aa6b9", "#c65b93")
 LOSSES = ("#f0a26b", "#e07b39", "#c8403a", "#9c2f6b", "#7d5ba6", "#5c6370")
 CHINESE_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Source Han Sans CN",
