@@ -4,11 +4,13 @@ import importlib.util
 import json
 import re
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
 from jaxsft.commands import hydra_app
+from jaxsft.data.records import MultiLabel, Regression
 from tests.tiny import FAST, data, write_lines
 from tools.bench import cumulative, decode, impute, startup, sweep, train_step
 from tools.bench import data as data_bench
@@ -159,3 +161,10 @@ def test_texts(files, tmp_path, capsys):
     api.train("task=classify", "model=small", *given, *FAST, f"run_dir={run}")
     texts.main(run)
     assert "accuracy" in capsys.readouterr().out and json.loads((run / "result.json").read_text())
+    texts_of = lambda made: types.SimpleNamespace(records=[made(i) for i in range(12)])
+    of = lambda made: dict.fromkeys(("train", "validation", "test"), texts_of(made))
+    numbers = lambda i: Regression(f"word{i % 3} and", None, (float(i % 3), 1.0 + i % 3))
+    assert texts.regress(of(numbers), {})["mse"] < 0.5
+    sets = lambda i: MultiLabel(f"word{i % 3} and", None, ("a",) if i % 3 else ("b",))
+    state = {"labels": ["a", "b"], "thresholds": []}
+    assert texts.multilabel(of(sets), state) == {"f1_micro": 1.0, "f1_macro": 1.0}

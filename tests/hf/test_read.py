@@ -457,11 +457,11 @@ def test_what_no_family_has_is_told_of_the_nearest():
     with pytest.raises(
         ConfigError,
         match=(
-            r"the nearest is llama, which would have model\.causal=True and not False;"
+            r"the nearest is eurobert, which would have model\.gated=True and not False;"
             r" model=encoder is an encoder"
         ),
     ):
-        exported.fitting(ModelConfig(causal=False, qk_norm="head"), 300, None)
+        exported.fitting(ModelConfig(causal=False, gated=False), 300, None)
     every = (
         r"export\.family=bert: has no model\.norm='rms' \(it would be 'layer'\),"
         r" model\.norm_position='pre' \(it .*\)$"

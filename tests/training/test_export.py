@@ -352,7 +352,7 @@ def test_standard_options_can_be_exported(name, task, tmp_path):
 
 
 def test_an_encoder_that_no_family_has_is_told_of_before_training(tmp_path):
-    model = made(tmp_path, None, "classify", "model.causal=false")
+    model = made(tmp_path, None, "classify", "model.causal=false", "model.gated=false")
     told = exporting.refusal(model.parts, None)
     assert re.fullmatch(
         r"no family of transformers has all options of this model: the nearest is \w+, which would"

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import f1_score, mean_absolute_error, mean_squared_error, r2_score
 from sklearn.multiclass import OneVsRestClassifier
 
 from jaxsft import tasks
 from jaxsft.config import compose
 from jaxsft.data import few_rows
 from jaxsft.data.splits import read_splits
-from jaxsft.metrics import classification, regression
+from jaxsft.metrics import label_sets
 from jaxsft.rundir import read_json
 
 STRENGTHS = (0.3, 1.0, 3.0, 10.0)
@@ -53,18 +54,27 @@ def chosen(splits: dict[str, Any], fit: Callable, score: Callable) -> Any:
     return found
 
 
+SCORES = {
+    "mse": mean_squared_error,
+    "mae": mean_absolute_error,
+    "r2": r2_score,
+    "pearson": lambda gold, found: float(np.corrcoef(gold, found)[0, 1]),
+}
+
+
 def regress(splits: dict[str, Any], state: dict[str, Any]) -> dict[str, float]:
     targets = lambda records: np.array([r.targets for r in records])
     fit = lambda x, records, strength: Ridge(alpha=strength).fit(x, targets(records)).predict
-    scores = lambda p, records: [
-        regression.scores(g, y)
-        for g, y in zip(targets(records).T, p.reshape(len(p), -1).T, strict=True)
-    ]
-    found = chosen(
-        splits, fit, lambda p, records: np.mean([one["pearson"] for one in scores(p, records)])
+    mean = lambda name, p, records: float(
+        np.mean(
+            [
+                SCORES[name](g, y)
+                for g, y in zip(targets(records).T, p.reshape(len(p), -1).T, strict=True)
+            ]
+        )
     )
-    each = scores(found["test"], splits["test"].records)
-    return {name: float(np.mean([one[name] for one in each])) for name in regression.NAMES}
+    found = chosen(splits, fit, lambda p, records: mean("pearson", p, records))
+    return {name: mean(name, found["test"], splits["test"].records) for name in SCORES}
 
 
 def multilabel(splits: dict[str, Any], state: dict[str, Any]) -> dict[str, float]:
@@ -76,16 +86,16 @@ def multilabel(splits: dict[str, Any], state: dict[str, Any]) -> dict[str, float
     model = lambda strength: OneVsRestClassifier(LogisticRegression(C=strength, max_iter=300))
     fit = lambda x, records, strength: model(strength).fit(x, gold["train"]).predict_proba
     tuned = lambda p: (
-        classification.best_thresholds(gold["validation"], p)
+        label_sets.best_thresholds(gold["validation"], p)
         if "thresholds" in state
         else np.full(len(names), 0.5)
     )
-    found = chosen(
-        splits,
-        fit,
-        lambda p, records: classification.scores(gold["validation"], p >= tuned(p))["f1_micro"],
+    score = lambda average, gold, found: float(
+        f1_score(gold, found, average=average, zero_division=0)
     )
-    return classification.scores(gold["test"], found["test"] >= tuned(found["validation"]))
+    found = chosen(splits, fit, lambda p, _: score("micro", gold["validation"], p >= tuned(p)))
+    test = gold["test"], found["test"] >= tuned(found["validation"])
+    return {f"f1_{average}": score(average, *test) for average in ("micro", "macro")}
 
 
 def classify(splits: dict[str, Any], state: dict[str, Any]) -> dict[str, float]:
