@@ -237,6 +237,7 @@ def make_config(
         "evaluation": {},
         "seeds": {},
         "generate": {},
+        "prune": {},
     } | groups
     model = {
         "layers": 2,
@@ -266,6 +267,7 @@ def make_config(
             evaluation=schema.EvaluationConfig(**options["evaluation"]),
             seeds=schema.Seeds(**options["seeds"]),
             generate=schema.GenerateConfig(**options["generate"]),
+            prune=schema.PruneConfig(**options["prune"]),
             precision=precision,
             seed=seed,
         )

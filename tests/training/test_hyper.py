@@ -15,6 +15,7 @@ from jaxsft.optim.rules.adamw import AdamW
 from jaxsft.training import hyper
 from tests.conftest import bench, make_config, make_records
 
+WHEN = {"begin": "0steps", "every": "1steps"}
 BEFORE = {
     "chat": {
         "optim": AdamW(learning_rate=1e-3, weight_decay=0.1, clip_norm=None),
@@ -27,6 +28,7 @@ BEFORE = {
     },
     "chat, sgd": {"optim": OPTIMIZERS["sgd"](momentum=0.9)},
     "chat, muon": {"optim": OPTIMIZERS["muon"]()},
+    "chat, pruned": {"prune": {"kind": "magnitude", "sparsity": 0.5, **dict(WHEN, end="2steps")}},
     "regress": {"task": {"loss": "huber", "huber_delta": 1.0}},
     "pair, margin": {
         "task": {"loss": "cosine_embedding", "encoder": "bi", "positive": "good", "margin": 0.5}
@@ -57,6 +59,10 @@ AFTER = {
         "optim": OPTIMIZERS["muon"](
             momentum=0.9, eps=1e-6, adam_b1=0.8, adam_b2=0.99, adam_eps=1e-6
         )
+    },
+    "chat, pruned": {
+        "prune": {"kind": "magnitude", "sparsity": 0.4, "begin": "1steps", "every": "2steps"}
+        | {"end": "3steps"}
     },
     "regress": {"task": {"loss": "huber", "huber_delta": 2.0}},
     "pair, margin": {
@@ -119,8 +125,9 @@ def test_every_traced_value_follows_its_option():
             jax.tree.map(np.array_equal, a[name], b[name])
         )
         changed |= {name for name in before if not equal(name)}
-    # the clock of a bench is one, its schedule has no decay, and its model no experts
-    others = {"total", "decay", "balance", "router_z"}
+    # the clock of a bench is one, its schedule has no decay, its model no experts, and no other
+    # model teaches it
+    others = {"total", "decay", "balance", "router_z", "distil_temperature"}
     classes = [schema.Config, *(c for g in compose.GROUPS.values() for c in g.values())]
     traced = {
         hyper.name_of(key, one.accepts.traced)
