@@ -103,7 +103,7 @@ class Program:
 
         `S_k` is the sum of loss term k over the batch, `W_k` its weights, by which it is divided
         once, however the batch is cut. A step without targets or with a gradient that is not finite
-        changes nothing but its counters.
+        changes nothing but its counters, and what pruning makes zero then.
         """
         totals = self.task.totals(batch)
         grads, terms, states = self._gradient(state, frozen, batch, hyper, totals)
@@ -118,7 +118,6 @@ class Program:
         updates, opt = tx.update(grads, state.opt, state.trainable)
         updates = self.movable.updates(updates, state.step, hyper)
         trainable = jax.tree.map(lambda w, u: w + u.astype(w.dtype), state.trainable, updates)
-        trainable = self.pruning.weights(state.trainable, trainable, state.step, hyper)
         ema, taken = state.ema, state.step - state.skipped
         if ema is not None:
             ema = optimizers.ema_update(ema, trainable, hyper["ema"], taken)
@@ -129,7 +128,10 @@ class Program:
         new = State(state.step, state.skipped, trainable, opt, ema)
         # a bad step changes nothing but the clock
         new = jax.tree.map(lambda n, o: jnp.where(is_taken, n, o), new, state)
-        new = new.replace(step=state.step + 1, skipped=state.skipped + ~is_taken)
+        # zeros come when they are due, in such a step too
+        trainable = self.pruning.weights(state.trainable, new.trainable, state.step, hyper)
+        clock = {"step": state.step + 1, "skipped": state.skipped + ~is_taken}
+        new = new.replace(trainable=trainable, **clock)
         return new, StepMetrics(terms, totals, states, rate, norm, ~is_taken, state.step)
 
     def _gradient(

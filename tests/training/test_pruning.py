@@ -14,7 +14,7 @@ from jaxsft.errors import ConfigError
 from jaxsft.sharding.weight_spec import WeightSpec
 from jaxsft.training import loop, pruning
 from tests import tiny
-from tests.conftest import make_config
+from tests.conftest import bench, make_config
 
 UP = WeightSpec((2, 8, 6), np.float32, ("layers", "embed", "mlp"), 1)
 DOWN = WeightSpec((2, 6, 8), np.float32, ("layers", "mlp", "embed"), 1)
@@ -64,6 +64,21 @@ def test_the_smallest_become_zero_along_the_cubic_and_stay_so(scope):
             if t == last and (old != 0).any():  # 0.01 apart: what a step may have changed
                 gone, kept = np.abs(old[(new == 0)]), np.abs(new[new != 0])
                 assert scope == "layer" or not gone.size or gone.max() < kept.min() + 0.1
+
+
+@pytest.mark.parametrize("kind", ["magnitude", "2:4"])
+def test_zeros_come_when_they_are_due_in_a_step_that_is_skipped(kind):
+    """One without targets, at the only time when the last zeros are made."""
+    given = {"begin": "1steps"} | ({"end": "2steps"} if kind == "magnitude" else {})
+    b = bench("classify", 4, model={"layers": 1}, prune={"kind": kind, **given})
+    empty = b.batches[0]
+    empty = empty._replace(segment={**empty.segment, "weight": 0 * empty.segment["weight"]})
+    state = b.state()
+    for batch in (b.batches[0], *[empty] * 3):
+        state, metrics = b.step(state, b.apart[1], batch, b.hyper)
+    assert int(state.skipped) == 3 and bool(metrics.skipped)
+    up = np.asarray(state.trainable["layers"]["0"]["mlp"]["up"]["w"])
+    assert (up == 0).sum() == up.size // 2
 
 
 def test_two_of_each_four_inputs_are_kept():
