@@ -59,6 +59,7 @@ def of_tokens(
       log_z: the logarithm of the softmax's denominator (`tokens.TokenStats`).
     """
     matrix, finish = model.output_matrix(params), model.finish(params)
+    hidden = hidden * model.config.logit_scale
     bias, cap = finish["bias"], finish["cap"]
 
     def of_row(states, words):

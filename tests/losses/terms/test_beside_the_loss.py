@@ -128,7 +128,8 @@ def test_a_certain_repetition_has_a_finite_gradient():
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_unlikelihood_in_a_step_is_that_of_whole_logits(tied):
-    b = bench("chat", 4, longest=24, model={"tied": tied}, loss={"unlikelihood": 0.5})
+    model = {"tied": tied, "logit_scale": 0.5}
+    b = bench("chat", 4, longest=24, model=model, loss={"unlikelihood": 0.5})
     batch, params = b.batches[0], b.params
     found = b.evaluate(*b.apart, batch, b.hyper)[0][0]["unlikelihood"]
     task, model = b.parts.task, b.parts.model
