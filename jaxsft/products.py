@@ -65,13 +65,15 @@ def _of_quantised(equation: str, precision: str, x: Array, w: quantised.Quantise
 
 
 def _quantised_forward(equation, precision, x, w):
-    # the codes are kept for the backward pass, not the numbers: of a scan, those of all layers
-    return _of_quantised(equation, precision, x, w), w
+    # The codes are kept for the backward pass, not the numbers: of a scan, those of all layers. The
+    # empty array tells the type of the gradient.
+    return _of_quantised(equation, precision, x, w), (w, jnp.zeros(0, x.dtype))
 
 
-def _quantised_backward(equation, precision, w, g):
+def _quantised_backward(equation, precision, kept, g):
+    w, like = kept
     (left, right), out = equation.split("->")[0].split(","), equation.split("->")[1]
-    return contract(f"{out},{right}->{left}", g, w.dense(), precision), None
+    return contract(f"{out},{right}->{left}", g, w.dense(), precision).astype(like.dtype), None
 
 
 _of_quantised.defvjp(_quantised_forward, _quantised_backward)

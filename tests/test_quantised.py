@@ -128,3 +128,15 @@ def test_a_product_keeps_the_codes_for_its_backward_pass(weights, precision):
     np.testing.assert_allclose(given, wanted, rtol=1e-2 if precision == "bf16" else 1e-5, atol=1e-5)
     sizes = [leaf.nbytes for leaf in jax.tree.leaves(back) if hasattr(leaf, "nbytes")]
     assert sum(sizes) < held.size  # bytes: a quarter of the weight in float32
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_gradient_of_narrow_states_is_narrow(weights, precision):
+    """As `model.activations=bf16` has them."""
+    w = quantised.quantise(jnp.asarray(weights[0]), "nf4", 1, False)
+    x = jnp.ones((1, 2, 24), jnp.bfloat16)
+    found = jax.grad(lambda x: contract("bsd,dhn->bshn", x, w, precision).sum())(x)
+    assert found.dtype == x.dtype
+    np.testing.assert_allclose(
+        found.astype(jnp.float32)[0, 0], w.dense().sum((1, 2)), rtol=0.02, atol=0.1
+    )
