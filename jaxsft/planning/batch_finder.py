@@ -21,7 +21,7 @@ TRIES = 4  # compilations behind the first two
 
 
 class RowsThatFit(NamedTuple):
-    """What was compiled.
+    """The steps that were compiled.
 
     Attributes:
       rows: the most that fit, a power of two times the least; 0 where none do.

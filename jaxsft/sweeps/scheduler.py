@@ -28,7 +28,7 @@ Finder = Callable[[TrialState, PlannedTrial], Handle | None]
 
 
 class TrialSource(Protocol):
-    """Where trials come from: a grid, or a search that decides from what it was told."""
+    """A source of trials: a grid, or a search that decides from what it was told."""
 
     def ask(self, free_slots: int) -> list[PlannedTrial]:
         """Returns trials to run now; none where it waits for results, or has no more."""

@@ -21,7 +21,7 @@ from jaxsft.sweeps.trial_ledger import TrialLedger
 
 @dataclasses.dataclass(frozen=True)
 class SearchAccount:
-    """What a search came to.
+    """The outcome of a search.
 
     Attributes:
       content: of search.json.

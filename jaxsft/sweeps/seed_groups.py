@@ -91,7 +91,7 @@ def seed_groups(results: SweepResults) -> tuple[list[SeedGroup], list[str]]:
 
 @dataclass(frozen=True)
 class SeedSummary:
-    """What the seeds of an arm come to. Bounds are None with a single seed."""
+    """The numbers of the seeds of an arm. Bounds are None with a single seed."""
 
     n: int
     mean: float

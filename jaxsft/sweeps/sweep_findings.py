@@ -1,4 +1,4 @@
-"""What a sweep comes to: its arms, their comparisons and effects, the best one, and warnings."""
+"""The findings of a sweep: its arms, their comparisons and effects, the best one, and warnings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TRAIN = ("jaxsft", "train")
 
 @dataclass(frozen=True)
 class SweepAnalysis:
-    """What a sweep comes to.
+    """The findings of a sweep.
 
     Attributes:
       groups: the arms, in the order of the plan; those without a number too.

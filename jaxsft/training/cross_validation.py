@@ -334,7 +334,7 @@ def _choice(session: FoldSession, jobs: FoldJobs, fold: Fold) -> tuple[int, list
 # --- the files
 # --------------------------------------------------------------------------------------------------
 class Written:
-    """What a cross-validation came to, as files."""
+    """The results of a cross-validation, as files."""
 
     def __init__(
         self, session: FoldSession, plan: Plan, jobs: FoldJobs, done: Sequence[Done]

@@ -10,10 +10,8 @@ import numpy as np
 from jaxsft import patterns
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
+from jaxsft.sharding.weights import flatten
 from jaxsft.training import vocab_rows
-from jaxsft.training.checkpoint import (
-    flatten,
-)
 from jaxsft.training.components import Components
 
 
@@ -79,4 +77,5 @@ def fresh_weights(
 
 
 def without(flat: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """Returns the weights but for those of some paths."""
     return {k: v for k, v in flat.items() if k not in names}
