@@ -11,7 +11,6 @@ import dataclasses
 import functools
 import json
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,21 +18,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxsft import halves, plugins, quantised, remote, rundir
+from jaxsft import halves, plugins, quantised, remote, run_overrides, rundir
 from jaxsft.config import compose as composing
-from jaxsft.config import resolve as resolving
 from jaxsft.config import validate
 from jaxsft.config.durations import Clock
 from jaxsft.config.schema import (
     Columns,
     Config,
-    DataConfig,
-    EvaluationConfig,
-    GenerateConfig,
-    MeshConfig,
 )
 from jaxsft.data import (
-    config_files,
     encoded_split,
     file_records,
     hub,
@@ -62,17 +55,6 @@ from jaxsft.training.hyper import make_hyper
 from jaxsft.training.recorder import Result
 
 CHECKPOINT = "checkpoint="
-OVERRIDABLE = (
-    "data",
-    "evaluation",
-    "generate",
-    "mesh",
-    "precision",
-    "seed",
-    "loss.chunk",
-    "model.attention",
-    "model.unroll",
-)
 
 
 def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
@@ -98,8 +80,8 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
         (text.partition("=")[2] for text in overrides if text.startswith(CHECKPOINT)), None
     )
     overrides = tuple(text for text in overrides if not text.startswith(CHECKPOINT))
-    _refuse_fixed(run, overrides)
-    change = functools.partial(_changed, overrides)
+    run_overrides.refuse_fixed(run, overrides)
+    change = functools.partial(run_overrides.changed, overrides)
     platforms.devices()
     if isinstance(run, Result):
         return Model(runs.open_run(run.mirror.place, change, checkpoint=asked))
@@ -110,68 +92,6 @@ def load(run: str | os.PathLike | Result, *overrides: str) -> Model:
             )
         return Model(open_folder.open_folder(folder, change))
     return Model(runs.open_run(run, change, checkpoint=asked))
-
-
-def _refuse_fixed(run: str | os.PathLike | Result, overrides: Sequence[str]) -> None:
-    """Raises ConfigError where an option cannot be changed for a trained run."""
-    for text in overrides:
-        key = text.partition("=")[0]
-        if (
-            key.partition(".")[0] not in OVERRIDABLE
-            and key not in OVERRIDABLE
-            and not _of_untrained(run, key)
-        ):
-            groups = {
-                "generate": GenerateConfig,
-                "evaluation": EvaluationConfig,
-                "data": DataConfig,
-            }
-            near = [
-                f"; did you mean {name}.{key}?"
-                for name, group in groups.items()
-                if key in group.__dataclass_fields__
-            ]
-            raise ConfigError(
-                f"{key}: cannot be changed for a trained run; what can is"
-                f" {', '.join(OVERRIDABLE)}{''.join(near[:1])}"
-            )
-
-
-def _changed(overrides: Sequence[str], config: Config) -> Config:
-    """Returns the config of a run with these options, on the devices that are here."""
-    config = composing.override(config, overrides)
-    validate.of_run(config)
-    config_files.check_columns(config)
-    given = any(text.startswith("mesh.") for text in overrides)
-    config = dataclasses.replace(
-        config, mesh=meshes.resolve(config.mesh) if given else _mesh_here(config.mesh)
-    )
-    validate.evaluation_batches(config)
-    return resolving.with_precision(config, platforms.facts())
-
-
-def _of_untrained(run: str | os.PathLike | Result, key: str) -> bool:
-    """Returns whether an option may be changed because nobody has trained with it.
-
-    That is so for the variables of the template of a folder in the layout of Hugging Face.
-    """
-    if isinstance(run, Result) or not (
-        key == "task.variables" or key.startswith("task.variables.")
-    ):
-        return False
-    return pretrained.is_source(remote.opened(str(hub.run_dir(str(run)))))
-
-
-def _mesh_here(mesh: MeshConfig) -> MeshConfig:
-    """Returns the run's own mesh, or one device where there are fewer than it was trained on."""
-    if mesh.data * mesh.fsdp * mesh.tensor <= jax.device_count():
-        return mesh
-    print(
-        f"trained on {mesh.data * mesh.fsdp * mesh.tensor} devices; running on one of"
-        f" {jax.device_count()}",
-        file=sys.stderr,
-    )
-    return MeshConfig(data=1)
 
 
 def model_functions(run: str | None) -> dict[str, Callable]:

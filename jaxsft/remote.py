@@ -21,10 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jaxsft import rundir
 from jaxsft.errors import ConfigError, JaxsftError, first_line
+from jaxsft.runlock import RunLock
 
-APART = ("checkpoints", "damaged", "steps.json", rundir.RunLock.NAME)  # never copied
+APART = ("checkpoints", "damaged", "steps.json", RunLock.NAME)  # never copied
 LAST = "result.json"
 
 

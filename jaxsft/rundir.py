@@ -1,5 +1,5 @@
 """The files of a run directory: made once, written whole or not at all, appended line by line,
-hashed, and locked by one process.
+and hashed. `runlock` has the lock of one.
 
 Files that are replaced (`result.json`, figures, predictions) are written aside in the same
 directory, flushed to the disk and renamed: a reader, or a run that comes back after a crash, sees
@@ -20,18 +20,12 @@ import os
 import re
 import shutil
 import stat
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from jaxsft import documents
 from jaxsft.errors import CheckpointError, DataError, JaxsftError
-
-try:
-    import fcntl
-except ImportError:  # no POSIX locks on this system: `lock` says so
-    fcntl = None
 
 _NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _temporary = itertools.count()
@@ -59,12 +53,12 @@ def create(path: str | Path | None, *, stem: str) -> Path:
             " there"
         )
     if path is not None:
-        with _friendly(path, "make the run directory"):
+        with friendly(path, "make the run directory"):
             Path(path).mkdir(parents=True, exist_ok=True)
         return Path(path)
     safe_stem = re.sub(r"[^\w.-]+", "-", stem).strip(".-") or "run"
     name = f"{safe_stem}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    with _friendly(Path("runs"), "make the run directory"):
+    with friendly(Path("runs"), "make the run directory"):
         Path("runs").mkdir(exist_ok=True)
         for attempt in itertools.count(1):
             made = Path("runs") / (name if attempt == 1 else f"{name}-{attempt}")
@@ -106,7 +100,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     aside, old = (_beside(path) for _ in range(2))
     try:
-        with _friendly(path, "write", also=aside):
+        with friendly(path, "write", also=aside):
             path.parent.mkdir(parents=True, exist_ok=True)
             aside.mkdir()
             yield aside
@@ -218,7 +212,7 @@ class JsonLines:
         Raises JaxsftError if it cannot be opened.
         """
         self.path = Path(path)
-        with _friendly(self.path, "open"):
+        with friendly(self.path, "open"):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()
             self._end = self._mend()
@@ -240,7 +234,7 @@ class JsonLines:
     def append(self, row: dict) -> None:
         """Writes one line. Raises JaxsftError if it cannot; nothing of the line is left then."""
         line = (json_text(row) + "\n").encode("utf-8", "backslashreplace")
-        with _friendly(self.path, "write"):
+        with friendly(self.path, "write"):
             try:
                 written = 0
                 # a nearly full disk takes a part of the line, and refuses the rest
@@ -257,7 +251,7 @@ class JsonLines:
 
         Call it before a checkpoint that refers to them.
         """
-        with _friendly(self.path, "write"):
+        with friendly(self.path, "write"):
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
@@ -300,7 +294,7 @@ def sha256_file(path: str | Path) -> str:
 
     Raises JaxsftError if it cannot be read.
     """
-    with _friendly(path, "read"), open(path, "rb") as file:
+    with friendly(path, "read"), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -314,84 +308,6 @@ def sha256_json(value: Any) -> str:
     return sha256_text(
         json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
     )
-
-
-class RunLock:
-    """The right to write to one run directory, held until `release`, the end of the `with` block,
-    or the end of the process.
-    """
-
-    NAME = "run.lock"
-
-    def __init__(
-        self,
-        run_dir: str | Path,
-        busy: str = "is writing to this run directory; wait for it, or choose another run_dir=",
-    ):
-        """Takes the lock, `run.lock` in `run_dir`; `busy` completes the message where it is held.
-
-        Raises:
-            JaxsftError: another process (or another lock in this one) holds it, or the file cannot
-              be made.
-        """
-        path = Path(run_dir) / self.NAME
-        with _friendly(path, "open"):
-            self._file = open(path, "a+b", buffering=0)  # noqa: SIM115 - open for as long as the lock is held
-        try:
-            self._take(path, busy)
-        except BaseException:
-            self._file.close()
-            raise
-        _held.add(self)
-
-    def _take(self, path: Path, busy: str) -> None:
-        try:
-            if fcntl is None:
-                raise OSError("this system has no flock")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.seek(0)
-            holder = self._file.read(200).decode("utf-8", "replace").strip() or "another process"
-            raise JaxsftError(f"{path.parent}: {holder} {busy}") from error
-        # some network file systems have no locks at all; refusing every run there would help nobody
-        except OSError as error:
-            warnings.warn(
-                f"{path}: no lock on this file system ({error}); start only one run in this"
-                " directory",
-                stacklevel=4,
-            )
-        with contextlib.suppress(OSError):  # who holds it is only for the message above
-            self._file.truncate(0)
-            self._file.write(f"process {os.getpid()} on {os.uname().nodename}".encode())
-
-    def release(self) -> None:
-        """Releases the lock; a second call does nothing.
-
-        The file stays: removing it would let two processes lock two files.
-        """
-        self._file.close()
-        _held.discard(self)
-
-    def __enter__(self) -> "RunLock":
-        """Returns itself; the lock is released at the end of the block."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Releases the lock."""
-        self.release()
-
-
-_held: set[RunLock] = set()
-
-
-def _forget_locks() -> None:
-    """Closes a forked child's copies of the locks, which would outlive a killed parent."""
-    for held in tuple(_held):
-        held.release()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_locks)
 
 
 def _beside(path: Path) -> Path:
@@ -442,7 +358,7 @@ def _alive(process: int) -> bool:
 @contextlib.contextmanager
 def _aside(path: Path, **how: Any) -> Iterator[IO[Any]]:
     temporary = _beside(path)
-    with _friendly(path, "write", also=temporary):
+    with friendly(path, "write", also=temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(temporary, **how)  # noqa: SIM115 - a file that cannot be opened must not be unlinked below
         try:
@@ -474,7 +390,7 @@ def _sync_directory(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def _friendly(path: str | Path, doing: str, also: Path | None = None) -> Iterator[None]:
+def friendly(path: str | Path, doing: str, also: Path | None = None) -> Iterator[None]:
     """Raises JaxsftError for an OSError about `path` or no named file; other errors pass."""
     try:
         yield
@@ -486,7 +402,7 @@ def _friendly(path: str | Path, doing: str, also: Path | None = None) -> Iterato
 
 
 def _lines(path: str | Path) -> list[tuple[dict, bytes]]:
-    with _friendly(path, "read"):
+    with friendly(path, "read"):
         content = Path(path).read_bytes()
     # not splitlines: a JSON string may hold other line separators
     found, lines = [], content.split(b"\n")

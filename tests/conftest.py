@@ -93,7 +93,7 @@ SCHEDULES = schema.GROUPS["schedule"]
 # is for `.ci/run`.
 HEART = """
 invariants losses metrics test_cli.py test_patterns.py test_recipes.py test_rundir.py
-config/test_compose.py config/test_option.py config/test_pretrained_defaults.py
+test_runlock.py config/test_compose.py config/test_option.py config/test_pretrained_defaults.py
 config/test_resolve.py config/test_validate.py
 data/test_encode.py data/test_packing_plan.py data/test_split_rule.py data/chat/test_templates.py
 data/tokenizers/test_tokenizer.py data/test_word_tokens.py

@@ -19,6 +19,7 @@ import jaxsft
 from jaxsft import rundir
 from jaxsft.config import overrides
 from jaxsft.reports import outputs
+from jaxsft.runlock import RunLock
 from tests import tiny
 
 
@@ -211,7 +212,7 @@ def test_the_report_is_written_before_another_may_write(files, tmp_path, monkeyp
 
     def watched(run_dir):
         with pytest.raises(jaxsft.JaxsftError, match="is writing to this run directory"):
-            rundir.RunLock(run_dir)
+            RunLock(run_dir)
         tried.append(write(run_dir))
 
     monkeypatch.setattr(outputs, "write_all", watched)
@@ -223,7 +224,7 @@ def test_the_report_is_written_before_another_may_write(files, tmp_path, monkeyp
         run_dir=tmp_path / "run",
     )
     assert len(tried) == 1 and (tmp_path / "run" / "report.md").is_file()
-    rundir.RunLock(tmp_path / "run").release()
+    RunLock(tmp_path / "run").release()
 
 
 def test_evaluation_is_that_of_the_command(classified, chatted, files):

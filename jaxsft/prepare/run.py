@@ -25,6 +25,7 @@ from jaxsft.prepare.prepared_set import WRITTEN, mend, standing, write_set
 from jaxsft.prepare.spool import Spool
 from jaxsft.prepare.stage import Context, Report, Stage
 from jaxsft.prepare.stage_runner import StageEntry
+from jaxsft.runlock import RunLock
 
 UNREADABLE = "unreadable"  # the reason of rows that no stage has seen
 
@@ -87,7 +88,7 @@ def prepare(
         return write_set(config, folder, key, inputs, [reading, *entries], sets, work), True
 
 
-def _alone(work: Path) -> rundir.RunLock:
+def _alone(work: Path) -> RunLock:
     """Raises DataError where the folder for rows between stages cannot be made, JaxsftError where
     another command works in it.
     """
@@ -98,9 +99,7 @@ def _alone(work: Path) -> rundir.RunLock:
             f"{work}: cannot make the folder for rows between stages ({error.strerror or error});"
             " give another output.dir="
         ) from None
-    return rundir.RunLock(
-        work, "prepares this set already; wait for it, or give another output.dir="
-    )
+    return RunLock(work, "prepares this set already; wait for it, or give another output.dir=")
 
 
 def _folder(config: PrepareConfig) -> Path:

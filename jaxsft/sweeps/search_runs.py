@@ -19,7 +19,7 @@ from jaxsft.config.schema import Config
 from jaxsft.config.search_options import COSTS, SearchConfig
 from jaxsft.config.sweep_options import SweepConfig
 from jaxsft.errors import ConfigError
-from jaxsft.rundir import RunLock
+from jaxsft.runlock import RunLock
 from jaxsft.sweeps import (
     command_grid,
     preflight,

@@ -18,7 +18,7 @@ from jaxsft import rundir
 from jaxsft.config.schema import Config
 from jaxsft.config.sweep_options import SweepConfig
 from jaxsft.errors import ConfigError, JaxsftError
-from jaxsft.rundir import RunLock
+from jaxsft.runlock import RunLock
 from jaxsft.sweeps import device_slots, grouping, processes, sweep_end, sweep_plan
 from jaxsft.sweeps.live_table import LiveTable, caption
 from jaxsft.sweeps.processes import Child, Handle

@@ -26,6 +26,7 @@ from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.evaluation import dynamics, gaps, results
 from jaxsft.evaluation.evaluate import Evaluation
 from jaxsft.models import structure
+from jaxsft.runlock import RunLock
 from jaxsft.sharding import hosts
 from jaxsft.sharding import mesh as meshes
 from jaxsft.training import banner, device, manifest, pretrained, runs
@@ -79,7 +80,7 @@ def opened(config: Config, asked: Config) -> Iterator[tuple[Recorder, Config]]:
         )
     # a working copy of its own, or the one that all see
     mine = hosts.first() or remote.is_remote(home)
-    with rundir.RunLock(run_dir) if mine else contextlib.nullcontext():
+    with RunLock(run_dir) if mine else contextlib.nullcontext():
         try:
             remote.pull(home, run_dir)
             if hosts.first():
@@ -90,7 +91,7 @@ def opened(config: Config, asked: Config) -> Iterator[tuple[Recorder, Config]]:
             yield Recorder(run_dir, mirror), config
         except JaxsftError:
             # refused before anything was written
-            if mine and [p.name for p in run_dir.iterdir()] == [rundir.RunLock.NAME]:
+            if mine and [p.name for p in run_dir.iterdir()] == [RunLock.NAME]:
                 shutil.rmtree(run_dir)
             raise
 

@@ -18,7 +18,8 @@ from jaxsft.config import adapters
 from jaxsft.config.optim import OPTIMIZERS
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.optim.rules.adamw import AdamW
-from jaxsft.rundir import RunLock, read_json, read_jsonl
+from jaxsft.rundir import read_json, read_jsonl
+from jaxsft.runlock import RunLock
 from jaxsft.training import device, loop, recorder, stack
 from jaxsft.training.stacked_session import StackedSession, stacked
 from jaxsft.training.trial import Diverged

@@ -15,7 +15,7 @@ from jaxsft.data.splits import read_splits
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError, JaxsftError
 from jaxsft.prepare import run
-from jaxsft.rundir import RunLock
+from jaxsft.runlock import RunLock
 from jaxsft.training import setup
 
 ROWS = [{"text": f"a sentence about {i} things", "mood": "ab"[i % 2], "n": i} for i in range(40)]

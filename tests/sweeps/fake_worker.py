@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 from jaxsft.errors import ConfigError
-from jaxsft.rundir import RunLock, write_json, write_text
+from jaxsft.rundir import write_json, write_text
+from jaxsft.runlock import RunLock
 from jaxsft.sweeps import worker
 
 

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -38,7 +39,11 @@ class Table:
     rows: Sequence[str]
 
 
-def page() -> str:
+Cells = Sequence[str | None]  # of a row: its refusals, None where the config may run
+
+
+def page(written: Mapping[tuple[str, str], Cells] | None = None) -> str:
+    """Returns the page; the cells of rows in `written` (`read_cells`) are taken as they are."""
     out = [
         "# Support matrix",
         "",
@@ -54,7 +59,7 @@ def page() -> str:
         "",
     ]
     for table in _tables():
-        out += [f"## {table.title}", "", table.about, "", *_lines(table), ""]
+        out += [f"## {table.title}", "", table.about, "", *_lines(table, written or {}), ""]
     return "\n".join([*out, *_families()]).rstrip() + "\n"
 
 
@@ -248,21 +253,35 @@ def _fields(group: str) -> list[str]:
 
 # --- cells
 # --------------------------------------------------------------------------------------------------
-def _lines(table: Table) -> list[str]:
+def _lines(table: Table, written: Mapping[tuple[str, str], Cells]) -> list[str]:
     refusals: dict[str, int] = {}
     lines = [
         f"| | {' | '.join(f'`{name}`' if '=' in name else name for name, *_ in table.columns)} |",
         "|---" * (len(table.columns) + 1) + "|",
     ]
     for row in table.rows:
-        cells = []
-        for _, task, choices, values in table.columns:
-            refused = _without_option(refusal(task, choices, {**HELD, **values, **parse(row)}), row)
-            cells.append(
-                "yes" if refused is None else f"({refusals.setdefault(refused, len(refusals) + 1)})"
-            )
+        found = written.get((table.title, row)) or [
+            _without_option(refusal(task, choices, {**HELD, **values, **parse(row)}), row)
+            for _, task, choices, values in table.columns
+        ]
+        cells = [
+            "yes" if refused is None else f"({refusals.setdefault(refused, len(refusals) + 1)})"
+            for refused in found
+        ]
         lines.append(f"| `{row}` | {' | '.join(cells)} |")
     return [*lines, "", *(f"{number}. `{text}`" for text, number in refusals.items())]
+
+
+def read_cells(text: str) -> dict[tuple[str, str], Cells]:
+    """Returns the cells of a page by table and row, with the refusals that numbers stand for."""
+    found: dict[tuple[str, str], Cells] = {}
+    for section in text.split("\n## ")[1:]:
+        title, _, rest = section.partition("\n")
+        quoted = dict(re.findall(r"^(\d+)\. `(.*)`$", rest, re.M))
+        for row, cells in re.findall(r"^\| `([^`]+=[^`]*)` \| (.*) \|$", rest, re.M):
+            numbers = (cell.strip("()") for cell in cells.split(" | "))
+            found[title, row] = [quoted.get(number) for number in numbers]
+    return found
 
 
 def _without_option(refused: str | None, row: str) -> str | None:
