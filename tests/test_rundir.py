@@ -1,4 +1,4 @@
-"""Run directories are never shared by chance, files are whole or absent, and half lines are mended."""
+"""Run directories are never shared by chance; files are whole or absent, half lines mended."""
 
 import errno
 import json
