@@ -120,6 +120,13 @@ COMMANDS = {
             " run=DIR data=FILE"
         ),
     ),
+    "ensemble": (
+        "ensemble_of_runs",
+        (
+            "several runs as one, the mean of predictions or of weights: jaxsft ensemble"
+            " runs=[DIR, DIR] data.path=FILE"
+        ),
+    ),
     "transfer": (
         "transfer_of_runs",
         (

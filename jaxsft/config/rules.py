@@ -394,7 +394,6 @@ def least_replicates(level: float) -> int:
 def evaluation(config: Config) -> Broken:
     """Yields messages about the metric that chooses the best checkpoint, and about generation."""
     e, spec = config.evaluation, config.task.spec
-    spec.metric_names(config)  # refuses what evaluation.metrics cannot have, whatever chooses
     if e.metric != "auto":
         yield from _number(config, f"evaluation.metric={e.metric}", e.metric, "chooses")
     if (until := config.train.until) is not None:
@@ -417,6 +416,13 @@ def evaluation(config: Config) -> Broken:
     yield from generation(config)
     if not spec.can_generate:
         yield from _no_answers(config)
+
+
+def metrics(config: Config) -> Broken:
+    """Yields nothing. Raises ConfigError for a metric that is unknown or that the task cannot feed,
+    whatever chooses the best checkpoint."""
+    config.task.spec.metric_names(config)
+    yield from ()
 
 
 def _number(config: Config, at: str, metric: str, does: str) -> Broken:
@@ -464,4 +470,4 @@ def _no_answers(config: Config) -> Broken:
             )
 
 
-RULES = (run, model, data, task, evaluation, backbone)
+RULES = (run, model, data, task, metrics, evaluation, backbone)

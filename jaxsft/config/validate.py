@@ -64,6 +64,7 @@ def of_run(config: Config) -> None:
     each(config)
     _raise_first(rules.axes(config))
     _raise_first(rules.generation(config))
+    _raise_first(rules.metrics(config))
     _unread(config, flat(config), DRAWN)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 from jaxtyping import Array
 
 from jaxsft.config.schema import Config
@@ -159,6 +160,11 @@ class Classify(class_inputs.ClassInputs, TextTask):
         if (outside := self.config.task.out_of_scope) is not None:
             arrays["out_of_scope"] = gold == self.labels.index(outside)
         return Outputs(rows.kept(split)[0], arrays, self.labels)
+
+    def mixed(self, outputs: Sequence[Outputs]) -> dict[str, np.ndarray]:
+        """Returns the logits `[rows, C]` of the mean of the probabilities of several models."""
+        found = [scipy.special.log_softmax(one["logits"], axis=-1) for one in outputs]
+        return {"logits": scipy.special.logsumexp(found, axis=0) - np.log(len(found))}
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
         kept = rows.kept(split)[0].tolist()

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.special
 
 from jaxsft.config.schema import Config
 from jaxsft.data.encode import Encoded
@@ -153,6 +154,16 @@ class MultiLabelTask(TextTask):
             arrays["given"] = _sigmoid(logits) >= self.thresholds
             beside = {"threshold": self.thresholds}
         return Outputs(rows.kept(split)[0], arrays, self.labels, beside=beside)
+
+    def mixed(self, outputs: Sequence[Outputs]) -> dict[str, np.ndarray]:
+        """Returns the logits `[rows, L]` of the mean of the probabilities of several models."""
+        yes, no = (
+            scipy.special.logsumexp(
+                [scipy.special.log_expit(sign * one["logits"]) for one in outputs], axis=0
+            )
+            for sign in (1, -1)
+        )
+        return {"logits": yes - no}
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
         kept = rows.kept(split)[0].tolist()

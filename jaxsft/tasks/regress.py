@@ -17,7 +17,7 @@ from jaxsft.data.records import Regression
 from jaxsft.data.records.features import values_of
 from jaxsft.data.records.fields import pair_of
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
-from jaxsft.errors import DataError
+from jaxsft.errors import ConfigError, DataError
 from jaxsft.metrics.base import Outputs
 from jaxsft.models.heads import TextHead
 from jaxsft.models.step_sums import SquaredErrorSums
@@ -159,6 +159,17 @@ class Regress(TextTask):
         predicted = rows.mean(split, columns["predicted"]) * deviation + mean
         arrays = {"targets": gold.reshape(-1, self.width), "predictions": predicted}
         return Outputs(kept, arrays, self.targets)
+
+    def mixed(self, outputs: Sequence[Outputs]) -> dict[str, np.ndarray]:
+        """Returns the mean `[rows, T]` of the predictions of several models, as a head gives it."""
+        if self.spread:
+            raise ConfigError(
+                "task.loss=gaussian: the mean of several predictions has no deviation here"
+            )
+        mean, deviation = self.scale
+        return {
+            "predicted": (np.mean([one["predictions"] for one in outputs], 0) - mean) / deviation
+        }
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
         named = lambda values: (

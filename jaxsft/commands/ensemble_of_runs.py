@@ -1,0 +1,139 @@
+"""Scores several runs as one: the mean of their predictions, and of their weights.
+
+  jaxsft ensemble runs=[runs/a,runs/b,runs/c] data.path=test.csv [output=FOLDER]
+    [evaluation.metrics=[log_loss,ece]] [options of the runs]
+  jaxsft ensemble ... soup=uniform|greedy [select=FILE] [export=FOLDER]
+
+Each run alone, and the ensemble: of labels and label sets the mean of the probabilities, of numbers
+the mean. The runs may be of other models and tokenizers, of one task and the same labels.
+
+soup= scores the mean of the weights too, of runs of one model that started from the same weights:
+of all of them, or greedily of those that do not harm it on select=FILE, rows that no run was
+trained on. Thresholds of label sets (task.threshold=tuned) are tuned on these rows as well.
+export=FOLDER writes the soup as a folder of Hugging Face; export.head=body writes the model alone.
+
+With output=FOLDER there are result.json, intervals.json and predictions for each (FOLDER/ensemble,
+FOLDER/soup, FOLDER/NAME of a run), which jaxsft compare holds against each other.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from jaxsft import rundir
+from jaxsft.commands import from_run
+from jaxsft.commands.transfer_of_runs import named
+from jaxsft.errors import ConfigError
+
+OWN = ("runs", "data.path", "output", "soup", "select", "export", "export.head")
+SOUPS = ("uniform", "greedy")
+
+
+def main(arguments: list[str]) -> int:
+    mine, overrides = from_run.arguments(arguments, OWN, ("runs", "data.path"))
+    runs = named(mine["runs"])
+    _check(mine, runs)
+
+    from jaxsft import api
+
+    models = {name: api.load(run, *overrides) for name, run in runs.items()}
+    found, chosen = _scored(models, mine)
+    results = {}
+    for name, (model, one) in found.items():
+        folder = Path(mine["output"]) / name if "output" in mine else None
+        results[name] = one.evaluation.numbers, _bounds(model, one, folder)
+    _show(results, sys.stdout.isatty())
+    if chosen is not None:
+        print(f"soup: {', '.join(chosen)}", file=sys.stderr)
+    if "export" in mine:
+        from jaxsft.training.export import export
+
+        export(found["soup"][0].run, mine["export"], head=mine.get("export.head", "class"))
+    return 0
+
+
+def _check(mine: dict[str, str], runs: dict[str, str]) -> None:
+    """Raises ConfigError for what does not go together."""
+    if len(runs) < 2:
+        raise ConfigError(f"runs={mine['runs']}: expected two runs at least")
+    if taken := {"ensemble", "soup"} & runs.keys():
+        raise ConfigError(f"runs=: {taken.pop()} is the name of a result; give the run another one")
+    if mine.get("soup", SOUPS[0]) not in SOUPS:
+        raise ConfigError(f"soup={mine['soup']}: expected one of {', '.join(SOUPS)}")
+    if mine.get("soup") == "greedy" and "select" not in mine:
+        raise ConfigError(
+            "soup=greedy: chooses on select=FILE, rows that no run was trained on; give it"
+        )
+    if (head := mine.get("export.head", "class")) not in ("class", "body"):
+        raise ConfigError(f"export.head={head}: expected class or body")
+    if {"export", "export.head"} & mine.keys() and "soup" not in mine:
+        raise ConfigError("export=: writes a soup; give soup=uniform or soup=greedy")
+    if "select" in mine and Path(mine["select"]).resolve() == Path(mine["data.path"]).resolve():
+        raise ConfigError("select= is the file that is scored; what was chosen on it is no result")
+
+
+def _scored(models: dict[str, Any], mine: dict[str, str]) -> tuple[dict[str, Any], Any]:
+    """Returns (model, scores) by name, and the runs that the soup is made of."""
+    from jaxsft import ensembles
+
+    alone = ensembles.score(models, mine["data.path"], "test")
+    select = mine.get("select")
+    tuned = list(ensembles.score(models, select, "select").values()) if select else None
+    first = next(iter(models.values()))
+    mean = ensembles.ensemble(first, list(alone.values()), tuned)
+    found = {name: (models[name], one) for name, one in alone.items()}
+    found["ensemble"] = (first, mean)
+    chosen = None
+    if "soup" in mine:
+        chosen = models
+        if mine["soup"] == "greedy":
+            number = first.config.evaluation.metric.partition("/")[2]
+            measured = next(
+                (m for m in mean.evaluation.measured.values() if number in m.numbers()), None
+            )
+            lower = measured is None or number in measured.metric.lower_is_better
+            chosen = ensembles.greedy_soup(models, mine["select"], number, lower)
+        soup = ensembles.soup(chosen)
+        found["soup"] = (soup, *ensembles.score({"soup": soup}, mine["data.path"], "test").values())
+    return found, chosen
+
+
+def _bounds(model: Any, one: Any, folder: Path | None) -> dict[str, Any]:
+    """Returns the bounds of the numbers; writes all of a model where a folder is given."""
+    from jaxsft.evaluation.results import bounds_of, write_results
+
+    if folder is None:
+        return bounds_of(model.task, one.split, one.evaluation)
+    found = write_results(folder, model.task, one.split, one.evaluation)
+    named = lambda values: {f"{one.split.name}/{name}": value for name, value in values.items()}
+    rundir.write_json(folder / "intervals.json", named(found))
+    rundir.write_json(folder / "result.json", named(one.evaluation.numbers))
+    return found
+
+
+def _show(results: dict[str, Any], on_screen: bool) -> None:
+    """Prints a table, or JSON into a file or a pipe."""
+    if not on_screen:
+        values = {
+            f"{name}/{number}": value
+            for name, (numbers, _) in results.items()
+            for number, value in numbers.items()
+        }
+        print(rundir.json_text(values, indent=1))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    from jaxsft.reports import facts, scores
+
+    shown = list(results["ensemble"][0])
+    table = Table("", *shown)
+    for name, (numbers, bounds) in results.items():
+        cells = [
+            f"{facts.number_text(numbers[n])} {scores.bound_text(bounds.get(n))}".strip()
+            for n in shown
+        ]
+        table.add_row(name, *cells)
+    Console(highlight=False).print(table)
