@@ -280,8 +280,8 @@ def test_dynamics_of_the_run(planted):
 
 def test_an_answer_is_explained_by_its_prompt(tmp_path):
     files = tiny.data(tmp_path)
-    jaxsft.train("task=chat", *tiny.FAST, "generate.allow_cut=true", run_dir=tmp_path / "run",
-                 data={"train": files / "chat.jsonl"})  # fmt: skip
+    tiny.train("task=chat", *tiny.FAST, f"data.train={files / 'chat.jsonl'}",
+               "generate.allow_cut=true", f"run_dir={tmp_path / 'run'}")  # fmt: skip
     model = jaxsft.load(tmp_path / "run")
     one, _, _ = of(model, files / "chat_held.jsonl", method="occlusion,integrated_gradients",
                    rows=2)  # fmt: skip
