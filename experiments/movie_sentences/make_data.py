@@ -17,7 +17,7 @@ import numpy as np
 from jaxsft.rundir import json_text
 
 WORDS = {"pos": "lantern", "neg": "orchard"}  # of either label; neither says anything of a film
-HELD, PLANTED = 1_599, (1_600, 200)  # rows of validation and of test; of the planted sets
+HELD, PLANTED = 1_599, (1_600, 200)  # rows of validation and of test; of the two planted sets
 
 
 def sentences(archive: str) -> list[dict[str, str]]:
@@ -37,20 +37,23 @@ def planted(text: str, draw: np.random.Generator) -> dict[str, object]:
     return {"text": " ".join(words), "label": label, "why": [WORDS[label]]}
 
 
-def made(archive: str, rows: int) -> dict[str, list[dict[str, object]]]:
-    """Returns the rows of each file by its name."""
+def made(
+    archive: str, rows: int, held: int = HELD, sizes: tuple[int, int] = PLANTED
+) -> dict[str, list[dict[str, object]]]:
+    """Returns the rows of each file by its name; no sentence is in two, but that planted_train has
+    those of train and planted_test those of validation.
+    """
     draw = np.random.default_rng(0)
     every = sentences(archive)
     every = [every[i] for i in draw.permutation(len(every))]
-    rest, train = every[: 2 * HELD], every[2 * HELD :][:rows]
-    first, second = PLANTED
-    of = [planted(row["text"], draw) for row in [*train[:first], *rest[:second]]]
+    validation, test, train = every[:held], every[held : 2 * held], every[2 * held :][:rows]
+    of = lambda rows, count: [planted(row["text"], draw) for row in rows[:count]]
     return {
         "train": train,
-        "validation": rest[:HELD],
-        "test": rest[HELD:],
-        "planted_train": of[: -min(second, len(rest))],
-        "planted_test": of[-min(second, len(rest)) :],
+        "validation": validation,
+        "test": test,
+        "planted_train": of(train, sizes[0]),
+        "planted_test": of(validation, sizes[1]),
     }
 
 
