@@ -192,6 +192,8 @@ def learnt(tmp_path_factory):
         "mesh.data=1",
     ]
     options += [
+        "model.layers=1",
+        "model.decoder_layers=1",
         "model.embed=32",
         "model.heads=2",
         "model.kv_heads=2",
