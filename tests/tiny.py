@@ -13,10 +13,12 @@ import sys
 from pathlib import Path
 
 from jaxsft import cli
-from jaxsft.config import compose, schema
+from jaxsft.config import compose, overrides, schema
 from jaxsft.data import synthetic
 from jaxsft.optim.rules.adamw import AdamW
 from jaxsft.rundir import json_text, read_json, read_jsonl, write_json
+from jaxsft.training import loop
+from jaxsft.training.recorder import Result
 from tests import xla
 
 RATES = ("tokens_per_second", "model_flops_per_second", "mfu")  # they depend on the machine
@@ -122,6 +124,13 @@ def jaxsft(*arguments: str) -> tuple[int, str, str]:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = cli.main(list(arguments))
     return code, out.getvalue(), err.getvalue()
+
+
+def train(*arguments: str) -> Result:
+    """Trains in this process, without the pages: composed once, where the command line composes
+    three times. Raises what the command line tells.
+    """
+    return loop.train(overrides.composed(arguments))
 
 
 def start(*arguments: str, cwd: Path) -> subprocess.Popen:

@@ -9,6 +9,8 @@ import numpy as np
 from jaxsft.metrics.base import Metric, Outputs, namespace, ratio
 from jaxsft.metrics.ranking import tied, upto
 
+BITS = 2  # of ranks that are sorted at a time: measured, the fastest of 1 to 4
+
 
 def observe(outputs: Outputs) -> dict[str, Any]:
     """Returns gold and predicted numbers, `[rows, targets]`, as ranks from 0 without gaps, and
@@ -85,43 +87,31 @@ def _equal(mass: Any, bounds: tuple[Any, Any]) -> Any:
 def inversions(rank: Any, mass: Any) -> Any:
     """Returns the weight of the pairs of which the earlier row has the higher rank.
 
-    Bit by bit of the ranks, from the highest: rows that agree in the bits above form a group, in
-    their first order; in it, a row with the bit comes before one without it, and their order is
-    decided. Rows are then sorted into two groups each.
+    Digit by digit of the ranks, from the highest: rows that agree in the digits above form a group,
+    in their first order; in it, a row with a higher digit that comes before one with a lower digit
+    is decided. Rows are then sorted by the digit within their group.
 
     Args:
       rank: `[rows]` int, from 0 and below the number of rows; mass: `[..., rows]`.
     """
     xp, rows = namespace(mass), len(rank)
     found = xp.zeros(mass.shape[:-1], mass.dtype)
-    for bit in reversed(range(max(rows - 1, 0).bit_length())):
-        high = (rank >> bit) & 1
-        first, order = _split(rank, bit)
-        sums = xp.cumulative_sum(mass * high, axis=-1, include_initial=True)
-        before = sums[..., :-1] - sums[..., first]
-        found = found + (mass * (1 - high) * before).sum(-1)
+    for shift in reversed(range(0, max(rows - 1, 0).bit_length(), BITS)):
+        digit, first = (rank >> shift) & (2**BITS - 1), tied((rank >> (shift + BITS))[None])[0][0]
+        for low in range(2**BITS - 1):
+            sums = xp.cumulative_sum(mass * (digit > low), axis=-1, include_initial=True)
+            if xp is np:  # only where they are: half of the time
+                at = np.flatnonzero(digit == low)
+                of, before = mass[..., at], sums[..., at] - sums[..., first[at]]
+            else:
+                of, before = mass * (digit == low), sums[..., :-1] - sums[..., first]
+            found = found + (of * before).sum(-1)
+        key = rank >> shift
+        # NumPy sorts by digits where they are few
+        key = key.astype(np.uint16) if xp is np and rows >> shift < 2**16 else key
+        order = xp.argsort(key, stable=True)
         rank, mass = rank[order], mass[..., order]
     return found
-
-
-def _split(rank: Any, bit: int) -> tuple[Any, Any]:
-    """Returns where the group of each row begins, whose ranks agree above a bit, and the order in
-    which rows without the bit come first in their group.
-    """
-    xp, above, rows = namespace(rank), rank >> (bit + 1), len(rank)
-    if xp is not np:
-        first, _ = tied(above[None])
-        return first[0], xp.argsort(rank >> bit, stable=True)
-    # counted instead of sorted: several times as fast
-    fresh = np.append(True, above[1:] != above[:-1])[:rows]
-    starts, group = np.flatnonzero(fresh), np.cumsum(fresh) - 1
-    first, end = starts[group], np.append(starts[1:], rows)[group]
-    high, at = ((rank >> bit) & 1).astype(bool), np.arange(rows)
-    zeros = np.append(0, np.cumsum(~high))
-    place = np.where(high, at + zeros[end] - zeros[1:], first + zeros[:-1] - zeros[first])
-    order = np.empty(rows, np.intp)
-    order[place] = at
-    return first, order
 
 
 def each(state: dict[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,11 @@ def tied(values: Any) -> tuple[Any, Any]:
     xp = namespace(values)
     columns, rows = values.shape
     start = xp.arange(columns)[:, None] * rows
+    if xp is np:  # without a search: several times as fast
+        fresh = np.ones((columns, rows), bool)
+        fresh[:, 1:] = values[:, 1:] != values[:, :-1]
+        starts, group = np.flatnonzero(fresh), np.cumsum(fresh).reshape(columns, rows) - 1
+        return starts[group] - start, np.append(starts[1:], fresh.size)[group] - start
     fresh = xp.concat(
         [xp.zeros((columns, min(rows, 1)), bool), values[:, 1:] != values[:, :-1]], axis=-1
     ).astype(xp.int32)

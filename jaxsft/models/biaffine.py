@@ -146,6 +146,27 @@ def label_logits(
     return contract("bwrm,bwm->bwr", left, head, precision)
 
 
+def best_arcs(
+    views: Views, arcs: Array, segment: Int[Array, "batch words"], precision: str
+) -> dict[str, Int[Array, "batch words"]]:
+    """Returns the best head of each word on its own, whether or not they form a tree, and the best
+    relation of this arc.
+
+    Args:
+      arcs: of `masked_arcs`.
+
+    Returns: `word.head`, counted from 1 in the sentence, 0 is the root, and `word.deprel`.
+    """
+    head = arcs.argmax(-1).astype(jnp.int32)  # [B, W], counted in the row
+    first = (segment[:, None, :] == segment[:, :, None]).argmax(-1)  # of the sentence
+    relation = label_logits(views, head, precision).argmax(-1).astype(jnp.int32)
+    there = segment > 0
+    return {
+        "word.head": jnp.where(there & (head > 0), head - first, 0).astype(jnp.int32),
+        "word.deprel": jnp.where(there, relation, 0),
+    }
+
+
 def best_labels(views: Views, precision: str) -> Int[Array, "batch words heads"]:
     """Returns the relation with the highest score for every pair of word and head.
 

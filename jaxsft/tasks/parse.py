@@ -174,27 +174,33 @@ class ParseTrees(Task):
     def _columns(
         self, model: Transformer, views: biaffine.Views, arcs: jax.Array, words: Mapping[str, Any]
     ) -> dict[str, Any]:
-        found = {
-            "arcs": arcs,
-            "relations": biaffine.best_labels(views, model.precision),
-            "segment": words["segment"],
-        }
+        """Computes what leaves the device of each word: its head and relation where each word takes
+        its best head; for the best tree, which the host finds, the scores of all arcs.
+        """
+        found = {"arcs": arcs, "segment": words["segment"]}
+        if self.config.task.decode == "greedy":
+            found = biaffine.best_arcs(views, arcs, words["segment"], model.precision)
+        else:
+            found["relations"] = biaffine.best_labels(views, model.precision)
         return found | ({"word.upos": views.tags.argmax(-1).astype(jnp.int32)} if self.upos else {})
 
     def decoded(self, columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Decodes the tree of highest score of each sentence, and the best relation of each arc.
 
-        Heads are counted in the sentence; 0 is the root. Under `task.decode=greedy` each word takes
-        its best head, which need not make a tree.
+        Heads are counted in the sentence; 0 is the root. Under `task.decode=greedy` the device has
+        found them (`biaffine.best_arcs`).
         """
-        find = trees.best_tree if self.config.task.decode == "mst" else trees.greedy
+        if "arcs" not in columns:
+            return columns
         segments = columns["segment"]
         heads, relations = np.zeros_like(segments), np.zeros_like(segments)
         for row, numbers in enumerate(segments):
             for number in range(1, int(numbers.max(initial=0)) + 1):
                 at = np.flatnonzero(numbers == number)
                 candidates = np.concatenate([[0], at + 1])
-                heads[row, at] = found = find(columns["arcs"][row][np.ix_(at, candidates)])
+                heads[row, at] = found = trees.best_tree(
+                    columns["arcs"][row][np.ix_(at, candidates)]
+                )
                 relations[row, at] = columns["relations"][row][at, candidates[found]]
         kept = {
             name: value

@@ -2,6 +2,7 @@
 
 import csv
 import importlib.util
+import zipfile
 
 import numpy as np
 import pytest
@@ -49,6 +50,30 @@ def test_a_share_of_the_labels_is_another():
     # each other label as often, about
     table = np.bincount(labels[found != labels] * 5 + found[found != labels], minlength=25)
     assert (table.reshape(5, 5)[~np.eye(5, dtype=bool)] > 8).all()
+
+
+def test_one_word_decides_the_label_of_a_planted_sentence(tmp_path):
+    path, lines = tmp_path / "sentences.zip", {"neg": [], "pos": []}
+    for i in range(30):
+        lines["pos" if i % 3 else "neg"].append(f"film number {i} is seen")
+    with zipfile.ZipFile(path, "w") as archive:
+        for label, texts in lines.items():
+            archive.writestr(
+                f"sentence_polarity/rt-polarity.{label}", "\n".join([*texts, texts[0]])
+            )
+    module = script("movie_sentences")
+    made = module.made(str(path), 20, held=5, sizes=(12, 5))
+    assert {name: len(rows) for name, rows in made.items()} == {
+        "train": 20, "validation": 5, "test": 5, "planted_train": 12, "planted_test": 5
+    }  # fmt: skip
+    parts = [{row["text"] for row in made[name]} for name in ("train", "validation", "test")]
+    assert len(set.union(*parts)) == 30
+    planted = [*made["planted_train"], *made["planted_test"]]
+    assert {row["label"] for row in planted} == set(module.WORDS)
+    for row in planted:
+        words = row["text"].split()
+        assert [w for w in words if w in module.WORDS.values()] == row["why"]
+        assert row["why"] == [module.WORDS[row["label"]]] and len(words) == 6
 
 
 def test_a_sweep_becomes_a_section_of_the_page(tmp_path):

