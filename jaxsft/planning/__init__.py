@@ -114,7 +114,8 @@ def candidates(config: Config, topology: Topology | None) -> Iterator[Candidate]
             shapes = [_of_mesh(*shape) for shape in _meshes(topology, config.plan.search)]
         if "train.batch_size" in free:
             most = (4, 2, 1) if config.plan.search else (1,)
-            rows = [chips_ * each * config.train.accumulate for each in most]
+            of_row = 1 if config.mesh.context == "auto" else config.mesh.context
+            rows = [chips_ // of_row * each * config.train.accumulate for each in most]
             shapes = [(*one, f"train.batch_size={n}") for one in shapes for n in rows]
     again: tuple[tuple[str, ...], ...] = ((),)
     if "model.remat" in free and "model.remat_saves" in free:
@@ -390,6 +391,6 @@ def _of_time(best: dict[str, Any]) -> list[str]:
         lines.append(
             "it does not fit; what makes it smaller: model.remat=true, fewer rows"
             " (train.batch_size), shorter ones (data.max_length), more chips that share the weights"
-            " (mesh.fsdp, mesh.tensor), adapter=lora, or a larger plan.topology"
+            " (mesh.fsdp, mesh.tensor, mesh.context), adapter=lora, or a larger plan.topology"
         )
     return lines
