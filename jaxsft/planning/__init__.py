@@ -20,7 +20,7 @@ from typing import Any
 
 from jaxsft import rundir
 from jaxsft.config import compose
-from jaxsft.config.schema import Config, MeshConfig
+from jaxsft.config.schema import AXES, Config, MeshConfig
 from jaxsft.errors import ConfigError
 from jaxsft.planning import chips
 from jaxsft.planning.chips import Topology
@@ -238,7 +238,7 @@ def _read(folder: Path, text: str, exceeded: float) -> dict[str, Any]:
     """Reads facts, memory and costs from what the process left."""
     facts = rundir.read_json(folder / "facts.json")
     costs = (
-        costs_of(parse(text), facts["attended_flops"])
+        costs_of(parse(text), facts["attended_flops"], {axis: facts["mesh"][axis] for axis in AXES})
         if text
         else costs_of(parse("ENTRY %none () -> () {\n}"), 0.0)
     )
@@ -353,6 +353,7 @@ def told(best: dict[str, Any]) -> list[str]:
         lines += ["", "collectives of a device, a step"]
         lines += [
             f"  {one['kind']:<20}{one['dtype']:<12}{one['devices']:>5} devices"
+            f" {one['axes'] and 'of ' + one['axes']:<16}"
             f"{one['runs']:>8} times{one['bytes'] / 1e9:>10.3f} GB"
             + (f", {one['beside'] / one['bytes']:.0%} beside products" if one["beside"] else "")
             for one in best["collectives"]
