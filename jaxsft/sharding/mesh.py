@@ -141,9 +141,7 @@ def sequence_axis(mesh: Mesh | None, length: int) -> str | None:
     divides.
     """
     axis = ACTIVATIONS["sequence"]
-    if mesh is None or axis is None or mesh.shape[axis] == 1 or length % mesh.shape[axis]:
-        return None
-    return axis
+    return None if mesh is None or length % mesh.shape[axis] else axis
 
 
 def check_lengths(mesh: Mesh, row: int, source: int = 0) -> None:

@@ -81,16 +81,18 @@ def attend(name: str, needs: AttentionNeeds, mesh: Mesh | None) -> Callable[...,
     Raises ConfigError where the backend that was named refuses.
     """
     axis = meshes.sequence_axis(mesh, needs.queries)
-    needs = needs if axis is None else needs._replace(context=mesh.shape[axis])
+    needs = needs._replace(context=1 if axis is None else mesh.shape[axis])
     backend = BACKENDS[choose(name, needs, meshes.platform_of(mesh))]
     run = backend.run
     if backend.static_window:
         run = lambda *arrays_and_how: backend.run(*arrays_and_how[:7], needs.static_window)
-    if mesh is None or mesh.size == 1 or not (backend.by_shard or axis):
+    if mesh is None or mesh.size == 1 or not (backend.by_shard or needs.context > 1):
         return run
-    keys = None if axis is None else meshes.sequence_axis(mesh, needs.keys)
-    of_device = run
-    if keys is not None:
+    # those of a cache or behind a prefix may be no multiple: each device is given them whole
+    keys, of_device = meshes.sequence_axis(mesh, needs.keys), run
+    if needs.context == 1:
+        keys = axis
+    elif keys is not None:
         of_part, static = backend.of_parts or context.gathered(run), backend.static_window
         of_device = lambda *arrays_and_how: of_part(
             keys, *arrays_and_how[:7], needs.static_window if static else arrays_and_how[7]
