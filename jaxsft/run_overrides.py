@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -92,11 +93,11 @@ def _of_untrained(run: str | os.PathLike | Result, key: str) -> bool:
 
 def _mesh_here(mesh: MeshConfig) -> MeshConfig:
     """Returns the run's own mesh, or one device where there are fewer than it was trained on."""
-    if mesh.data * mesh.fsdp * mesh.tensor <= jax.device_count():
+    used = math.prod(getattr(mesh, axis) for axis in meshes.AXES)
+    if used <= jax.device_count():
         return mesh
     print(
-        f"trained on {mesh.data * mesh.fsdp * mesh.tensor} devices; running on one of"
-        f" {jax.device_count()}",
+        f"trained on {used} devices; running on one of {jax.device_count()}",
         file=sys.stderr,
     )
     return MeshConfig(data=1)

@@ -101,7 +101,7 @@ def test_a_batch_that_cannot_be_cut_is_refused(tmp_path):
 # --- rows that fit
 # --------------------------------------------------------------------------------------------------
 def find(size, limit: float | None, room: float | None = None) -> batch_finder.RowsThatFit:
-    facts = {"room": room, "devices": 1, "mesh": {"tensor": 1}}
+    facts = {"room": room, "mesh": {"data": 1, "fsdp": 1}}
     measured = lambda config, rows: (facts, size(rows), 1.0)
     return batch_finder.find(Config(), limit, measured=measured)
 

@@ -93,6 +93,11 @@ MEMORY = (
     ),
     Foreign("tensor_parallel_size tensor_parallel tp_size", "mesh.tensor=2"),
     Foreign(
+        "context_parallel_size context_parallel_degree sequence_parallel_degree cp_size",
+        "mesh.context=2",
+        "the tokens of a row over devices",
+    ),
+    Foreign(
         "num_gpus n_gpu devices nproc_per_node gpus",
         "mesh.data=auto",
         "all devices of the machine are used; CUDA_VISIBLE_DEVICES chooses",

@@ -363,9 +363,10 @@ class Computation:
     )
     attention: str = option(
         "auto",
-        "blocked never holds all scores at once, as flash attention does; splash is a kernel of"
-        " TPUs: auto | reference | blocked | splash",
-        choices=("auto", "reference", "blocked", "splash"),
+        "blocked never holds all scores at once, as flash attention does; ring is blocked, but with"
+        " mesh.context keys and values go from device to device instead of being gathered; splash"
+        " is a kernel of TPUs: auto | reference | blocked | ring | splash",
+        choices=("auto", "reference", "blocked", "ring", "splash"),
         read_if="model.kind=transformer",
     )
     activations: str = option(

@@ -15,11 +15,10 @@ from jaxsft.config import pretrained_defaults
 from jaxsft.config.environment import Device, Facts
 from jaxsft.config.model import of_kind
 from jaxsft.config.optim import Group
-from jaxsft.config.schema import FROZEN, Config, MeshConfig
+from jaxsft.config.schema import AXES, FROZEN, Config, MeshConfig
 from jaxsft.config.validate import of_run, validate
 from jaxsft.errors import ConfigError
 
-AXES = ("data", "fsdp", "tensor")
 BF16_CPU = "a CPU with instructions for bfloat16"
 FP32_CPU = "a CPU without instructions for bfloat16"
 

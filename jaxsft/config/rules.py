@@ -11,7 +11,7 @@ from typing import Any
 
 from jaxsft.config import durations
 from jaxsft.config.model import ModelConfig
-from jaxsft.config.schema import Columns, Config, DataFiles, GenerateConfig
+from jaxsft.config.schema import AXES, Columns, Config, DataFiles, GenerateConfig
 from jaxsft.config.tasks import SCORES, FeaturesTask
 from jaxsft.config.until import Until
 
@@ -48,7 +48,7 @@ def run(config: Config) -> Broken:
 
 def axes(config: Config) -> Broken:
     """Yields a message where more than one axis of the mesh is `auto`."""
-    names = [name for name in ("data", "fsdp", "tensor") if getattr(config.mesh, name) == "auto"]
+    names = [name for name in AXES if getattr(config.mesh, name) == "auto"]
     if len(names) > 1:
         given = " and ".join(f"mesh.{name}=auto" for name in names)
         yield f"{given}: only one axis can take what the others leave"
@@ -56,12 +56,21 @@ def axes(config: Config) -> Broken:
 
 def batches(config: Config) -> Broken:
     """Yields a message where a batch cannot be divided evenly over micro-batches and devices."""
-    t, shards = config.train, config.mesh.data * config.mesh.fsdp
+    t, m, shards = config.train, config.mesh, config.mesh.data * config.mesh.fsdp
     if t.batch_size % (t.accumulate * shards):
         yield (
             f"train.batch_size={t.batch_size}: not divisible by train.accumulate={t.accumulate}"
             f" times mesh.data x mesh.fsdp={shards}"
         )
+    if m.context > 1 and config.model.kind != "transformer":
+        yield (
+            f"mesh.context={m.context}: model.kind={config.model.kind} reads a row token after"
+            " token, which cannot be spread over devices; only a transformer's can"
+        )
+    for name in ("max_length", "max_source_length"):
+        length = getattr(config.data, name)
+        if length != "auto" and length % m.context:
+            yield f"data.{name}={length}: not divisible by mesh.context={m.context}"
     yield from evaluation_batches(config)
 
 

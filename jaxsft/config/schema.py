@@ -405,6 +405,9 @@ class CheckConfig:
     )
 
 
+AXES = ("data", "fsdp", "context", "tensor")  # of the mesh, from the slowest wires to the fastest
+
+
 @dataclass(frozen=True)
 class MeshConfig:
     """Devices along each axis; one of them may be `auto`: what the others leave of all devices."""
@@ -420,6 +423,13 @@ class MeshConfig:
         1,
         "weights, gradients and optimizer state are spread over it, and gathered where they are"
         " used",
+        words=("auto",),
+        what="a number of devices",
+        at_least=1,
+    )
+    context: Any = option(
+        1,
+        "the tokens of a row are spread over it, for rows too long for one device",
         words=("auto",),
         what="a number of devices",
         at_least=1,

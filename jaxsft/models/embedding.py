@@ -137,7 +137,7 @@ def _spread_rows(
         x = lax.all_to_all(x, of_embed, split_axis=0, concat_axis=1, tiled=True)
         return x.reshape(*shape, -1)
 
-    rows = PartitionSpec(meshes.ACTIVATIONS["rows"])
+    rows = meshes.sequences(mesh, ids.shape[1]).spec
     return jax.shard_map(
         of_device,
         mesh=mesh,

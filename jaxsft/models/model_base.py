@@ -51,7 +51,7 @@ class ModelBase:
         # holds a part of all rows (six times the memory).
         if self.mesh is None or self.mesh.size == 1:
             return x
-        return lax.with_sharding_constraint(x, meshes.sequences(self.mesh))
+        return lax.with_sharding_constraint(x, meshes.sequences(self.mesh, x.shape[1]))
 
     def output_matrix(self, params: Params) -> Float[Array, "embed vocab"]:
         """Returns the matrix that turns hidden states into logits (`products.to_vocab`): the

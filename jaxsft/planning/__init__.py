@@ -20,7 +20,7 @@ from typing import Any
 
 from jaxsft import rundir
 from jaxsft.config import compose
-from jaxsft.config.schema import Config, MeshConfig
+from jaxsft.config.schema import AXES, Config, MeshConfig
 from jaxsft.errors import ConfigError
 from jaxsft.planning import chips
 from jaxsft.planning.chips import Topology
@@ -114,7 +114,8 @@ def candidates(config: Config, topology: Topology | None) -> Iterator[Candidate]
             shapes = [_of_mesh(*shape) for shape in _meshes(topology, config.plan.search)]
         if "train.batch_size" in free:
             most = (4, 2, 1) if config.plan.search else (1,)
-            rows = [chips_ * each * config.train.accumulate for each in most]
+            of_row = 1 if config.mesh.context == "auto" else config.mesh.context
+            rows = [chips_ // of_row * each * config.train.accumulate for each in most]
             shapes = [(*one, f"train.batch_size={n}") for one in shapes for n in rows]
     again: tuple[tuple[str, ...], ...] = ((),)
     if "model.remat" in free and "model.remat_saves" in free:
@@ -237,7 +238,7 @@ def _read(folder: Path, text: str, exceeded: float) -> dict[str, Any]:
     """Reads facts, memory and costs from what the process left."""
     facts = rundir.read_json(folder / "facts.json")
     costs = (
-        costs_of(parse(text), facts["attended_flops"])
+        costs_of(parse(text), facts["attended_flops"], {axis: facts["mesh"][axis] for axis in AXES})
         if text
         else costs_of(parse("ENTRY %none () -> () {\n}"), 0.0)
     )
@@ -352,6 +353,7 @@ def told(best: dict[str, Any]) -> list[str]:
         lines += ["", "collectives of a device, a step"]
         lines += [
             f"  {one['kind']:<20}{one['dtype']:<12}{one['devices']:>5} devices"
+            f" {one['axes'] and 'of ' + one['axes']:<16}"
             f"{one['runs']:>8} times{one['bytes'] / 1e9:>10.3f} GB"
             + (f", {one['beside'] / one['bytes']:.0%} beside products" if one["beside"] else "")
             for one in best["collectives"]
@@ -390,6 +392,6 @@ def _of_time(best: dict[str, Any]) -> list[str]:
         lines.append(
             "it does not fit; what makes it smaller: model.remat=true, fewer rows"
             " (train.batch_size), shorter ones (data.max_length), more chips that share the weights"
-            " (mesh.fsdp, mesh.tensor), adapter=lora, or a larger plan.topology"
+            " (mesh.fsdp, mesh.tensor, mesh.context), adapter=lora, or a larger plan.topology"
         )
     return lines

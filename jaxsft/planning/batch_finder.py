@@ -57,7 +57,8 @@ def find(
         facts, step, evaluation = (measured or _measured)(config, rows)
         found[rows] = step, evaluation
         limit = limit if limit is not None else facts.get("room")
-        least = facts["devices"] // facts["mesh"]["tensor"] * config.train.accumulate
+        shards = facts["mesh"]["data"] * facts["mesh"]["fsdp"]
+        least = shards * config.train.accumulate
         tell(f"train.batch_size={rows}: {max(step, evaluation) / 2**30:.3f} GiB a device")
         return max(step, evaluation)
 

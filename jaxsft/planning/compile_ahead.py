@@ -136,18 +136,19 @@ def _mesh(devices: np.ndarray, shape: list[int], slices: int = 1) -> jax.shardin
     if math.prod(shape) != devices.size:
         wanted = " ".join(f"mesh.{axis}={n}" for axis, n in zip(meshes.AXES, shape, strict=True))
         raise ConfigError(f"{wanted} needs {math.prod(shape)} devices, found {devices.size}")
+    kinds = auto_axes(len(shape))
     if slices > 1:
         data, *rest = shape
         if data % slices:
             raise ConfigError(f"mesh.data={data} is no multiple of plan.slices={slices}")
         parts = np.split(devices.reshape(-1), slices)
         laid = [_mesh(part, [data // slices, *rest]).devices for part in parts]
-        return jax.sharding.Mesh(np.concatenate(laid), meshes.AXES, axis_types=auto_axes(3))
+        return jax.sharding.Mesh(np.concatenate(laid), meshes.AXES, axis_types=kinds)
     try:
         chosen = list(devices.flat)
-        return jax.make_mesh(shape, meshes.AXES, axis_types=auto_axes(3), devices=chosen)
+        return jax.make_mesh(shape, meshes.AXES, axis_types=kinds, devices=chosen)
     except (ValueError, NotImplementedError):
-        return jax.sharding.Mesh(devices.reshape(shape), meshes.AXES, axis_types=auto_axes(3))
+        return jax.sharding.Mesh(devices.reshape(shape), meshes.AXES, axis_types=kinds)
 
 
 def _has_data(config: Config) -> bool:
@@ -204,6 +205,7 @@ def shape_parts(config: Config, mesh: jax.sharding.Mesh) -> tuple[Components, An
     parts = components.build_components(config, tokenizer, {}, mesh)
     longest, context = config.data.max_length, config.model.context
     rows, length = config.train.batch_size, context if longest == "auto" else longest
+    meshes.check_lengths(mesh, length)
     place = meshes.rows(mesh)
     array = lambda dtype, width: jax.ShapeDtypeStruct((rows, width), dtype, sharding=place)
     whole, weights = array(jnp.int32, length), array(jnp.float32, length)
@@ -303,6 +305,7 @@ def step_facts(parts: Components, batch: Any, platform: str) -> dict[str, Any]:
             True,
             window,
             model.window is not None,
+            parts.mesh.shape["context"],
         )
         chosen = backends.choose(model.attention, needs, platform)
         pairs = length * (min(window or length, length) if window else length)

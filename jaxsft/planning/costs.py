@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxsft.planning.compiled_text import CompiledText, Instruction, Shape
+from jaxsft.planning.device_groups import axes_of, group_size
 
 COLLECTIVES = (
     "all-gather",
@@ -39,11 +40,13 @@ _NAMES = re.compile(r'custom_call_target="(ConcatBitcast|AllocateBuffer|Assume\w
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """All collectives of one kind, over as many devices, of one type of number.
+    """All collectives of one kind, over as many devices along the same axes of the mesh, of one
+    type of number.
 
     Attributes:
       sites: in the text. runs: in a step. bytes: that a device gives or takes in a step.
       beside: of these bytes, those that travel while something else is computed.
+      axes: of the mesh (`device_groups.axes_of`); "" where they are not known.
     """
 
     kind: str
@@ -53,6 +56,7 @@ class Collective:
     runs: int = 0
     bytes: float = 0.0
     beside: float = 0.0
+    axes: str = ""
 
     @property
     def wire_bytes(self) -> float:
@@ -77,16 +81,19 @@ class Costs:
     unknown_loops: int
 
 
-def costs_of(program: CompiledText, attended: float = 0.0) -> Costs:
+def costs_of(
+    program: CompiledText, attended: float = 0.0, mesh: Mapping[str, int] | None = None
+) -> Costs:
     """Counts the costs of a program.
 
     Args:
       attended: FLOPs of one product of queries and keys of all rows and heads of a device, for
         kernels that the compiler does not look into.
+      mesh: sizes of its axes, by which collectives are told apart.
     """
     by_part: collections.Counter[str] = collections.Counter()
     hbm = 0.0
-    found: dict[tuple[str, int, str], Collective] = {}
+    found: dict[tuple[Any, ...], Collective] = {}
     parts: set[str] = set()  # of a collective that is cut into parts beside products, its channel
     shapes_of = {
         name: {one.name: one.shapes for one in body} for name, body in program.computations.items()
@@ -106,7 +113,8 @@ def costs_of(program: CompiledText, attended: float = 0.0) -> Costs:
                 continue
             parts |= {channel} - {None}
             scattered = kind == "all-reduce" and where.startswith("all-reduce-scatter")
-            _add(found, "reduce-scatter" if scattered else kind, one, types, times)
+            axes = axes_of(one, mesh) if mesh else ""
+            _add(found, "reduce-scatter" if scattered else kind, one, types, times, axes)
         elif one.op == "send" and "_xla_megascale_transfer_type" in one.text:
             _add(found, NETWORK, one, types, times)
         if where not in program.fused and one.op not in _FREE and not one.op.endswith("-done"):
@@ -253,11 +261,12 @@ def _fused_bytes(inner: list[Instruction], given: list[float], written: float) -
 
 
 def _add(
-    found: dict[tuple[str, int, str], Collective],
+    found: dict[tuple[Any, ...], Collective],
     kind: str,
     one: Instruction,
     types: Mapping[str, tuple[Shape, ...]],
     times: int,
+    axes: str = "",
 ) -> None:
     """Adds the runs and bytes of a collective to those of its kind."""
     given = sum(shape.bytes for name in one.operands for shape in types.get(name, ()))
@@ -268,8 +277,8 @@ def _add(
     size = sizes[0] if kind == NETWORK else size
     beside = one.op.endswith("-start") or _PART in one.text
     names = sorted({shape.dtype for shape in one.shapes} - {"u32", "s32", "token"})
-    key = (kind, _group_size(one), "/".join(names) or "integers")
-    before = found.get(key, Collective(*key))
+    key = (kind, group_size(one), "/".join(names) or "integers", axes)
+    before = found.get(key, Collective(*key[:3], axes=axes))
     found[key] = dataclasses.replace(
         before,
         sites=before.sites + 1,
@@ -277,21 +286,6 @@ def _add(
         bytes=before.bytes + size * times,
         beside=before.beside + size * times * beside,
     )
-
-
-def _group_size(one: Instruction) -> int:
-    """Returns how many devices take part in a collective; 1 where the text does not tell."""
-    if slices := re.search(r'_xla_megascale_target="\{([\d,]+)\}', one.text):
-        return len(slices[1].split(","))
-    if named := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", one.text):
-        pairs = (pair.split("=") for pair in named[1].split(","))
-        sizes = {name.strip(" '\""): int(size) for name, size in pairs}
-        return math.prod(sizes.get(axis.strip(" '\""), 1) for axis in named[2].split(","))
-    if counted := re.search(r"replica_groups=\[\d+,(\d+)\]", one.text):
-        return int(counted[1])
-    if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", one.text):
-        return len(listed[1].split(","))
-    return 1
 
 
 def as_json(costs: Costs) -> dict[str, Any]:

@@ -11,17 +11,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxsft.compat import auto_axes
 from jaxsft.config import resolve as resolving
-from jaxsft.config.schema import MeshConfig
+from jaxsft.config.schema import AXES, MeshConfig
 from jaxsft.errors import ConfigError
 from jaxsft.sharding import device_table, platforms
 from jaxsft.sharding.device_table import DeviceKind
 from jaxsft.sharding.weight_spec import WeightSpec
 from jaxsft.sharding.weights import flatten
 
-AXES = resolving.AXES
-# Of activations `[rows, sequence, ...]`. A `context` mesh axis, which spreads long rows, is to be
-# the sequence's, once attention can work on parts.
-ACTIVATIONS: dict[str, tuple[str, ...] | None] = {"rows": ("data", "fsdp"), "sequence": None}
+# Of activations `[rows, sequence, ...]`.
+ACTIVATIONS: dict[str, Any] = {"rows": ("data", "fsdp"), "sequence": "context"}
 RULES: dict[str, str | None] = {
     "embed": "fsdp",
     "vocab": "tensor",
@@ -70,7 +68,7 @@ def make_mesh(config: MeshConfig) -> Mesh:
             f"{wanted} takes {len(chosen)} of {jax.device_count()} devices and leaves a process"
             " without one; use all of them"
         )
-    return jax.make_mesh(shape, AXES, axis_types=auto_axes(3), devices=chosen)
+    return jax.make_mesh(shape, AXES, axis_types=auto_axes(len(AXES)), devices=chosen)
 
 
 def platform_of(mesh: Mesh | None) -> str:
@@ -131,9 +129,32 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def sequences(mesh: Mesh) -> NamedSharding:
-    """Returns the sharding of `[batch, seq, embed]` activations."""
-    return NamedSharding(mesh, PartitionSpec(ACTIVATIONS["rows"], ACTIVATIONS["sequence"]))
+def sequences(mesh: Mesh, length: int) -> NamedSharding:
+    """Returns the sharding of `[batch, seq, ...]` activations."""
+    return NamedSharding(mesh, PartitionSpec(ACTIVATIONS["rows"], sequence_axis(mesh, length)))
+
+
+def sequence_axis(mesh: Mesh | None, length: int) -> str | None:
+    """Returns the mesh axis that the tokens of rows of a length are spread over.
+
+    None: each device has whole rows, as it has the single tokens of decoding, which no axis
+    divides.
+    """
+    axis = ACTIVATIONS["sequence"]
+    return None if mesh is None or length % mesh.shape[axis] else axis
+
+
+def check_lengths(mesh: Mesh, row: int, source: int = 0) -> None:
+    """Raises ConfigError where `mesh.context` does not divide the tokens of a row, or of a source,
+    which every device would then have whole.
+    """
+    count = mesh.shape["context"]
+    for name, length in (("max_length", row), ("max_source_length", source)):
+        if length % count:
+            raise ConfigError(
+                f"mesh.context={count} does not divide rows of {length} tokens; set data.{name} to"
+                f" a multiple of it, as {-(-length // count) * count}"
+            )
 
 
 def rows(mesh: Mesh) -> NamedSharding:

@@ -178,9 +178,11 @@ class Components:
         size = self.config.train.batch_size if training else self.config.evaluation.batch_size
         seed, here = self.config.seeds.data if training else None, meshes.rows_here(self.mesh, size)
         places = getattr(self.model, "prompt_length", 0)
-        return pipeline.make_batches(
+        made = pipeline.make_batches(
             split, self.config.data, size, seed, here, self.task.corrupt, places, chosen, like
         )
+        meshes.check_lengths(self.mesh, made.plan.row_length, made.plan.source_length)
+        return made
 
     def put(self, batch: Batch, batches: Batches) -> Batch:
         """Places a batch on the devices; each process gives the rows that it has read."""

@@ -128,6 +128,7 @@ STEP = {  # option -> another value
     "train.unfreeze_every": "1steps",
     "mesh.data": 2,
     "mesh.fsdp": 2,
+    "mesh.context": 2,
     "mesh.tensor": 2,
     "precision": "bf16",
     "seed": 1,

@@ -230,8 +230,10 @@ def test_auto_on_tpu_is_splash_unless_it_refuses():
         {"queries": 1000, "keys": 1000},
         {"has_window": True},
         {"precision": "fp32"},
+        {"context": 16},  # 64 tokens a device
     ]
     assert backends.choose("auto", asked(), "tpu") == "splash"
+    assert backends.choose("auto", asked(context=8), "tpu") == "splash"
     assert backends.choose("auto", asked(has_window=True, static_window=9), "tpu") == "splash"
     for changes in refused:
         assert backends.choose("auto", asked(**changes), "tpu") == "blocked"

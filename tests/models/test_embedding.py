@@ -13,7 +13,7 @@ from jaxsft.models.embedding import Table
 from jaxsft.sharding import mesh as meshes
 
 ROWS, EMBED = 24, 16
-IDS = np.random.default_rng(0).integers(0, ROWS, (8, 5)).astype(np.int32)
+IDS = np.random.default_rng(0).integers(0, ROWS, (8, 10)).astype(np.int32)
 W = np.random.default_rng(1).normal(size=(ROWS, EMBED)).astype(np.float32)
 
 
@@ -27,7 +27,9 @@ def rows_and_gradient(mesh):
     return jax.grad(value, has_aux=True)
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 8, 1), (1, 2, 4), (8, 1, 1)])
+@pytest.mark.parametrize(
+    "shape", [(2, 2, 1, 2), (1, 8, 1, 1), (1, 2, 1, 4), (8, 1, 1, 1), (1, 2, 2, 2)]
+)
 def test_a_spread_table_has_the_rows_and_the_gradient_of_the_whole_one(shape):
     """Rows over tensor, columns over fsdp; and where there is nothing to spread."""
     mesh = meshes.make_mesh(MeshConfig(**dict(zip(meshes.AXES, shape, strict=True))))
@@ -43,7 +45,7 @@ def test_a_spread_table_has_the_rows_and_the_gradient_of_the_whole_one(shape):
     tokens = f"{ROWS}|{IDS.size}|{len(IDS)},{IDS.shape[1]}"
     whole = re.findall(rf"f32\[(?:{tokens}),{EMBED}\]", program.as_text())
     sent = str(jax.make_jaxpr(rows_and_gradient(mesh))(W, IDS)).count("all_to_all[")
-    assert (bool(whole), sent) == ((True, 0) if shape == (8, 1, 1) else (False, 2))
+    assert (bool(whole), sent) == ((True, 0) if shape == (8, 1, 1, 1) else (False, 2))
 
 
 def test_fewer_rows_than_devices():

@@ -9,8 +9,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxsft.config.schema import MeshConfig
 from jaxsft.errors import ConfigError
 from jaxsft.planning.chips import Topology, roofline
-from jaxsft.planning.compiled_text import parse, shapes
+from jaxsft.planning.compiled_text import Instruction, parse, shapes
 from jaxsft.planning.costs import Collective, Costs, as_json, costs_of
+from jaxsft.planning.device_groups import axes_of
 from jaxsft.sharding import mesh as meshes
 from jaxsft.sharding.device_table import CHIPS
 
@@ -193,3 +194,21 @@ def test_the_roofline_by_hand():
     for wrong in ("v5p:4x4", "v6e:8x8x8", "v5e:0x4"):
         with pytest.raises(ConfigError, match="expected"):
             Topology.of(wrong)
+
+
+@pytest.mark.parametrize(
+    "groups, axes",
+    [
+        ("replica_groups={{0,1},{2,3}}", "context"),
+        ("replica_groups=[4,2]<=[4,2]T(1,0)", "fsdp"),
+        ("replica_groups=[2,4]<=[8]", "fsdp x context"),
+        ("replica_groups=[1,8]<=[8]", "data x fsdp x context"),
+        ("source_target_pairs={{0,1},{1,0},{2,3},{3,2}}", "context"),
+        ("replica_groups=mesh['axis_0'=4, 'axis_1'=2] {'axis_0'}", "data x fsdp"),
+        ("replica_groups=[4,2]", ""),
+        ("replica_groups={}", ""),
+    ],
+)
+def test_the_axes_of_a_collective(groups, axes):
+    one = Instruction("g", (), "all-gather", (), f"all-gather(%x), {groups}, dimensions={{0}}")
+    assert axes_of(one, {"data": 2, "fsdp": 2, "context": 2, "tensor": 1}) == axes

@@ -2,6 +2,7 @@
 of two virtual devices each, over gloo.
 """
 
+import json
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ import pytest
 
 from jaxsft.config import schema
 from jaxsft.errors import ConfigError
-from jaxsft.rundir import read_json, read_jsonl
+from jaxsft.rundir import read_json, read_jsonl, write_json
 from jaxsft.sharding import hosts
 from jaxsft.sharding.weights import flatten
 from jaxsft.training import runs
@@ -60,7 +61,8 @@ def start(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = {**os.environ, "XLA_FLAGS": xla.flags(devices)}
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    env = {**os.environ, "XLA_FLAGS": xla.flags(devices), "PYTHONPATH": root}
     joined = lambda i: (
         [
             f"hosts.coordinator=127.0.0.1:{port}",
@@ -141,51 +143,151 @@ def same(run_dir, solo):
     ]
 
 
-BOTH = pytest.param(
-    ("mesh.data=1", "mesh.fsdp=2", "mesh.tensor=2"), marks=pytest.mark.slow, id="fsdp x tensor"
-)
+MESHES = {
+    "data": ["mesh.data=auto"],
+    "fsdp x tensor": ["mesh.data=1", "mesh.fsdp=2", "mesh.tensor=2"],
+}
+OTHERS = {  # what the second process has differently
+    "mesh": ("option mesh.data", ["mesh.data=4", "mesh.fsdp=1"]),
+    "validation": ("option data.validation", ["data.validation=FILE"]),
+}
+# under the folder in which a process starts
+CACHED = ["train.backbone=cached", "model.dropout=0", "data.cache_dir=cache"]
 
 
-@pytest.mark.parametrize("mesh", [pytest.param(("mesh.data=auto",), id="data"), BOTH])
+class Together:
+    """The runs of two processes that do one after another.
+
+    Each is told apart by its name and has a folder for each process below `folder`.
+    """
+
+    def __init__(self, folder):
+        self.folder, self.jobs = folder, []
+
+    def add(self, name, arguments, own=((), ()), folders=None):
+        folders = folders or [self.folder / name, self.folder / name]
+        for one in folders:
+            one.mkdir(exist_ok=True)
+        self.jobs.append(
+            {"name": name, "arguments": arguments, "own": own, "folders": list(map(str, folders))}
+        )
+
+    def run(self, stopped):
+        """Runs all of them; [(exit code, stderr)] by name, the output in `said`. The last run, in
+        the directory `stopped`, is ended by a signal to the second process.
+        """
+        jobs = self.folder / "jobs.json"
+        write_json(jobs, self.jobs)
+        processes = start(
+            [],
+            self.folder,
+            own=[[str(jobs), "0"], [str(jobs), "1"]],
+            program=("-m", "tests.sharding.several"),
+        )
+        try:
+            wait_for_step(stopped, 5, processes)
+            processes[1].send_signal(signal.SIGTERM)
+            told = [p.communicate(timeout=550) for p in processes]
+        finally:
+            for p in processes:
+                p.kill()
+        assert [p.returncode for p in processes] == [0, 0], told
+        ended = [
+            [json.loads(line[7:]) for line in out.splitlines() if line.startswith("ended: ")]
+            for out, _ in told
+        ]
+        pairs = list(zip(*ended, strict=True))
+        self.ended = {a["name"]: [(one["code"], one["err"]) for one in (a, b)] for a, b in pairs}
+        self.said = {a["name"]: [one["out"] for one in (a, b)] for a, b in pairs}
+        return self
+
+
+@pytest.fixture(scope="module")
+def together(files, tmp_path_factory):
+    """What two processes can do one after another, in one start of them."""
+    folder = tmp_path_factory.mktemp("together")
+    runs, stopped = Together(folder), folder / "run stopped"
+    for name, mesh in MESHES.items():
+        runs.add(name, given(files, *mesh))
+    source = test_hf.folder(folder / "source")
+    runs.add("pretrained", [*pretrained(files, source), *MESHES["fsdp x tensor"], "run_dir=two"])
+    hosts_of = [[folder / "host 0", folder / "host 1"], [folder / "one disk"] * 2]
+    for name, folders in zip(("apart", "one disk"), hosts_of, strict=True):
+        runs.add(
+            name,
+            given(files, *CACHED, f"run_dir={folder / f'run {name}'}", "mesh.fsdp=2", steps=12),
+            folders=folders,
+        )
+    # one host has the copy of `apart`, the other one cannot write any
+    (folder / "host 2" / "cache").mkdir(parents=True)
+    (folder / "host 2" / "cache" / "backbone").write_text("no folder")
+    runs.add(
+        "refused",
+        given(files, *CACHED, f"run_dir={folder / 'run refused'}", "mesh.fsdp=2"),
+        folders=[folder / "host 0", folder / "host 2"],
+    )
+    rows = (files / "labels.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    folders = [folder / "all rows", folder / "fewer rows"]
+    for one, part in zip(folders, (rows, rows[1:]), strict=True):
+        one.mkdir()
+        (one / "labels.jsonl").write_text("".join(part), encoding="utf-8")
+    short = ["train.duration=4steps", f"run_dir={folder / 'run rows'}"]
+    runs.add("rows", ["train", *GIVEN, "data.train=labels.jsonl", *short], folders=folders)
+    for name, (_, mine) in OTHERS.items():
+        mine = [option.replace("FILE", str(files / "labels_held.jsonl")) for option in mine]
+        arguments = given(files, "mesh.data=2", "mesh.fsdp=2", "run_dir=run", steps=4)
+        runs.add(name, arguments, ([], mine))
+    folders = [folder / "0", folder / "1"]
+    restoring.save(folders[0], steps=(1, 2, 3, 4))
+    shutil.copytree(folders[0], folders[1])
+    steps = folders[1] / "checkpoints"
+    shutil.rmtree(steps / "4" / "state" / "d")
+    (steps / "3" / "meta" / "metadata").write_text("{")
+    runs.add("restored", None, folders=folders)
+    runs.add("stopped", given(files, f"run_dir={stopped}", SAVED_OFTEN, steps=4000))
+    return runs.run(stopped)
+
+
+@pytest.mark.parametrize("mesh", MESHES)
 # guards A3, B7, E2, I8
-def test_two_processes_give_the_numbers_of_one(mesh, files, solo, tmp_path):
-    ended = finish(start(given(files, *mesh), tmp_path))
-    assert [code for code, _ in ended] == [0, 0], ended
-    [run_dir] = (tmp_path / "runs").iterdir()  # the first process names it
+def test_two_processes_give_the_numbers_of_one(mesh, together, solo):
+    assert [code for code, _ in together.ended[mesh]] == [0, 0], together.ended[mesh]
+    [run_dir] = (together.folder / mesh / "runs").iterdir()  # the first process names it
     same(run_dir, solo)
     assert read_json(run_dir / "manifest.json")["processes"] == 2
 
 
-@pytest.mark.slow
-def test_two_processes_load_a_pretrained_folder(files, tmp_path):  # guards A3, F3
-    """Each gives its own devices their part of every tensor: frozen weights have the bits that one
-    process finds in the files, the losses are its losses, and so are the weights that were trained.
-    """
-    source = test_hf.folder(tmp_path / "source")
-    given = [
+def pretrained(files, source):
+    """The arguments of a run from a folder of weights, some of them frozen."""
+    return [
         "train",
         "task=lm",
         f"model.pretrained={source}",
         f"data.train={files / 'book.txt'}",
         "data.max_length=64",
         "precision=fp32",
-    ]
-    given += [
         "train.duration=3steps",
         "train.batch_size=4",
         "train.log_every=1steps",
         "checkpoint.include_base=true",
+        "train.freeze=[embed/.*,layers/0/.*]",
+        "optim.learning_rate=1e-3",
     ]
-    given += ["train.freeze=[embed/.*,layers/0/.*]", "optim.learning_rate=1e-3"]
-    alone(given, tmp_path / "one")
-    mesh = ["mesh.data=1", "mesh.fsdp=2", "mesh.tensor=2"]
-    ended = finish(start([*given, *mesh, f"run_dir={tmp_path / 'two'}"], tmp_path))
+
+
+@pytest.mark.slow
+def test_two_processes_load_a_pretrained_folder(files, together):  # guards A3, F3
+    """Each gives its own devices their part of every tensor: frozen weights have the bits that one
+    process finds in the files, the losses are its losses, and so are the weights that were trained.
+    """
+    ended, folder = together.ended["pretrained"], together.folder / "pretrained"
     assert [code for code, _ in ended] == [0, 0], ended
-    assert read_json(tmp_path / "two" / "manifest.json")["processes"] == 2
-    assert len(numbers(tmp_path / "two")) == 3 and numbers(tmp_path / "two") == pytest.approx(
-        numbers(tmp_path / "one"), rel=2e-5
+    alone(pretrained(files, together.folder / "source"), folder / "one")
+    assert read_json(folder / "two" / "manifest.json")["processes"] == 2
+    assert len(numbers(folder / "two")) == 3 and numbers(folder / "two") == pytest.approx(
+        numbers(folder / "one"), rel=2e-5
     )
-    one, two = (flatten(runs.open_run(tmp_path / name).params) for name in ("one", "two"))
+    one, two = (flatten(runs.open_run(folder / name).params) for name in ("one", "two"))
     for path, value in one.items():
         frozen = path.startswith(("embed/", "layers/0/"))  # the stack of the first layer alone
         np.testing.assert_allclose(
@@ -193,12 +295,9 @@ def test_two_processes_load_a_pretrained_folder(files, tmp_path):  # guards A3, 
         )
 
 
-# under the folder in which a process starts
-CACHED = ["train.backbone=cached", "model.dropout=0", "data.cache_dir=cache"]
-
-
 @pytest.mark.slow
-def test_two_processes_share_what_a_frozen_backbone_gives(files, tmp_path):  # guards A3, D7
+def test_two_processes_share_what_a_frozen_backbone_gives(files, together, tmp_path):
+    # guards A3, D7
     """Each with a cache of its own, as on two hosts, and both with one: the numbers of one process;
     one copy lies in each cache, nothing beside.
     """
@@ -206,49 +305,25 @@ def test_two_processes_share_what_a_frozen_backbone_gives(files, tmp_path):  # g
         given(files, *CACHED[:-1], f"data.cache_dir={tmp_path / 'cache'}", steps=12),
         tmp_path / "solo",
     )
-    hosts_of = {
-        "apart": [tmp_path / "0", tmp_path / "1"],
-        "one disk": [tmp_path / "2", tmp_path / "2"],
-    }
-    for name, folders in hosts_of.items():
-        for folder in folders:
-            folder.mkdir(exist_ok=True)
-        run_dir = tmp_path / f"run {name}"
-        ended = finish(
-            start(
-                given(files, *CACHED, f"run_dir={run_dir}", "mesh.fsdp=2", steps=12),
-                tmp_path,
-                folders=folders,
-            )
-        )
+    for name, folders in (("apart", ("host 0", "host 1")), ("one disk", ("one disk",))):
+        ended = together.ended[name]
         assert [code for code, _ in ended] == [0, 0], ended
         # train and test; the second process is silent
         assert [err.count("the frozen backbone reads") for _, err in ended] == [2, 0]
-        same(run_dir, solo)
+        same(together.folder / f"run {name}", solo)
         for folder in folders:
-            kept = sorted((folder / "cache" / "backbone").iterdir())
+            kept = sorted((together.folder / folder / "cache" / "backbone").iterdir())
             assert len(kept) == 2 and all(
                 sorted(p.name for p in split.iterdir()) == ["backbone.npy", "facts.json"]
                 for split in kept
             ), kept
-    # Where one host has lost its copy, both read the texts again; where it cannot be written, both
-    # are told.
-    for split in (tmp_path / "1" / "cache" / "backbone").iterdir():
-        shutil.rmtree(split)
-    (tmp_path / "1" / "cache" / "backbone").rmdir()
-    (tmp_path / "1" / "cache" / "backbone").write_text("no folder")
-    ended = finish(
-        start(
-            given(files, *CACHED, f"run_dir={tmp_path / 'refused'}", "mesh.fsdp=2"),
-            tmp_path,
-            folders=hosts_of["apart"],
-        )
-    )
+    # Where one host has no copy, both read the texts again; where it cannot be written, both are
+    # told.
     assert all(
         code == 1
         and "jaxsft: cache/backbone: cannot write the cache of what the backbone gives (" in err
-        for code, err in ended
-    ), ended
+        for code, err in together.ended["refused"]
+    ), together.ended["refused"]
 
 
 @pytest.mark.slow
@@ -270,12 +345,8 @@ def test_a_lost_process_ends_the_others_and_the_run_goes_on_elsewhere(files, sol
 
 
 @pytest.mark.slow
-def test_a_signal_to_one_process_stops_all_of_them_at_one_step(files, solo, tmp_path):  # guards F1
-    run_dir = tmp_path / "run"
-    processes = start(given(files, f"run_dir={run_dir}", SAVED_OFTEN, steps=4000), tmp_path)
-    wait_for_step(run_dir, 5, processes)
-    processes[1].send_signal(signal.SIGTERM)
-    ended = finish(processes)
+def test_a_signal_to_one_process_stops_all_of_them_at_one_step(together):  # guards F1
+    ended, run_dir = together.ended["stopped"], together.folder / "run stopped"
     assert [code for code, _ in ended] == [143, 143], ended
     step = max(numbers(run_dir))
     assert (run_dir / "checkpoints" / str(step)).is_dir() and f"stopped at step {step};" in ended[
@@ -283,43 +354,21 @@ def test_a_signal_to_one_process_stops_all_of_them_at_one_step(files, solo, tmp_
     ][1]
 
 
-def test_processes_that_read_different_files_are_told(files, tmp_path):  # guards B7
-    folders = [tmp_path / "0", tmp_path / "1"]
-    rows = (files / "labels.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    for folder, part in zip(folders, (rows, rows[1:]), strict=True):
-        folder.mkdir()
-        (folder / "labels.jsonl").write_text("".join(part), encoding="utf-8")
-    arguments = [
-        "train",
-        *GIVEN,
-        "data.train=labels.jsonl",
-        "train.duration=4steps",
-        f"run_dir={tmp_path / 'run'}",
-    ]
-    ended = finish(start(arguments, tmp_path, folders=folders))
+def test_processes_that_read_different_files_are_told(together):  # guards B7
     assert all(
         code == 1 and "process 1 has another split train than process 0" in err
-        for code, err in ended
-    ), ended
-    assert not (tmp_path / "run").exists()
+        for code, err in together.ended["rows"]
+    ), together.ended["rows"]
+    assert not (together.folder / "run rows").exists()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "mine, told",
-    [
-        (["mesh.data=4", "mesh.fsdp=1"], "option mesh.data"),
-        (["data.validation=FILE"], "option data.validation"),
-    ],
-    ids=["mesh", "validation"],
-)
-def test_processes_with_other_options_are_told(mine, told, files, tmp_path):  # guards B7
-    arguments = given(files, "mesh.data=2", "mesh.fsdp=2", f"run_dir={tmp_path / 'run'}", steps=4)
-    own = [[], [option.replace("FILE", str(files / "labels_held.jsonl")) for option in mine]]
-    ended = finish(start(arguments, tmp_path, own=own))
+@pytest.mark.parametrize("name", OTHERS)
+def test_processes_with_other_options_are_told(name, together):  # guards B7
     assert all(
-        code == 1 and f"process 1 has another {told} than process 0" in err for code, err in ended
-    ), ended
+        code == 1 and f"process 1 has another {OTHERS[name][0]} than process 0" in err
+        for code, err in together.ended[name]
+    ), together.ended[name]
 
 
 @pytest.mark.slow
@@ -330,29 +379,15 @@ def test_nobody_waits_for_ever(files, tmp_path):
     assert code != 0 and re.search("did not meet|timed out|deadline", err, re.IGNORECASE), err
 
 
-def test_what_one_process_alone_cannot_read_all_of_them_refuse(tmp_path):  # guards F3, F9
+def test_what_one_process_alone_cannot_read_all_of_them_refuse(together):  # guards F3, F9
     """Each process has its own copy of the run; some steps are damaged in the copy of the second
     one only.
     """
-    folders = [tmp_path / "0", tmp_path / "1"]
-    restoring.save(folders[0], steps=(1, 2, 3, 4))
-    shutil.copytree(folders[0], folders[1])
-    steps = folders[1] / "checkpoints"
-    shutil.rmtree(steps / "4" / "state" / "d")
-    (steps / "3" / "meta" / "metadata").write_text("{")
-    processes = start([], tmp_path, folders=folders, devices=1, program=(restoring.__file__,))
-    try:
-        told = [p.communicate(timeout=400) for p in processes]
-    finally:
-        for p in processes:
-            p.kill()
-    assert [p.returncode for p in processes] == [0, 0], told
-    # gloo speaks there too
     said = [
         [line.removeprefix("found: ") for line in out.splitlines() if line.startswith("found: ")]
-        for out, _ in told
+        for out in together.said["restored"]
     ]
-    assert said[0] == said[1], told
+    assert said[0] == said[1], said
     damaged, older, found, refused, gone = said[0]
     assert (
         damaged.startswith("process 1: checkpoints/4: damaged (")
@@ -369,9 +404,8 @@ def test_what_one_process_alone_cannot_read_all_of_them_refuse(tmp_path):  # gua
         " was left as it is"
     )
     assert gone == "JaxsftError: checkpoints: cannot move (no right to write)"
-    assert (folders[0] / "damaged" / "step-4").is_dir() and (
-        folders[0] / "checkpoints" / "2"
-    ).is_dir()
+    first = together.folder / "0"
+    assert (first / "damaged" / "step-4").is_dir() and (first / "checkpoints" / "2").is_dir()
 
 
 @pytest.mark.parametrize(

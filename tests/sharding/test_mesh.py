@@ -18,17 +18,17 @@ from tests import tiny
 @pytest.mark.parametrize(
     "given, found",
     [
-        ({}, (8, 1, 1)),
-        ({"tensor": 2}, (4, 1, 2)),
-        ({"data": 2, "fsdp": "auto", "tensor": 2}, (2, 2, 2)),
-        ({"data": 1}, (1, 1, 1)),
+        ({}, (8, 1, 1, 1)),
+        ({"tensor": 2}, (4, 1, 1, 2)),
+        ({"data": 2, "fsdp": "auto", "tensor": 2}, (2, 2, 1, 2)),
+        ({"context": "auto", "data": 2}, (2, 1, 4, 1)),
+        ({"data": 1}, (1, 1, 1, 1)),
     ],
 )
 def test_auto_takes_what_the_others_leave(given, found):
     mesh = meshes.resolve(MeshConfig(**given))
-    assert (mesh.data, mesh.fsdp, mesh.tensor) == found and meshes.make_mesh(mesh).size == np.prod(
-        found
-    )
+    assert tuple(getattr(mesh, axis) for axis in meshes.AXES) == found
+    assert meshes.make_mesh(mesh).size == np.prod(found)
 
 
 def test_auto_takes_no_more_devices_than_rows_can_be_shared_by():
@@ -58,13 +58,12 @@ def test_rules():
         spec(("unheard",), (16,))
 
 
-def test_a_rule_for_the_sequence_spreads_it(monkeypatch):
-    mesh = meshes.make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
-    x = np.zeros((8, 6, 4))
-    shard = lambda: meshes.sequences(mesh).shard_shape(x.shape)
-    assert shard() == (2, 6, 4)
-    monkeypatch.setitem(meshes.ACTIVATIONS, "sequence", ("tensor",))
-    assert shard() == (2, 3, 4)
+def test_a_row_is_spread_over_the_axis_of_its_tokens():
+    mesh = meshes.make_mesh(MeshConfig(data=1, fsdp=4, context=2))
+    shard = lambda *shape: meshes.sequences(mesh, shape[1]).shard_shape(shape)
+    assert shard(8, 6, 4) == (2, 3, 4) and shard(8, 1, 4) == (2, 1, 4)
+    plain = meshes.make_mesh(MeshConfig(data=1, fsdp=4, tensor=2))
+    assert meshes.sequences(plain, 6).shard_shape((8, 6, 4)) == (2, 6, 4)
 
 
 def test_the_rows_of_a_process_are_those_of_its_devices():

@@ -72,9 +72,9 @@ def compiled(data: int, fsdp: int, tensor: int, length: int = 512, **changes):
     it.
     """
     mesh = Mesh(
-        chips()[: data * fsdp * tensor].reshape(data, fsdp, tensor),
+        chips()[: data * fsdp * tensor].reshape(data, fsdp, 1, tensor),
         meshes.AXES,
-        axis_types=auto_axes(3),
+        axis_types=auto_axes(4),
     )
     config = conftest.make_config(
         "chat",

@@ -107,7 +107,7 @@ def stepped(**options):
     [
         {"train": (("batch_size", 12), ("accumulate", 3))},
         {"train": (("batch_size", 12),), "data": (("packing", False),)},
-        {"train": (("batch_size", 12),), "mesh": (("fsdp", 2), ("tensor", 2))},
+        {"train": (("batch_size", 12),), "mesh": (("fsdp", 2), ("context", 2), ("tensor", 2))},
     ],
     ids=["micro-batches", "one pair a row", "mesh"],
 )

@@ -123,7 +123,7 @@ def token_stats(
     of_embed = meshes.RULES["embed"]
     spread = mesh.shape[of_embed] > 1 and w.shape[0] % mesh.shape[of_embed] == 0
     embed = of_embed if spread else None
-    own, rows = how._replace(axis=vocab), PartitionSpec(meshes.ACTIVATIONS["rows"])
+    own, rows = how._replace(axis=vocab), meshes.sequences(mesh, hidden.shape[1]).spec
 
     def of_device(hidden, w, targets, bias):
         w = w if embed is None else _gathered(embed, precision != "fp32", w)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,10 +66,14 @@ def run(
     how: ScoreOptions,
     precision: str,
     window: Int[Array, ""] | None = None,
+    of_blocks: Callable[..., Array] | None = None,
 ) -> Float[Array, "batch queries heads head_dim"]:
     """Computes the same as `reference.run` block by block, without the score matrix.
 
     Blocks in which no query may attend to any key are skipped; memory is linear in the length.
+
+    Args:
+      of_blocks: in the place of `_attend`, for keys that are on other devices too.
     """
 
     def mask(q_where, k_where):
@@ -90,11 +94,18 @@ def run(
         (*query[:2], *reach),
         key[:2],
         Rules(mask, how.cap, how.slope, precision),
+        of_blocks,
     )
 
 
 def attend(
-    q: Array, k: Array, v: Array, q_where: tuple, k_where: tuple, rules: Rules
+    q: Array,
+    k: Array,
+    v: Array,
+    q_where: tuple,
+    k_where: tuple,
+    rules: Rules,
+    of_blocks: Callable[..., Array] | None = None,
 ) -> Float[Array, "batch queries heads head_dim"]:
     """Computes softmax attention block by block, with a backward pass of its own.
 
@@ -113,7 +124,7 @@ def attend(
         tuple(_cut(x, 1) for x in q_where),
         tuple(_cut(x, 1) for x in k_where),
     )
-    out = _attend(rules, row.q, row.k, row.v, row.q_where, row.k_where)  # [B, blocks, K, G, C, N]
+    out = (of_blocks or _attend)(rules, *row)  # [B, blocks, K, G, C, N]
     out = jnp.moveaxis(out, 1, 3).reshape(b, heads, h // heads, -1, n)[:, :, :, :s]
     return out.transpose(0, 3, 1, 2, 4).reshape(b, s, h, n)
 
@@ -132,7 +143,7 @@ def _attend(rules, q, k, v, q_where, k_where):
 
 
 def _forward(rules, q, k, v, q_where, k_where):
-    out, lse = lax.map(lambda row: _row_forward(rules, _Row(*row)), (q, k, v, q_where, k_where))
+    out, lse = rows_forward(rules, q, k, v, q_where, k_where)
     out = out.astype(q.dtype)
     # what the backward pass needs: where it is kept, this pass is not run again
     out, lse = (checkpoint_name(x, CONTEXT) for x in (out, lse))
@@ -141,16 +152,28 @@ def _forward(rules, q, k, v, q_where, k_where):
 
 def _backward(rules, saved, g):
     q, k, v, q_where, k_where, out, lse = saved
-    wide = at_least_fp32(q.dtype)
-    delta = (out.astype(wide) * g).sum(-1)  # [B, blocks, K, G, C]
-    dq, dk, dv = lax.map(
-        lambda x: _row_backward(rules, _Row(*x[:5]), *x[5:]),
-        (q, k, v, q_where, k_where, lse, delta, g),
-    )
+    dq, dk, dv = rows_backward(rules, q, k, v, q_where, k_where, lse, delta_of(out, g), g)
     return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None, None
 
 
 _attend.defvjp(_forward, _backward)
+
+
+def rows_forward(rules: Rules, *row: Any) -> tuple[Array, Array]:
+    """Returns outputs `[B, blocks, K, G, C, N]` and log denominators `[B, blocks, K, G, C]` of
+    rows that are cut into blocks, the arrays of a `_Row`.
+    """
+    return lax.map(lambda one: _row_forward(rules, _Row(*one)), row)
+
+
+def rows_backward(rules: Rules, *arrays: Any) -> tuple[Array, Array, Array]:
+    """Returns dq, dk and dv of rows, given lse, `delta_of` and the gradient of the output too."""
+    return lax.map(lambda x: _row_backward(rules, _Row(*x[:5]), *x[5:]), arrays)
+
+
+def delta_of(out: Array, g: Array) -> Array:
+    """Computes the part of the gradient of a softmax that is the same for all keys."""
+    return (out.astype(at_least_fp32(out.dtype)) * g).sum(-1)  # [B, blocks, K, G, C]
 
 
 def _at(x, i):

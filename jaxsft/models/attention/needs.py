@@ -18,6 +18,7 @@ class AttentionNeeds(NamedTuple):
       queries, keys: tokens of a row. heads, kv_heads, head_dim: of queries, of keys, of both.
       own: each row attends to itself, texts one after another, positions rising in each.
       static_window: of all layers alike. has_window: this layer may have one.
+      context: devices that the tokens of a row are spread over.
     """
 
     queries: int
@@ -30,6 +31,7 @@ class AttentionNeeds(NamedTuple):
     own: bool
     static_window: int | None
     has_window: bool
+    context: int = 1
 
     @classmethod
     def of(

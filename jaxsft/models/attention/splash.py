@@ -7,10 +7,15 @@ the place, so that together with "in the same segment" it is `reference.segment_
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
+from jaxsft.models.attention import context
 from jaxsft.models.attention.needs import CONTEXT, AttentionNeeds
 from jaxsft.models.attention.reference import TokenInfo
 from jaxsft.models.attention.score_options import ScoreOptions
@@ -24,8 +29,8 @@ def refuses(needs: AttentionNeeds, platform: str) -> str | None:
         return f"the kernel is one of TPUs, and the devices are of the platform {platform}"
     if not needs.own:
         return "it has no place for a cache, a prefix or the keys of another text"
-    if needs.queries % BLOCKS[-1]:
-        return f"rows of {needs.queries} tokens are no multiple of {BLOCKS[-1]}"
+    if (own := needs.queries // needs.context) % BLOCKS[-1]:
+        return f"rows of {own} tokens on a device are no multiple of {BLOCKS[-1]}"
     if needs.has_window and needs.static_window is None:
         return "layers differ in their window, which the kernel must know when it is compiled"
     if needs.precision == "fp32":
@@ -43,6 +48,7 @@ def run(
     precision: str,
     window: int | None = None,
     *,
+    axis: str | None = None,
     interpret: bool = False,
 ) -> Float[Array, "batch queries heads head_dim"]:
     """Computes the same as `reference.run` for rows that attend to themselves.
@@ -50,6 +56,7 @@ def run(
     Args:
       q: `[B, S, H, N]`; k, v: `[B, S, K, N]`, K divides H.
       window: the same in all layers.
+      axis: the mesh axis along which `q` and `query` are a part of the row; None: they are whole.
       interpret: as a program of any platform, for tests.
     """
     from jax.experimental.pallas.ops.tpu.splash_attention import (
@@ -59,19 +66,49 @@ def run(
     dtype = q.dtype if precision == "fp32" else jnp.bfloat16
     heads_first = lambda x: x.astype(dtype).transpose(0, 2, 1, 3)
     kernel = kernels.make_splash_mha(
-        _mask(q.shape[1], q.shape[2], how.causal, window),
-        block_sizes=_block_sizes(q.shape[1]),
+        _mask(k.shape[1], q.shape[2], how.causal, window),
+        block_sizes=_block_sizes(q.shape[1], k.shape[1]),
         head_shards=1,
-        q_seq_shards=1,
+        q_seq_shards=k.shape[1] // q.shape[1],
         attn_logits_soft_cap=how.softcap,
         residual_checkpoint_name=CONTEXT,
         interpret=interpret,
     )
-    one = lambda q, k, v, segments: kernel(q, k, v, kernels.SegmentIds(segments, segments))
-    out = jax.vmap(one)(*map(heads_first, (q * how.scale, k, v)), query.segment_ids)
+    kernel = kernel if axis is None else _of_part(kernel, axis)
+    one = lambda q, k, v, *segments: kernel(q, k, v, kernels.SegmentIds(*segments))
+    arrays = map(heads_first, (q * how.scale, k, v))
+    out = jax.vmap(one)(*arrays, query.segment_ids, key.segment_ids)
     out = out.transpose(0, 2, 1, 3).astype(q.dtype)
     # padding is a segment of its own to the kernel
     return jnp.where(query.segment_ids[:, :, None, None] > 0, out, 0)
+
+
+def of_parts(axis: str, *arrays_and_how: Any, interpret: bool = False) -> Array:
+    """Computes `run` for the part of a row that a device has, with the keys of all of it."""
+    of_all = functools.partial(run, axis=axis, interpret=interpret)
+    return context.gathered(of_all)(axis, *arrays_and_how)
+
+
+def _of_part(kernel: Any, axis: str) -> Any:
+    """Returns the kernel of the queries that lie on this device: of what it knows of all blocks of
+    the mask, the rows of its own.
+    """
+    at, count = lax.axis_index(axis), lax.axis_size(axis)
+
+    def own(x: Array | None, dim: int) -> Array | None:
+        if x is None:
+            return None
+        size = x.shape[dim] // count
+        return lax.dynamic_slice_in_dim(jnp.asarray(x), at * size, size, dim)
+
+    def cut(info: Any) -> Any:
+        if info is None:
+            return None
+        blocks = {name: own(getattr(info, name), 1) for name in info._fields[:3]}
+        return info._replace(**blocks, q_sequence=own(info.q_sequence, 0))
+
+    infos = (kernel.fwd_mask_info, kernel.dq_mask_info, kernel.dkv_mask_info)
+    return type(kernel)(*map(cut, infos), **kernel.kwargs)
 
 
 def _mask(tokens: int, heads: int, causal: bool, window: int | None):
@@ -87,19 +124,19 @@ def _mask(tokens: int, heads: int, causal: bool, window: int | None):
     return masks.MultiHeadMask([one] * heads)
 
 
-def _block_sizes(tokens: int):
+def _block_sizes(queries: int, keys: int):
     """Returns tiles that divide a row, the same in the forward and in the backward pass."""
     from jax.experimental.pallas.ops.tpu.splash_attention import (
         splash_attention_kernel as kernels,
     )
 
-    size = next(one for one in BLOCKS if tokens % one == 0)
+    of_queries, of_keys = (next(n for n in BLOCKS if s % n == 0) for s in (queries, keys))
     return kernels.BlockSizes(
-        block_q=size,
-        block_kv=size,
-        block_kv_compute=size,
-        block_q_dkv=size,
-        block_kv_dkv=size,
-        block_kv_dkv_compute=size,
+        block_q=of_queries,
+        block_kv=of_keys,
+        block_kv_compute=of_keys,
+        block_q_dkv=of_queries,
+        block_kv_dkv=of_keys,
+        block_kv_dkv_compute=of_keys,
         use_fused_bwd_kernel=True,
     )

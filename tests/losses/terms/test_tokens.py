@@ -92,14 +92,16 @@ def test_chunks_change_nothing(chunk):  # guards A12, G5
 
 
 @x64
-@pytest.mark.parametrize("shape", [(2, 2, 2), (1, 8, 1), (1, 1, 8), (2, 1, 1)])
+@pytest.mark.parametrize(
+    "shape", [(2, 2, 1, 2), (1, 8, 1, 1), (1, 1, 1, 8), (2, 1, 1, 1), (1, 2, 2, 2)]
+)
 @pytest.mark.parametrize("chunk", ["none", 3])
 def test_a_mesh_changes_nothing(shape, chunk):
     """Rows over two axes, the vocabulary over the third, or whole where it does not divide it."""
     rng = np.random.default_rng(1)
-    vocab = 16 if shape[2] != 2 else 18
-    h, w, bias = (rng.normal(size=s) for s in ((8, 7, 4), (4, vocab), (vocab,)))
-    t, weights = rng.integers(0, vocab, (8, 7)), rng.normal(size=(3, 8, 7))
+    vocab = 16 if shape[3] != 2 else 18
+    h, w, bias = (rng.normal(size=s) for s in ((8, 6, 4), (4, vocab), (vocab,)))
+    t, weights = rng.integers(0, vocab, (8, 6)), rng.normal(size=(3, 8, 6))
 
     def run(mesh):
         def value(h, w, bias):
