@@ -5,7 +5,7 @@ run, never what is trained.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -36,6 +36,18 @@ class SweepConfig:
         False,
         "trials that can be one compiled program are trained together, in one process;"
         " hydra/launcher=stacked says the same",
+    )
+    cluster: Optional[str] = declared(
+        None,
+        "trials are jobs of a cluster: submitit (SLURM) | ray; hydra/launcher=submitit says the"
+        " same. `sweep.slots` of them wait or run at a time, auto: 100",
+        choices=("submitit", "ray"),
+    )
+    job: Mapping[str, Any] = declared(
+        {},
+        "what a job of a cluster asks for, by the names of its library:"
+        " {slurm_partition: gpu, gpus_per_node: 1, cpus_per_task: 8} of submitit,"
+        " {num_cpus: 4, num_gpus: 1} of Ray",
     )
     timeout: Optional[str] = declared(
         None,

@@ -19,7 +19,6 @@ from jaxsft.errors import ConfigError
 from jaxsft.rundir import write_json, write_text
 from jaxsft.sweeps import worker
 
-
 PATIENCE = 60.0  # seconds, so that no test waits for ever where something is broken
 
 

@@ -71,7 +71,7 @@ class WorkerHere:
 def settle(folder: Path, patch: pytest.MonkeyPatch) -> Path:
     """Goes to an empty folder, where sweeps run their workers in this process."""
     patch.chdir(folder)
-    patch.setenv("PYTHONPATH", str(ROOT))
+    patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     patch.setattr(sweep_parent, "Child", WorkerHere)
     patch.setattr(scheduler, "POLL", 0.02)
     return folder

@@ -59,9 +59,7 @@ def test_parents_are_killed_and_nothing_is_lost_or_run_twice(place):
     assert statuses("s") == ["done"] * 3 and starts("s") == {0: 1, 1: 2, 2: 1}
     of = lambda number: [e.event for e in TrialLedger("s").events() if e.number == number]
     assert of(0) == ["planned", "leased", "started", "done"]
-    assert of(1) == [
-        *("planned", "leased", "started", "interrupted", "leased", "started", "done")
-    ]
+    assert of(1) == [*("planned", "leased", "started", "interrupted", "leased", "started", "done")]
     pids = {e.pid for e in TrialLedger("s").events() if e.event == "leased" and e.number < 2}
     assert pids == {first.pid, second.pid}
 
