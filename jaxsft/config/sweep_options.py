@@ -5,7 +5,7 @@ run, never what is trained.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
@@ -31,7 +31,9 @@ class SweepConfig:
         at_least=1,
         what="a number of trials",
     )
-    gpus: int = declared(1, "GPUs of each slot, on a machine that has any", at_least=1)
+    gpus: int = declared(
+        1, "GPUs of each slot, or chips of a TPU, on a machine that has any", at_least=1
+    )
     stack: bool = declared(
         False,
         "trials that can be one compiled program are trained together, in one process;"
@@ -43,7 +45,7 @@ class SweepConfig:
         " same. `sweep.slots` of them wait or run at a time, auto: 100",
         choices=("submitit", "ray"),
     )
-    job: Mapping[str, Any] = declared(
+    job: dict[str, Any] = declared(
         {},
         "what a job of a cluster asks for, by the names of its library:"
         " {slurm_partition: gpu, gpus_per_node: 1, cpus_per_task: 8} of submitit,"

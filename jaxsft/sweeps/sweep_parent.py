@@ -461,6 +461,7 @@ def _slots(options: SweepConfig) -> list[device_slots.DeviceSlot]:
         os.environ,
         device_slots.cores(),
         device_slots.gpus(os.environ),
+        device_slots.tpu_chips(os.environ),
     )
 
 

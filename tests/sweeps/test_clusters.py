@@ -21,6 +21,7 @@ from jaxsft.sweeps.processes import UNKNOWN
 from jaxsft.sweeps.scheduler import Grid, Scheduler, SweepLimits
 from jaxsft.sweeps.sweep_plan import SweepPlan
 from jaxsft.sweeps.trial_ledger import TrialLedger
+from tests import tiny
 from tests.sweeps import fake_cluster, sweeping
 from tests.sweeps.sweeping import meanwhile, starts, states, statuses, until
 
@@ -116,6 +117,26 @@ def test_jobs_of_a_turn_are_one_array_and_failures_are_told(simulated, capfd):
     assert "100 at a time, on a simulated cluster" in capfd.readouterr().err
     assert sweeping.run(words, cluster="submitit", failed="retry", slots=1) == 1
     assert simulated.arrays == [3, 1] and starts("s") == {0: 1, 1: 2, 2: 1}
+
+
+def test_the_command_line_and_what_goes_on_later(simulated, monkeypatch):
+    Path("book.txt").write_text(sweeping.LINES)
+    seen = []
+    whole = simulated.__init__
+    monkeypatch.setattr(
+        simulated,
+        "__init__",
+        lambda self, folder, options: seen.append(options) or whole(self, folder, options),
+    )
+    words = ["task=lm", "data.train=book.txt", "seed=0,10", "run_dir=s"]
+    words += ["hydra/launcher=submitit", "sweep.job={slurm_partition: gpu, gpus_per_node: 1}"]
+    code, _, err = tiny.jaxsft("train", "-m", *words)
+    assert code == 1 and "1 of 2 trials failed: 1" in err and simulated.arrays == [2]
+    # it goes on where it was planned to run, or elsewhere
+    code, _, _ = tiny.jaxsft("sweep", "retry", "s", "1")
+    assert code == 1 and simulated.arrays == [2, 1] and starts("s") == {0: 1, 1: 2}
+    jobs = {"slurm_partition": "gpu", "gpus_per_node": 1}
+    assert [(one.cluster, one.job) for one in seen] == [("submitit", jobs)] * 2
 
 
 def test_a_job_that_was_lost_is_submitted_again_and_no_more_often_than_asked(simulated):
