@@ -199,13 +199,24 @@ def test_a_job_that_nobody_knows_of_starts_nothing_twice(simulated):
     second._reap()
     old, new = simulated.queue.values()
     new.go()
-    old.go()
-    assert (old.ended, new.ended) == (0, 0) and starts("s") == {0: 1}
-    assert states("s")[0].status == "done" and states("s")[0].attempt == 2
     # a note of an attempt that is over counts no more
     write_json(plan.trials[0].beside(".job"), {"job": old.name, "attempt": 1})
     state = states("s")[0]
     assert clusters.ClusterStarter(plan, simulated(None, None)).find(state, plan.trials[0]) is None
+    old.go()
+    assert (old.ended, new.ended) == (0, 0) and starts("s") == {0: 1}
+    assert states("s")[0].status == "done" and states("s")[0].attempt == 2
+
+
+def test_trials_that_another_machine_has_leased_are_waited_for_one_by_one(simulated, monkeypatch):
+    plan, ledger = _only_planned(), TrialLedger("s")
+    with monkeypatch.context() as patch:
+        patch.setattr(platform, "node", lambda: "elsewhere")
+        for one in plan.trials[:2]:
+            ledger.append("leased", one.id, one.number, 1, until=ledger.clock() + 600, slot=0)
+    parent = parent_of(plan, simulated(None, None))
+    parent.adopt(plan.trials)
+    assert [[one.number for one in job.trials] for job in parent.running] == [[0], [1]]
 
 
 def _only_planned() -> SweepPlan:
