@@ -83,7 +83,9 @@ def _measured(config: Config, rows: int) -> tuple[dict[str, Any], float, float]:
     topology = Topology.of(config.plan.topology) if config.plan.topology else None
     evaluation = dataclasses.replace(config.evaluation, batch_size=None)
     train = dataclasses.replace(config.train, batch_size=rows)
-    config = dataclasses.replace(config, evaluation=evaluation, train=train)
+    # a pretrained model has another size of its own where nobody asked for one
+    unasked = tuple(one for one in config.unasked if one[0] != "train.batch_size")
+    config = dataclasses.replace(config, evaluation=evaluation, train=train, unasked=unasked)
     step = planning.compiled(config, topology, "step")
     facts = step["facts"]
     if topology is not None:

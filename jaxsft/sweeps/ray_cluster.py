@@ -12,7 +12,7 @@ from typing import Any
 from jaxsft.config.sweep_options import SweepConfig
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.extras import need
-from jaxsft.sweeps.clusters import Call, ClusterJob
+from jaxsft.sweeps.cluster_jobs import Call, ClusterJob
 from jaxsft.sweeps.processes import UNKNOWN
 
 

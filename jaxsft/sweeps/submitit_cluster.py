@@ -17,7 +17,7 @@ from typing import Any
 from jaxsft.config.sweep_options import SweepConfig
 from jaxsft.errors import ConfigError
 from jaxsft.extras import need
-from jaxsft.sweeps.clusters import Call, ClusterJob
+from jaxsft.sweeps.cluster_jobs import Call, ClusterJob
 from jaxsft.sweeps.processes import UNKNOWN
 
 DAY = 24 * 60  # minutes, of a job for which nobody says a time

@@ -20,7 +20,7 @@ from jaxsft.config.sweep_options import SweepConfig
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.rundir import RunLock
 from jaxsft.sweeps import (
-    clusters,
+    cluster_jobs,
     device_slots,
     grouping,
     processes,
@@ -356,25 +356,6 @@ def _difference(
 
 # --- running
 # --------------------------------------------------------------------------------------------------
-def as_stacks(trials: Sequence[PlannedTrial]) -> list[tuple[PlannedTrial, ...]]:
-    """Returns the trials that train together, group by group, and says how many those are.
-
-    One that no other is like has a process of its own.
-    """
-    if len(trials) < 2:
-        return [tuple(trials)] if trials else []
-    places = grouping.groups([trial.typed() for trial in trials])
-    alone = sum(len(group) == 1 for group in places)
-    print(
-        f"stacks: {len(trials)} trials are {len(places)} compiled"
-        f" program{'s' if len(places) > 1 else ''}"
-        + (f", {alone} of them of one trial" if alone else ""),
-        file=sys.stderr,
-        flush=True,
-    )
-    return [tuple(trials[place] for place in group) for group in places]
-
-
 def run(
     plan: SweepPlan,
     options: SweepConfig,
@@ -390,14 +371,14 @@ def run(
 
     Raises JaxsftError where the disk is full or the ledger cannot be written.
     """
-    ledger, options = TrialLedger(plan.folder), clusters.planned_options(plan, options)
+    ledger, options = TrialLedger(plan.folder), cluster_jobs.planned_options(plan, options)
     if options.failed == "retry":
         retry(plan, ledger)
     limits = SweepLimits(options.seconds, options.retries, options.on_error == "stop")
     starter, find, slots, where = _starter(plan, options, worker)
     with LiveTable(plan.trials, ledger.states()) as table:
         if options.stack or not STACKED.isdisjoint(plan.given):
-            group = as_stacks
+            group = grouping.as_stacks
         scheduler = Scheduler(
             ledger, Grid(()), slots, starter, find, limits, group=group, watch=table
         )
@@ -445,10 +426,10 @@ def _starter(
     """Returns what starts jobs, what finds those of an earlier parent, how many run at a time, and
     words about where. Raises ConfigError where a cluster cannot be used.
     """
-    cluster = clusters.opened(plan, options)
+    cluster = cluster_jobs.opened(plan, options)
     if cluster is not None:
-        made = clusters.ClusterStarter(plan, cluster)
-        return made, made.find, clusters.slots(options), f", on {cluster.about}"
+        made = cluster_jobs.ClusterStarter(plan, cluster)
+        return made, made.find, cluster_jobs.slots(options), f", on {cluster.about}"
     slots = _slots(options)
     find = lambda state, trial: processes.find(state, trial.beside(".alive"))
     return WorkerStarter(plan, slots, worker or WORKER), find, len(slots), ""

@@ -243,7 +243,7 @@ def _is_full(error: BaseException | None) -> bool:
 
 
 def process(arguments: Sequence[str]) -> int:
-    """Does all of a worker's work, and returns the exit code of its process."""
+    """Runs `main`, and returns the exit code of the process, of a full ledger too."""
     try:
         return main(arguments)
     except JaxsftError as failure:  # the ledger cannot be written

@@ -16,7 +16,7 @@ import pytest
 from jaxsft.config.sweep_options import SweepConfig
 from jaxsft.errors import ConfigError
 from jaxsft.rundir import read_json, write_json
-from jaxsft.sweeps import clusters, launchers, worker
+from jaxsft.sweeps import cluster_jobs, launchers, worker
 from jaxsft.sweeps.processes import UNKNOWN
 from jaxsft.sweeps.scheduler import Grid, Scheduler, SweepLimits
 from jaxsft.sweeps.sweep_plan import SweepPlan
@@ -88,11 +88,11 @@ class SimulatedCluster:
 
 @pytest.fixture
 def simulated(place, monkeypatch):
-    monkeypatch.setitem(clusters.CLUSTERS, "submitit", SIMULATED)
-    monkeypatch.setattr(clusters, "RUN", "tests.sweeps.fake_cluster:run")
+    monkeypatch.setitem(cluster_jobs.CLUSTERS, "submitit", SIMULATED)
+    monkeypatch.setattr(cluster_jobs, "RUN", "tests.sweeps.fake_cluster:run")
     for name, value in (("queue", {}), ("arrays", []), ("holds", False)):
         monkeypatch.setattr(SimulatedCluster, name, value)
-    monkeypatch.setattr(clusters, "_named", lambda place: _named(place))
+    monkeypatch.setattr(cluster_jobs, "_named", lambda place: _named(place))
     return SimulatedCluster
 
 
@@ -102,7 +102,7 @@ def _named(place):
 
 def parent_of(plan, cluster, slots=2, **limits):
     """A parent that runs until it is asked to stop, or has nothing to do."""
-    starter = clusters.ClusterStarter(plan, cluster)
+    starter = cluster_jobs.ClusterStarter(plan, cluster)
     ledger = TrialLedger(plan.folder)
     return Scheduler(
         ledger, Grid(plan.trials), slots, starter, starter.find, SweepLimits(**limits),
@@ -202,7 +202,9 @@ def test_a_job_that_nobody_knows_of_starts_nothing_twice(simulated):
     # a note of an attempt that is over counts no more
     write_json(plan.trials[0].beside(".job"), {"job": old.name, "attempt": 1})
     state = states("s")[0]
-    assert clusters.ClusterStarter(plan, simulated(None, None)).find(state, plan.trials[0]) is None
+    assert (
+        cluster_jobs.ClusterStarter(plan, simulated(None, None)).find(state, plan.trials[0]) is None
+    )
     old.go()
     assert (old.ended, new.ended) == (0, 0) and starts("s") == {0: 1}
     assert states("s")[0].status == "done" and states("s")[0].attempt == 2
@@ -230,12 +232,12 @@ def _only_planned() -> SweepPlan:
 def test_resume_takes_the_cluster_and_the_jobs_of_the_command():
     given = ("jaxsft", "train", "-m", "hydra/launcher=submitit", "sweep.job={gpus_per_node: 2}")
     plan = SweepPlan(Path("s"), given, (), None, ())
-    found = clusters.planned_options(plan, SweepConfig())
+    found = cluster_jobs.planned_options(plan, SweepConfig())
     assert (found.cluster, found.job) == ("submitit", {"gpus_per_node": 2})
-    found = clusters.planned_options(plan, SweepConfig(cluster="ray", job={"num_cpus": 2}))
+    found = cluster_jobs.planned_options(plan, SweepConfig(cluster="ray", job={"num_cpus": 2}))
     assert (found.cluster, found.job) == ("ray", {"num_cpus": 2})
     plan = SweepPlan(Path("s"), ("jaxsft", "train", "-m", "hydra/launcher=slots"), (), None, ())
-    assert clusters.planned_options(plan, SweepConfig()) == SweepConfig()
+    assert cluster_jobs.planned_options(plan, SweepConfig()) == SweepConfig()
 
 
 @pytest.mark.parametrize(
@@ -257,7 +259,7 @@ def test_launchers_of_other_packages_are_told_what_to_use(name, told):
 def test_what_is_missing_or_wrong_is_a_sentence(place, monkeypatch):
     with pytest.raises(ConfigError, match=r"^sweep\.job: is for the jobs of a cluster"):
         sweeping.run(["seed=0", "run_dir=s"], job={"gpus_per_node": 1})
-    for name in clusters.CLUSTERS:
+    for name in cluster_jobs.CLUSTERS:
         monkeypatch.setitem(sweeping.sys.modules, name, None)
         with pytest.raises(ConfigError, match=rf"launcher={name}: install jaxsft\[{name}\]"):
             sweeping.run(["seed=0", "run_dir=s"], cluster=name)
@@ -291,7 +293,7 @@ def _interrupted_and_resumed(cluster: str, **options) -> None:
 @pytest.mark.slow
 def test_submitit_on_this_machine(place, monkeypatch):
     pytest.importorskip("submitit", reason="needs jaxsft[submitit]")
-    monkeypatch.setattr(clusters, "RUN", "tests.sweeps.fake_cluster:run")
+    monkeypatch.setattr(cluster_jobs, "RUN", "tests.sweeps.fake_cluster:run")
     with pytest.raises(ConfigError, match=r"sweep\.job=.*gpus_per_nod"):
         sweeping.run(["seed=0", "run_dir=t"], cluster="submitit", job={"gpus_per_nod": 1})
     _interrupted_and_resumed("submitit", job={"cluster": "local"})
@@ -300,7 +302,7 @@ def test_submitit_on_this_machine(place, monkeypatch):
 @pytest.mark.slow
 def test_ray_on_this_machine(place, monkeypatch):
     ray = pytest.importorskip("ray", reason="needs jaxsft[ray]")
-    monkeypatch.setattr(clusters, "RUN", "tests.sweeps.fake_cluster:run")
+    monkeypatch.setattr(cluster_jobs, "RUN", "tests.sweeps.fake_cluster:run")
     try:
         with pytest.raises(ConfigError, match=r"hydra/launcher=ray: .*num_cpu"):
             sweeping.run(["seed=0", "run_dir=t"], cluster="ray", job={"num_cpu": 1})
@@ -340,7 +342,7 @@ def test_what_slurm_is_asked_for(place, monkeypatch):
     plan = _only_planned()
     job = {"slurm_partition": "gpu", "gpus_per_node": 1, "slurm_setup": ["module load cuda"]}
     options = SweepConfig(cluster="submitit", job=job, timeout="2h")
-    cluster = clusters.opened(plan, options)
+    cluster = cluster_jobs.opened(plan, options)
     parent = parent_of(plan, cluster)
     parent._fill()
     parent._reap()
@@ -359,7 +361,7 @@ def test_what_slurm_is_asked_for(place, monkeypatch):
     jobs = [read_json(one.beside(".job"))["job"] for one in plan.trials[:2]]
     assert jobs == ["12_0", "12_1"] and len(parent.running) == 2
     # another parent finds both, and takes them out of the queue
-    second = parent_of(plan, clusters.opened(plan, options))
+    second = parent_of(plan, cluster_jobs.opened(plan, options))
     second.adopt(plan.trials)
     assert [one.handle.job.name for one in second.running] == jobs
     second.running[1].handle.stop()
