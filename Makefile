@@ -17,7 +17,7 @@ test: check
 
 # What some tests need beyond the set-up: the TPU compiler, which is large and needs no TPU, clients of stores and trackers. Where one cannot be had,
 # its tests are skipped by name.
-EXTRAS ?= aot,gcs,hub,wandb,mlflow,parquet,frames,numeric,quality,text,search,sentencepiece,oracles
+EXTRAS ?= aot,gcs,hub,submitit,wandb,mlflow,parquet,frames,numeric,quality,text,search,sentencepiece,oracles
 INSTALL := $(BIN)/python -m pip install -q -c constraints.txt
 
 test-all: check $(VENV)/.docs

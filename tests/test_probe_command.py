@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -127,3 +128,17 @@ def test_without_room_no_rows_fit_and_the_room_is_that_of_the_device():
     assert find(lambda rows: 100.0 + rows, None, room=140.0).rows == 32
     with pytest.raises(ConfigError, match=r"give probe\.memory=GiB"):
         find(lambda rows: 1.0, None)
+
+
+def test_the_rows_that_are_tried_count_as_asked_for(monkeypatch):
+    """Other presets stay what nobody asked for, or a pretrained model would refuse them."""
+    seen = []
+
+    def compiled(config, topology, what):
+        seen.append((config.train.batch_size, config.unasked))
+        return {"facts": {}, "memory_bytes": 1.0}
+
+    monkeypatch.setattr(batch_finder.planning, "compiled", compiled)
+    unasked = (("train.batch_size", 8), ("model.layers", 2))
+    batch_finder._measured(dataclasses.replace(Config(), unasked=unasked), 64)
+    assert seen == [(64, (("model.layers", 2),))] * 2

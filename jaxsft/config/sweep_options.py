@@ -31,11 +31,25 @@ class SweepConfig:
         at_least=1,
         what="a number of trials",
     )
-    gpus: int = declared(1, "GPUs of each slot, on a machine that has any", at_least=1)
+    gpus: int = declared(
+        1, "GPUs of each slot, or chips of a TPU, on a machine that has any", at_least=1
+    )
     stack: bool = declared(
         False,
         "trials that can be one compiled program are trained together, in one process;"
         " hydra/launcher=stacked says the same",
+    )
+    cluster: Optional[str] = declared(
+        None,
+        "trials are jobs of a cluster: submitit (SLURM) | ray; hydra/launcher=submitit says the"
+        " same. `sweep.slots` of them wait or run at a time, auto: 100",
+        choices=("submitit", "ray"),
+    )
+    job: dict[str, Any] = declared(
+        {},
+        "what a job of a cluster asks for, by the names of its library:"
+        " {slurm_partition: gpu, gpus_per_node: 1, cpus_per_task: 8} of submitit,"
+        " {num_cpus: 4, num_gpus: 1} of Ray",
     )
     timeout: Optional[str] = declared(
         None,

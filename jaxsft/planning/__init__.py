@@ -207,6 +207,7 @@ def compiled(config: Config, topology: Topology | None, what: str) -> dict[str, 
         folder = Path(name)
         rundir.write_text(folder / "config.yaml", compose.to_yaml(config))
         asked = {"topology": topology and topology.name, "slices": topology and topology.slices}
+        asked["unasked"] = config.unasked  # which no file of a config has
         rundir.write_json(folder / "request.json", asked)
         with (folder / "log.txt").open("w", encoding="utf-8") as log:
             command = [sys.executable, "-m", "jaxsft.planning.compile_ahead", name, what]

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxsft import planning
-from jaxsft.config import compose
 from jaxsft.config.schema import Config
 from jaxsft.errors import ConfigError
 from jaxsft.planning.chips import Topology
@@ -83,9 +82,11 @@ def _power(number: float) -> int:
 
 def _measured(config: Config, rows: int) -> tuple[dict[str, Any], float, float]:
     topology = Topology.of(config.plan.topology) if config.plan.topology else None
-    config = compose.override(config, [f"train.batch_size={rows}"])
     evaluation = dataclasses.replace(config.evaluation, batch_size=None)
-    config = dataclasses.replace(config, evaluation=evaluation)
+    train = dataclasses.replace(config.train, batch_size=rows)
+    # a pretrained model has another size of its own where nobody asked for one
+    unasked = tuple(one for one in config.unasked if one[0] != "train.batch_size")
+    config = dataclasses.replace(config, evaluation=evaluation, train=train, unasked=unasked)
     step = planning.compiled(config, topology, "step")
     facts = step["facts"]
     if topology is not None:

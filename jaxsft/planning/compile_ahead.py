@@ -73,7 +73,8 @@ def main(folder: Path, what: str) -> None:
 
 def _compile(folder: Path, what: str) -> None:
     request = rundir.read_json(folder / "request.json")
-    asked = compose.read(folder / "config.yaml")
+    unasked = tuple((key, value) for key, value in request["unasked"])
+    asked = dataclasses.replace(compose.read(folder / "config.yaml"), unasked=unasked)
     topology = None
     if request["topology"]:
         topology = Topology.of(request["topology"], request.get("slices") or 1)

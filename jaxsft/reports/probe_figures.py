@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from jaxsft.reports import figures
 from jaxsft.reports.figures import BLUE, GREEN, GREY, ORANGE, RED
@@ -48,7 +48,7 @@ def draw_noise(found: Sequence[tuple[int, float, float, float]], batch_size: int
         axes.errorbar(
             steps, rows, [rows - low, high - rows], color=BLUE, marker="o", capsize=4, lw=1.5
         )
-    axes.axhline(batch_size, color=ORANGE, ls="--", lw=1.2, label=f"measured with {batch_size}")
+    axes.axhline(batch_size, color=ORANGE, ls="--", lw=1.2, label=f"rows of a step: {batch_size}")
     axes.set(title="Noise of the gradient", xlabel="step", ylabel="B_simple, rows", yscale="log")
     _plain(axes.yaxis)
     axes.legend()
@@ -75,7 +75,13 @@ def draw_rows(compiled: Mapping[int, tuple[float, float]], limit: float, most: i
 
 
 def _plain(axis: Axis) -> None:
-    """Writes the numbers of a logarithmic axis as they are; formulas are not set here."""
+    """Writes the numbers of a logarithmic axis as they are; formulas are not set here.
+
+    An axis of less than two decades has numbers between the powers of ten too.
+    """
+    low, high = axis.get_view_interval()
+    if axis.get_transform().base == 10 and high < 100 * low:
+        axis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())
 

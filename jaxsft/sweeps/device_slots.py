@@ -1,15 +1,17 @@
-"""Shares a machine between the trials of a sweep: cores, GPUs and their memory for each slot, as an
-environment that must stand before JAX is imported.
+"""Shares a machine between the trials of a sweep: cores, GPUs and their memory, or chips of a TPU
+for each slot, as an environment that must stand before JAX is imported.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib.util
 import os
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jaxsft.errors import ConfigError
@@ -24,6 +26,9 @@ THREADS = (
 )
 FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 SHARE = 0.9  # of a GPU's memory, for all trials on it
+# how the chips of one process lie, by their number
+CHIP_BOUNDS = {1: "1,1,1", 2: "1,2,1", 4: "2,2,1", 8: "2,4,1"}
+TPU_PORT = 8476  # of the first slot, as libtpu has it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,19 +45,26 @@ class DeviceSlot:
 
 
 def shared(
-    slots: Any, gpus: int, env: Mapping[str, str], cores: Sequence[int], devices: Sequence[str]
+    slots: Any,
+    gpus: int,
+    env: Mapping[str, str],
+    cores: Sequence[int],
+    devices: Sequence[str],
+    chips: Sequence[str] = (),
 ) -> list[DeviceSlot]:
     """Returns the slots of a machine.
 
     One slot has the machine as it is. Several share the cores evenly, the first ones have one more;
-    with more slots than GPUs (`gpus` for each), some share a GPU and its memory.
+    with more slots than GPUs (`gpus` for each), some share a GPU and its memory. A chip of a TPU
+    takes one process, so that there each slot has `gpus` chips of its own.
 
     Args:
       slots: how many, or `auto`: as many as there are GPUs for, else one.
       env: of the parent; what the user has set there stays.
+      devices: the GPUs of the machine; chips: those of its TPU.
 
     Raises:
-      ConfigError: a slot needs more GPUs than there are.
+      ConfigError: a slot needs more GPUs or chips than there are.
 
     >>> [slot.cores for slot in shared(2, 1, {}, [0, 1, 2], [])]
     [(0, 1), (2,)]
@@ -71,9 +83,48 @@ def shared(
         if groups and count > len(groups):
             here = len(range(i % len(groups), count, len(groups)))
             added[FRACTION] = f"{SHARE / here:.3f}"
-        own = {k: v for k, v in added.items() if k not in env or k == "CUDA_VISIBLE_DEVICES"}
+        if chips and count > 1:
+            added |= _chips(chips, i, count, gpus)
+        devices_of = ("CUDA_VISIBLE_DEVICES", "TPU_VISIBLE_CHIPS")
+        own = {k: v for k, v in added.items() if k not in env or k in devices_of}
         out.append(DeviceSlot(own, mine))
     return out
+
+
+def _chips(chips: Sequence[str], slot: int, slots: int, each: int) -> dict[str, str]:
+    """Returns the environment of a process that has some chips of a TPU for itself, and knows of
+    no other process. Raises ConfigError.
+    """
+    if each not in CHIP_BOUNDS or slots * each > len(chips):
+        raise ConfigError(
+            f"sweep.slots={slots}: this machine has {len(chips)} TPU chips, and a chip takes one"
+            f" process; expected at most {len(chips) // each}, with sweep.gpus="
+            f"{'|'.join(map(str, CHIP_BOUNDS))} chips for each (found {each})"
+        )
+    port = str(TPU_PORT + slot)
+    return {
+        "TPU_VISIBLE_CHIPS": ",".join(chips[slot * each : (slot + 1) * each]),
+        "TPU_CHIPS_PER_PROCESS_BOUNDS": CHIP_BOUNDS[each],
+        "TPU_PROCESS_BOUNDS": "1,1,1",
+        "TPU_PROCESS_ADDRESSES": f"localhost:{port}",
+        "TPU_PROCESS_PORT": port,
+        "CLOUD_TPU_TASK_ID": "0",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    }
+
+
+def tpu_chips(env: Mapping[str, str], root: Path = Path("/dev")) -> list[str]:
+    """Returns the TPU chips of this machine that JAX would see, by number."""
+    platforms = env.get("JAX_PLATFORMS", "")
+    if platforms and "tpu" not in platforms.split(","):
+        return []
+    if importlib.util.find_spec("libtpu") is None:
+        return []
+    if "TPU_VISIBLE_CHIPS" in env:
+        return [one.strip() for one in env["TPU_VISIBLE_CHIPS"].split(",") if one.strip()]
+    found = [path.name.removeprefix("accel") for path in root.glob("accel[0-9]*")]
+    found = found or [path.name for path in root.glob("vfio/[0-9]*")]
+    return [str(i) for i in range(len(found))]
 
 
 def cores() -> list[int]:

@@ -14,8 +14,28 @@ from collections.abc import Sequence
 from jaxsft.config import compose
 from jaxsft.config.schema import Config
 from jaxsft.errors import JaxsftError
+from jaxsft.sweeps.sweep_plan import PlannedTrial
 
 CHILD = "jaxsft.training.stack_keys"
+
+
+def as_stacks(trials: Sequence[PlannedTrial]) -> list[tuple[PlannedTrial, ...]]:
+    """Returns the trials that train together, group by group, and says how many those are.
+
+    One that no other is like has a process of its own.
+    """
+    if len(trials) < 2:
+        return [tuple(trials)] if trials else []
+    places = groups([trial.typed() for trial in trials])
+    alone = sum(len(group) == 1 for group in places)
+    print(
+        f"stacks: {len(trials)} trials are {len(places)} compiled"
+        f" program{'s' if len(places) > 1 else ''}"
+        + (f", {alone} of them of one trial" if alone else ""),
+        file=sys.stderr,
+        flush=True,
+    )
+    return [tuple(trials[place] for place in group) for group in places]
 
 
 def groups(configs: Sequence[Config]) -> list[list[int]]:

@@ -21,23 +21,22 @@ from jaxsft.sweeps.sweep_plan import SweepPlan
 LAUNCHERS = {
     "slots": "jaxsft.sweeps.sweep_parent:begin",
     "stacked": "jaxsft.sweeps.launchers:stacked",
+    "submitit": "jaxsft.sweeps.launchers:submitit",
+    "ray": "jaxsft.sweeps.launchers:ray",
 }
 # name -> module:function, which takes a SweepCommand, the words and the options
 SWEEPERS = {"basic": "jaxsft.sweeps.launchers:product"}
 OTHER_SWEEPERS = "jaxsft.sweeps.foreign_sweeper:run"
 _SLOTS = "hydra/launcher=slots, the default, runs sweep.slots=N trials at a time"
-_CLUSTER = (
-    f"{_SLOTS} on this machine, and jaxsft sweep resume DIR in a job of the cluster goes on with a"
-    " sweep"
-)
+_SUBMITIT = "hydra/launcher=submitit runs trials as jobs of SLURM, or of this machine"
+_RAY = "hydra/launcher=ray runs trials on the Ray cluster of RAY_ADDRESS"
 INSTEAD = {
     "basic": "sweep.slots=1, the default, runs one trial after the other",
     "joblib": _SLOTS,
-    "submitit_local": _SLOTS,
-    "submitit_slurm": _CLUSTER,
-    "ray": _CLUSTER,
-    "ray_aws": _CLUSTER,
-    "rq": _CLUSTER,
+    "submitit_local": _SUBMITIT,
+    "submitit_slurm": _SUBMITIT,
+    "ray_aws": _RAY,
+    "rq": f"{_SUBMITIT}; {_RAY}",
 }
 
 
@@ -146,6 +145,16 @@ def wanted(found: ComposedGrid, arguments: Sequence[str]) -> WantedSweep:
 def stacked(asked: WantedSweep, options: SweepConfig) -> int:
     """Runs a sweep whose trials train together where they can be one program."""
     return sweep_parent.begin(asked, dataclasses.replace(options, stack=True))
+
+
+def submitit(asked: WantedSweep, options: SweepConfig) -> int:
+    """Runs a sweep whose trials are jobs of SLURM."""
+    return sweep_parent.begin(asked, dataclasses.replace(options, cluster="submitit"))
+
+
+def ray(asked: WantedSweep, options: SweepConfig) -> int:
+    """Runs a sweep whose trials are tasks of a Ray cluster."""
+    return sweep_parent.begin(asked, dataclasses.replace(options, cluster="ray"))
 
 
 def launcher(name: str | None) -> Callable[[WantedSweep, SweepConfig], int]:

@@ -173,7 +173,7 @@ class Scheduler:
         """Takes over the trials that run by the ledger; those whose process is gone are written
         down as interrupted, and can be started again.
         """
-        jobs: dict[tuple[object, ...], list[PlannedTrial]] = {}
+        jobs: dict[object, list[PlannedTrial]] = {}
         handles, states = {}, self.ledger.states()
         for trial in trials:
             state = states.get(trial.id)
@@ -181,7 +181,9 @@ class Scheduler:
                 continue
             handle = self._find(state, trial)
             if handle is not None:
-                process = (state.host, state.pid, state.start)
+                # of trials that nobody has claimed yet only a cluster knows which are one job
+                process = (state.host, state.pid, state.start) if state.pid else (trial.id,)
+                process = getattr(handle, "name", "") or process
                 jobs.setdefault(process, []).append(trial)
                 handles[process] = handle
                 continue
@@ -262,6 +264,10 @@ class Scheduler:
         """Ends jobs whose time is up, and those that were cancelled."""
         states = self.ledger.states()
         for job in self.running:
+            if getattr(job.handle, "queues", False) and all(
+                states[one.id].status == "leased" for one in job.trials
+            ):
+                job.began = self._clock()  # it waits in a queue
             late = self.limits.timeout is not None and (
                 self._clock() - job.began > self.limits.timeout * len(job.trials)
             )

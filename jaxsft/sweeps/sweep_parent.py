@@ -19,13 +19,23 @@ from jaxsft.config.schema import Config
 from jaxsft.config.sweep_options import SweepConfig
 from jaxsft.errors import ConfigError, JaxsftError
 from jaxsft.runlock import RunLock
-from jaxsft.sweeps import device_slots, grouping, processes, sweep_end, sweep_plan
+from jaxsft.sweeps import (
+    cluster_jobs,
+    device_slots,
+    grouping,
+    processes,
+    sweep_end,
+    sweep_plan,
+    work_order,
+)
 from jaxsft.sweeps.live_table import LiveTable, caption
 from jaxsft.sweeps.processes import Child, Handle
 from jaxsft.sweeps.scheduler import (
+    Finder,
     Grid,
     Grouping,
     Scheduler,
+    Starter,
     SweepLimits,
     TrialSource,
     one_by_one,
@@ -33,7 +43,6 @@ from jaxsft.sweeps.scheduler import (
 )
 from jaxsft.sweeps.sweep_plan import PlannedTrial, SweepPlan
 from jaxsft.sweeps.trial_ledger import ENDED, TrialLedger, TrialState
-from jaxsft.sweeps.work_order import WorkOrder
 
 WORKER = (sys.executable, "-m", "jaxsft.sweeps.worker")
 # words of a command whose trials train together, also when it goes on
@@ -347,25 +356,6 @@ def _difference(
 
 # --- running
 # --------------------------------------------------------------------------------------------------
-def as_stacks(trials: Sequence[PlannedTrial]) -> list[tuple[PlannedTrial, ...]]:
-    """Returns the trials that train together, group by group, and says how many those are.
-
-    One that no other is like has a process of its own.
-    """
-    if len(trials) < 2:
-        return [tuple(trials)] if trials else []
-    places = grouping.groups([trial.typed() for trial in trials])
-    alone = sum(len(group) == 1 for group in places)
-    print(
-        f"stacks: {len(trials)} trials are {len(places)} compiled"
-        f" program{'s' if len(places) > 1 else ''}"
-        + (f", {alone} of them of one trial" if alone else ""),
-        file=sys.stderr,
-        flush=True,
-    )
-    return [tuple(trials[place] for place in group) for group in places]
-
-
 def run(
     plan: SweepPlan,
     options: SweepConfig,
@@ -381,24 +371,23 @@ def run(
 
     Raises JaxsftError where the disk is full or the ledger cannot be written.
     """
-    ledger, slots = TrialLedger(plan.folder), _slots(options)
+    ledger, options = TrialLedger(plan.folder), cluster_jobs.planned_options(plan, options)
     if options.failed == "retry":
         retry(plan, ledger)
-    find = lambda state, trial: processes.find(state, trial.beside(".alive"))
     limits = SweepLimits(options.seconds, options.retries, options.on_error == "stop")
-    starter = WorkerStarter(plan, slots, worker or WORKER)
+    starter, find, slots, where = _starter(plan, options, worker)
     with LiveTable(plan.trials, ledger.states()) as table:
         if options.stack or not STACKED.isdisjoint(plan.given):
-            group = as_stacks
+            group = grouping.as_stacks
         scheduler = Scheduler(
-            ledger, Grid(()), len(slots), starter, find, limits, group=group, watch=table
+            ledger, Grid(()), slots, starter, find, limits, group=group, watch=table
         )
         scheduler.adopt(plan.trials)
         left = unfinished(ledger.states(), plan.trials, options.retries)
         scheduler.source = source or Grid(left, whole=group is not one_by_one)
         print(
-            f"sweep: {plan.folder} ({caption(plan.trials, ledger.states(), len(slots))};"
-            f" {len(slots)} at a time)",
+            f"sweep: {plan.folder} ({caption(plan.trials, ledger.states(), slots)};"
+            f" {slots} at a time{where})",
             file=sys.stderr,
             flush=True,
         )
@@ -431,6 +420,21 @@ def retry(plan: SweepPlan, ledger: TrialLedger, numbers: Sequence[int] = ()) -> 
     return out
 
 
+def _starter(
+    plan: SweepPlan, options: SweepConfig, worker: Sequence[str]
+) -> tuple[Starter, Finder, int, str]:
+    """Returns what starts jobs, what finds those of an earlier parent, how many run at a time, and
+    words about where. Raises ConfigError where a cluster cannot be used.
+    """
+    cluster = cluster_jobs.opened(plan, options)
+    if cluster is not None:
+        made = cluster_jobs.ClusterStarter(plan, cluster)
+        return made, made.find, cluster_jobs.slots(options), f", on {cluster.about}"
+    slots = _slots(options)
+    find = lambda state, trial: processes.find(state, trial.beside(".alive"))
+    return WorkerStarter(plan, slots, worker or WORKER), find, len(slots), ""
+
+
 def _slots(options: SweepConfig) -> list[device_slots.DeviceSlot]:
     return device_slots.shared(
         options.slots,
@@ -438,6 +442,7 @@ def _slots(options: SweepConfig) -> list[device_slots.DeviceSlot]:
         os.environ,
         device_slots.cores(),
         device_slots.gpus(os.environ),
+        device_slots.tpu_chips(os.environ),
     )
 
 
@@ -458,17 +463,9 @@ class WorkerStarter:
     ) -> Handle:
         """Returns the process. Raises OSError where the system starts none."""
         device = self.slots[slot]
-        folder = str(self.plan.folder)
-        for one in trials:
-            place = f"run_dir={folder}/{sweep_plan.JOBS}/{one.run_dir.name}"
-            words = (*self.plan.fixed, *one.overrides, place)
-            WorkOrder(one, attempts[one.id], words, device.cores).write()
-        log = trials[0].beside(".log")
-        about = " ".join(f"trial {one.number}, attempt {attempts[one.id]}" for one in trials)
-        with open(log, "ab") as file:
-            file.write(f"--- {sweep_plan.moment()} {about}\n".encode())
-        numbers = [str(one.number) for one in trials]
-        return Child([*self.command, folder, *numbers], log, {**os.environ, **device.env})
+        log = work_order.write_all(self.plan, trials, attempts, device.cores)
+        words = [str(self.plan.folder), *(str(one.number) for one in trials)]
+        return Child([*self.command, *words], log, {**os.environ, **device.env})
 
 
 @contextlib.contextmanager

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxsft import documents, rundir
 from jaxsft.errors import DataError
 from jaxsft.sweeps import sweep_plan
-from jaxsft.sweeps.sweep_plan import PlannedTrial
+from jaxsft.sweeps.sweep_plan import PlannedTrial, SweepPlan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,25 @@ class WorkOrder:
             tuple(values["asked"]),
         )
         return cls(trial, values["attempt"], tuple(values["words"]), tuple(values["cores"]))
+
+
+def write_all(
+    plan: SweepPlan,
+    trials: Sequence[PlannedTrial],
+    attempts: Mapping[str, int],
+    cores: tuple[int, ...] = (),
+) -> Path:
+    """Writes the orders for trials that share a process, and the heading of its log; returns the
+    log. Raises JaxsftError or OSError.
+    """
+    for one in trials:
+        place = f"run_dir={plan.folder}/{sweep_plan.JOBS}/{one.run_dir.name}"
+        WorkOrder(one, attempts[one.id], (*plan.fixed, *one.overrides, place), cores).write()
+    log = trials[0].beside(".log")
+    about = " ".join(f"trial {one.number}, attempt {attempts[one.id]}" for one in trials)
+    with open(log, "ab") as file:
+        file.write(f"--- {sweep_plan.moment()} {about}\n".encode())
+    return log
 
 
 def _changed_at(path: Path) -> int:

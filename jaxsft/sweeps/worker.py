@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import signal
 import sys
 import threading
 import time
@@ -199,6 +200,9 @@ def _written(ledger: TrialLedger, order: WorkOrder, how: Any, seconds: float) ->
     tell = lambda event, **about: ledger.append(
         event, trial.id, trial.number, order.attempt, **about
     )
+    if isinstance(how, KeyboardInterrupt):
+        tell("interrupted", message="was stopped before it could write a checkpoint")
+        return KILLED + signal.SIGINT
     if isinstance(how, BaseException):
         message = " ".join(f"{'' if _mendable(how) else f'{type(how).__name__}: '}{how}".split())
         print(f"jaxsft: {message}", file=sys.stderr, flush=True)
@@ -238,11 +242,16 @@ def _is_full(error: BaseException | None) -> bool:
     return False
 
 
-if __name__ == "__main__":
+def process(arguments: Sequence[str]) -> int:
+    """Runs `main`, and returns the exit code of the process, of a full ledger too."""
     try:
-        code = main(sys.argv[1:])
+        return main(arguments)
     except JaxsftError as failure:  # the ledger cannot be written
         print(f"jaxsft: {first_line(failure)}", file=sys.stderr, flush=True)
-        code = FULL if _is_full(failure) else 1
+        return FULL if _is_full(failure) else 1
+
+
+if __name__ == "__main__":
+    code = process(sys.argv[1:])
     sys.stdout.flush()
     os._exit(code)

@@ -3,7 +3,7 @@ its config says. Called as `fake_worker.py SWEEP NUMBER` by a scheduler under te
 
 seed 0-9: leaves a result; 10-19: raises; 20-29: is killed the first time; 30-39: hangs; 40-49: the
 disk is full; 50-59: waits for the file `go`; 60-69: as that, and is interrupted by SIGTERM;
-70-79: holds the lock of its directory for a while; 110-119: as 10-19, and so on
+110-119: as 10-19, and so on
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from pathlib import Path
 
 from jaxsft.errors import ConfigError
 from jaxsft.rundir import write_json, write_text
-from jaxsft.runlock import RunLock
 from jaxsft.sweeps import worker
+
+PATIENCE = 60.0  # seconds, so that no test waits for ever where something is broken
 
 
 class Result:
@@ -36,21 +37,20 @@ def train(config) -> Result:
     if kind == 2 and starts == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     if kind == 3:
-        time.sleep(3600)
+        time.sleep(PATIENCE)
     if kind == 4 and not (folder.parents[1] / "room").exists():
         try:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise ConfigError("result.json: cannot write (No space left on device)") from error
-    if kind == 7:
-        with RunLock(folder):
-            time.sleep(0.2 + config.seed % 7 / 10)
     result = Result()
     if kind in (5, 6):
         if kind == 6:
             told = []
             signal.signal(signal.SIGTERM, lambda *_: told.append(signal.SIGTERM))
+        end = time.monotonic() + PATIENCE
         while not (folder.parents[1] / "go").exists():
+            assert time.monotonic() < end, "nobody let it go"
             time.sleep(0.05)
             if kind == 6 and told:
                 result.stopped_by = signal.SIGTERM
@@ -76,6 +76,9 @@ def train_stack(configs, on_event) -> None:
         on_event(place, "end", {"outcome": outcome})
 
 
+FAKES = {"train_alone": train, "train_together": train_stack}
+
 if __name__ == "__main__":
-    worker.train_alone, worker.train_together = train, train_stack
+    for name, fake in FAKES.items():
+        setattr(worker, name, fake)
     sys.exit(worker.main(sys.argv[1:]))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from jaxsft.rundir import write_json, write_text
 from jaxsft.sweeps import worker
+from tests.sweeps.fake_worker import PATIENCE
 
 STEPS = 4
 
@@ -34,7 +35,7 @@ def train(config) -> Result:
         file.write("x\n")
     if rate > 0.05:
         raise ValueError(f"a learning rate of {rate} diverges")
-    told, result = [], Result()
+    told, result, end = [], Result(), time.monotonic() + PATIENCE
     signal.signal(signal.SIGTERM, lambda *_: told.append(signal.SIGTERM))
     write_text(folder / "config.yaml", "evaluation: {metric: validation/loss}\n")
     sweep = folder.parents[1]
@@ -43,6 +44,7 @@ def train(config) -> Result:
             row = {"kind": "validation", "step": step, "loss": loss(rate, config.seed) + 1 / step}
             file.write(json.dumps(row) + "\n")
         while (sweep / "wait").exists() and not (sweep / "go").exists() and not told:
+            assert time.monotonic() < end, "nobody let it go"
             time.sleep(0.05)
         if told:
             result.stopped_by = signal.SIGTERM
@@ -52,6 +54,8 @@ def train(config) -> Result:
     write_json(folder / "result.json", {"validation/loss": loss(rate, config.seed)})
     return result
 
+
+FAKES = {"train_alone": train}
 
 if __name__ == "__main__":
     worker.train_alone = train

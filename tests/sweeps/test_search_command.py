@@ -16,7 +16,7 @@ from jaxsft.sweeps import analysis, search_book, search_runs, search_study, swee
 from jaxsft.sweeps.sweep_plan import SweepPlan
 from tests import tiny
 from tests.sweeps import sweeping
-from tests.sweeps.sweeping import starts, states, statuses, until
+from tests.sweeps.sweeping import starts, states, statuses, until_started
 
 optuna = pytest.importorskip("optuna", reason="needs jaxsft[search]")
 
@@ -36,8 +36,6 @@ search:
 @pytest.fixture
 def study(place, monkeypatch):
     monkeypatch.setattr(sweep_parent, "WORKER", FAKE)
-    paths = [str(sweeping.ROOT), os.path.dirname(os.path.dirname(optuna.__file__))]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     Path("book.txt").write_text(sweeping.LINES)
     Path("rate").mkdir()
     Path("rate/study.yaml").write_text(STUDY)
@@ -45,7 +43,7 @@ def study(place, monkeypatch):
 
 
 def parent(*words: str) -> subprocess.Popen:
-    """A parent in a process of its own, with workers that train nothing."""
+    """A parent in a process of its own, with workers that are processes and train nothing."""
     code = (
         "import sys; from jaxsft.sweeps import launchers, sweep_parent; from pathlib import Path;"
         f"sweep_parent.WORKER = {FAKE!r};"
@@ -71,7 +69,7 @@ def test_a_killed_search_goes_on_and_a_second_parent_is_refused(study):
     Path("s").mkdir()
     Path("s/wait").touch()
     first = parent("run_dir=s", "sweep.slots=2")
-    until(lambda: Path("s/plan.yaml").exists() and starts("s") == {0: 1, 1: 1})
+    until_started({0: 1, 1: 1})
     code, _, err = run()
     assert code == 1 and "runs this sweep; wait for it" in err
     sweeping.kill(first)
@@ -180,10 +178,8 @@ def test_parameters_are_a_bound(study):
 
 
 @pytest.mark.slow
-def test_a_search_trains_finds_and_confirms(place, monkeypatch):
+def test_a_search_trains_finds_and_confirms(place):
     """Two sets of values and a confirmation, truly trained."""
-    paths = [str(sweeping.ROOT), os.path.dirname(os.path.dirname(optuna.__file__))]
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     tiny.data(place)
     code, _, err = tiny.jaxsft(
         "train", "-m", "task=classify", "data.train=labels.jsonl", "data.test=labels_held.jsonl",
