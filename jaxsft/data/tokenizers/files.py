@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,7 @@ def _config(folder: Path) -> dict[str, Any]:
     parts: list[dict[str, Any]] = []
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         parts.append({})
-        if (folder / name).exists():
+        if os.path.lexists(folder / name):  # a broken link of this name is an error
             parts[-1] = {
                 k: v for k, v in read_object(folder / name, "JSON").items() if v is not None
             }

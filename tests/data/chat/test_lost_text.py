@@ -240,9 +240,10 @@ def test_a_prompt_holds_what_was_said():
 
 
 def test_a_real_template_drops_thoughts_of_earlier_turns_only():
-    mine = Template.of(Tokenizer.load(real("tok_minimind")))
+    tokenizer = Tokenizer.load(real("tok_minimind"))
+    mine = Template.of(tokenizer, variables={"open_thinking": True})
     talk = [Message("user", "a"), Message("assistant", "<think>\nhm\n</think>\n\nyes it is")]
-    talk += [Message("user", "b"), Message("assistant", "no it is not")]
+    talk += [Message("user", "b"), Message("assistant", "<think>\nso\n</think>\n\nno it is not")]
     for _ in range(2):
         rendered = mine.render(Chat(tuple(talk)), "a:1")
         assert sorted(turn[2] for one in (rendered, *rendered.others) for turn in one.turns) == [
