@@ -108,7 +108,7 @@ class ChatTask(TaskConfig):
         choices=("all", "last"),
     )
     allow_unwritten: bool = option(
-        False, "a message or tools that the template leaves out are no error"
+        False, "messages or tools that the template leaves out, in whole or in part, are no error"
     )
 
 

@@ -7,6 +7,7 @@ the options that follow it.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,7 @@ def read(folder: Path, model: Mapping[str, Any]) -> dict[str, Any]:
     Older folders have them there. Raises ConfigError.
     """
     file = folder / NAME
-    if there := file.is_file():
+    if there := os.path.lexists(file):  # a folder or a broken link of this name is an error
         values = documents.read_json(file, ConfigError, dict)
     else:
         read = {*SAMPLING, *OPTIONS, *BEAMS, *OTHERS, "do_sample"}

@@ -17,10 +17,14 @@ from typing import Any
 import numpy as np
 
 from jaxsft import extras
+from jaxsft.config.schema import Config
 from jaxsft.config.tasks import SCORES
+from jaxsft.config.until import Until
 from jaxsft.errors import ConfigError
 from jaxsft.metrics.base import Metric, Outputs, namespace, ratio
 
+# metrics that count its tokens, or are its own
+_OF_SACREBLEU = (*SCORES[1:], "ter", "length_ratio")
 # of sacrebleu; those that download a model are left out
 TOKENIZERS = ("13a", "intl", "zh", "char", "none")
 
@@ -64,6 +68,20 @@ def check(names: Sequence[str]) -> None:
             f"task.scores: {', '.join(needing)} need sacrebleu; install jaxsft[text], or set"
             " task.scores=[exact_match]"
         )
+
+
+def check_asked(config: Config) -> None:
+    """Raises ConfigError where a metric that the config names needs a library that is not
+    installed.
+    """
+    e, until = config.evaluation, config.train.until
+    chosen = {f"evaluation.metric={e.metric}": e.metric.partition("/")[2]}
+    if until is not None:
+        chosen[f"train.until={until}"] = Until.read(until).metric.partition("/")[2]
+    chosen |= {f"evaluation.metrics=[{name}]": name for name in e.metrics}
+    for option, name in chosen.items():
+        if name in _OF_SACREBLEU and importlib.util.find_spec("sacrebleu") is None:
+            raise ConfigError(f"{option}: needs sacrebleu; install jaxsft[text]")
 
 
 def matches(answer: str, references: Texts) -> bool:

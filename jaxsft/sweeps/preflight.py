@@ -79,6 +79,7 @@ def check(config: Config) -> None:
     config_files.check_columns(config)
     config = config_files.of_prepared(config, typed.columns_read(config.task.spec.records))
     device = resolve.device_of_mesh(config.mesh)
+    text_overlap.check_asked(config)
     resolve.resolve(config, Facts(device, scores=text_overlap.installed()))
 
 

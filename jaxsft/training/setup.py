@@ -62,6 +62,7 @@ def resolve_for(config: Config, device: Device | None) -> Config:
     config = config if config.model.pretrained else started_from.with_head_of_family(config)
     if config.data.format != "auto":
         formats.named(config.data.format)
+    text_scores.check_asked(config)
     facts = Facts(device, scores=text_scores.installed())
     return resolving.resolve(config, facts)
 

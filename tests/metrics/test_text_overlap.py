@@ -144,6 +144,18 @@ def test_scores_that_nobody_asked_for_are_those_that_are_installed(there, monkey
     asked = dataclasses.replace(config, task=dataclasses.replace(config.task, scores=("bleu",)))
     # whose library is asked for when the task is made
     assert setup.resolve(asked).task.scores == ("bleu",)
+    for option in (
+        "evaluation.metric=validation/bleu",
+        "train.until=validation/chrf >= 9",
+        "evaluation.metrics=[ter]",
+    ):
+        words = ["task=seq2seq", "data.path=pairs.jsonl", "mesh.data=1", option]
+        one = overrides.composed([*words, "evaluation.generate=always"])
+        if there:
+            assert setup.resolve(one).task.scores == text_overlap.SCORES
+        else:
+            with pytest.raises(ConfigError, match=r": needs sacrebleu; install jaxsft\[text\]"):
+                setup.resolve(one)
 
 
 @pytest.mark.parametrize(

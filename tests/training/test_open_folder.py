@@ -295,21 +295,23 @@ def test_a_run_from_a_classifier_begins_as_good_as_that_is(tmp_path):
         f"run_dir={tmp_path / 'run'}",
     ]
     result = jaxsft.train("task=classify", *given)
-    scores = jaxsft.load(source, "precision=fp32").evaluate(data)
+    opened = jaxsft.load(source, "precision=fp32")
+    scores = opened.evaluate(data)
     assert (
         result.numbers["test/loss"] == pytest.approx(scores["loss"], rel=1e-5)
         and result.numbers["test/accuracy"] == scores["accuracy"]
     )
     ours, theirs = (
-        jaxsft.load(place, "precision=fp32").predict(list(TEXTS))
-        for place in (result.run_dir, source)
+        model.predict(list(TEXTS))
+        for model in (jaxsft.load(result.run_dir, "precision=fp32"), opened)
     )
     assert [line["probability"] for line in ours] == pytest.approx(
         [line["probability"] for line in theirs], rel=1e-5
     )
     jaxsft.export(result, tmp_path / "out")  # with the labels in our order
-    again = jaxsft.load(tmp_path / "out", "precision=fp32").predict(list(TEXTS))
-    assert jaxsft.load(tmp_path / "out").task.labels == ["bad", "good", "mixed"]
+    exported = jaxsft.load(tmp_path / "out", "precision=fp32")
+    again = exported.predict(list(TEXTS))
+    assert exported.task.labels == ["bad", "good", "mixed"]
     assert [line["probability"] for line in again] == pytest.approx(
         [line["probability"] for line in ours], rel=1e-5
     )

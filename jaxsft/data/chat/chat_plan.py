@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxsft.data.chat.provenance import Tracked, plain
+from jaxsft.data.chat.provenance import Tracked, plain, sources
 from jaxsft.data.chat.symbolic_values import SymbolicRun, reader
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
+
+BETWEEN = "\x00"  # in `data_text`
 
 
 @dataclasses.dataclass(slots=True)
@@ -19,12 +22,13 @@ class ChatLayout:
     """A rendered text with its trained regions and pieces.
 
     Regions are (start, end, message), pieces (start, end, id of a special token or None for
-    plain text).
+    plain text). `messages` is the number of messages that stand in the text.
     """
 
     text: Tracked
     regions: list[tuple[int, int, int]]
     pieces: list[tuple[int, int, int | None]]
+    messages: int = 0
 
     def inside(self, number: int, tokenizer: Tokenizer) -> bool:
         """Returns whether a piece of plain text continues what stands before it.
@@ -50,6 +54,8 @@ class ChatPlan:
       written: per piece, special tokens too, what gives its characters.
       borders: per region but the last, what gives the plain text before and behind its first
         character, up to the special tokens beside it.
+      data: what gives each stretch of the text that the data wrote (`data_text`).
+      messages: as of the layout.
     """
 
     parts: list[list[int] | None]
@@ -59,6 +65,8 @@ class ChatPlan:
     borders: list[tuple[Callable[[Sequence[Any]], str], Callable[[Sequence[Any]], str], bool]] = (
         dataclasses.field(default_factory=list)
     )
+    data: list[Callable[[Sequence[Any]], str]] = dataclasses.field(default_factory=list)
+    messages: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -135,7 +143,34 @@ def plan_of(layout: ChatLayout, session: SymbolicRun | None, tokenizer: Tokenize
             plan.borders.append(
                 (plan.written[number - 1], plan.written[number], insides[number - 1])
             )
+    plan.data, plan.messages = _written_by_data(layout.text, session), layout.messages
     return plan
+
+
+def data_text(text: Tracked) -> str:
+    """Returns what the data wrote of a text, with `BETWEEN` for what the template put between.
+
+    White space of the template counts as the data's: it may have split a content and joined it.
+    """
+    return BETWEEN.join(plain(text[start:end]) for start, end in _data_runs(text))
+
+
+def _written_by_data(
+    text: Tracked, session: SymbolicRun | None
+) -> list[Callable[[Sequence[Any]], str]]:
+    """Returns what gives the stretches that `data_text` joins."""
+    runs = [text[start:end] for start, end in _data_runs(text)]
+    return [_filled(session.pieces(run) if session else [plain(run)]) for run in runs]
+
+
+def _data_runs(text: Tracked) -> list[tuple[int, int]]:
+    runs, begin = [], 0
+    for match in re.finditer(rb"\x00+", sources(text, 0, len(text))):
+        start, end = match.span()
+        if not plain(text[start:end]).isspace():
+            runs.append((begin, start))
+            begin = end
+    return [run for run in (*runs, (begin, len(text))) if run[0] < run[1]]
 
 
 def _constant(pieces: list) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
-from jaxsft.data.chat.chat_plan import ChatLayout
+from jaxsft.data.chat.chat_plan import BETWEEN, ChatLayout, ChatPlan, data_text
+from jaxsft.data.chat.lost_text import SHOWN, LostText, lost_text
 from jaxsft.data.chat.provenance import UNKNOWN, Tracked, plain, sources
 from jaxsft.data.chat.symbolic_values import Looked, SymbolicRun, bases, holes_in, stripped
 from jaxsft.data.chat.turns import Draft
@@ -66,11 +68,6 @@ class Losses:
         for layout in layouts:
             for index in dict.fromkeys(index for _, _, index in layout.regions):
                 m = chat.messages[index]
-                thought = _thought_inside(m.content)
-                if thought not in " ".join(plain(layout.text).split()):
-                    raise self._unwritten(
-                        f"the thought in the content of message {index + 1}", where
-                    )
                 if not any(str(m.extra.get(name) or "").strip() for name in THOUGHTS):
                     continue
                 other = dataclasses.replace(
@@ -89,6 +86,31 @@ class Losses:
                         f" {index + 1}",
                         where,
                     )
+
+    def check_prompt(
+        self, messages: Sequence[Message], tools: tuple, text: Tracked, where: str
+    ) -> None:
+        """Raises DataError where a prompt does not hold a text of its messages."""
+        if lost := lost_text(messages, tools, data_text(text), ()):
+            raise self.cut(lost, where)
+
+    def lost(self, chat: Chat, plans: Sequence[ChatPlan], data: Sequence[Any]) -> LostText | None:
+        """Returns the first text of a conversation that one of its texts does not hold."""
+        for plan in plans:
+            written = BETWEEN.join([run(data) for run in plan.data])
+            trained = {index for _, _, index in plan.regions}
+            messages = chat.messages[: plan.messages]
+            if found := lost_text(messages, chat.tools, written, trained):
+                return found
+        return None
+
+    def cut(self, lost: LostText, where: str) -> DataError:
+        """Returns the error of what `lost` found."""
+        shown = lost.missing[:SHOWN] + "..." * (len(lost.missing) > SHOWN)
+        return DataError(
+            f"{where}: template {self.name!r} does not write {lost.what} as it stands: {shown!r}"
+            " would be lost; use another task.template, or set task.allow_unwritten=true"
+        )
 
     def check_written(self, chat: Chat, text: Tracked, where: str) -> None:
         """Raises DataError where a message, tool call or tool leaves no trace in the text."""
@@ -161,17 +183,3 @@ class Losses:
             f"{where}: template {self.name!r} does not write {what}, so that it would be lost; use"
             " another task.template, or set task.allow_unwritten=true"
         )
-
-
-def _thought_inside(content: str) -> str:
-    """Returns the thought that is written into a content, with single spaces; "": there is none.
-
-    Many templates cut it off (`content.split('</think>')[-1]`), and what is left leaves a trace.
-    """
-    before, end, _ = content.rpartition("</think>")
-    return " ".join(before.rpartition("<think>")[2].split()) if end else ""
-
-
-def thinks_inside(chat: Chat) -> bool:
-    """Returns whether the content of a trained turn holds a thought."""
-    return any(m.weight and _thought_inside(m.content) for m in chat.messages)

@@ -30,7 +30,7 @@ from jinja2 import TemplateSyntaxError
 
 from jaxsft.data.chat.chat_plan import ChatLayout, ChatPlan, Rendered, plan_of
 from jaxsft.data.chat.drafting import Drafting
-from jaxsft.data.chat.left_out import Losses, thinks_inside
+from jaxsft.data.chat.left_out import Losses
 from jaxsft.data.chat.named_templates import NAMED, OURS
 from jaxsft.data.chat.provenance import UNKNOWN, Tracked, plain, sources
 from jaxsft.data.chat.render_cache import LayoutCache
@@ -290,8 +290,7 @@ class Template:
         if (
             (found := self._layouts.find(chat))
             and all(self._is_clean(plan, found[1]) for plan in found[0])
-            # a template that knows of thoughts may cut one off: looked at text by text
-            and (self.allow_unwritten or "think" not in self.source or not thinks_inside(chat))
+            and (self.allow_unwritten or not self._losses.lost(chat, *found))
         ):
             return (*found, None)
         draft = self._drafts(chat.tools, where)
@@ -397,6 +396,8 @@ class Template:
             made.append(rendered)
         if text is not None and not self.allow_unwritten:
             self._losses.check_written(chat, text, where)
+            if lost := self._losses.lost(chat, plans, data):
+                raise self._losses.cut(lost, where)
         for rendered in made:
             self._check_bos(rendered.ids, where)
         return made[0] if len(made) == 1 else dataclasses.replace(made[0], others=tuple(made[1:]))
@@ -411,6 +412,8 @@ class Template:
         if tools and self._with_tools is not None:
             return self._with_tools.prompt(messages, where, tools)
         text = self._drafts(tools, where)(messages, True)
+        if not self.allow_unwritten:
+            self._losses.check_prompt(messages, tools, text, where)
         pieces = self._turns.pieces(
             text, {len(text)}, self._turns.matches(text, (messages, tools), where)
         )

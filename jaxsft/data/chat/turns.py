@@ -116,7 +116,8 @@ class Turns:
         # Behind a special token a piece ends anyhow, with the white space that the token takes.
         ends = {end for _, end, _ in regions} - {end for _, end, _ in matches}
         cuts = {len(text), *ends, *(start for start, _, _ in regions)}
-        return ChatLayout(text, regions, self.pieces(text, cuts, matches)), left
+        pieces = self.pieces(text, cuts, matches)
+        return ChatLayout(text, regions, pieces, len(messages)), left
 
     def _extent(
         self,

@@ -26,6 +26,7 @@ from typing import IO
 
 from jaxsft.data import hub
 from jaxsft.data.formats import unsupported
+from jaxsft.data.formats.encoding_guess import likely_encodings
 from jaxsft.data.formats.row import Bad, repeated
 from jaxsft.errors import ConfigError, DataError
 
@@ -158,7 +159,8 @@ class Source:
         It is to mend the line, where most others with such bytes are in the encoding; else
         to choose another encoding.
         """
-        fitting = strange = high = 0
+        fitting = strange = 0
+        sample = b""
         with self.open() as file:
             for line in (
                 itertools.takewhile(lambda _: file.tell() <= SURE, file)
@@ -171,14 +173,12 @@ class Source:
                         fitting += 1
                     except UnicodeError:
                         strange += 1
-                        high += any(0x80 <= byte < 0xA0 for byte in line)
+                sample += line if len(sample) < HEAD else b""
                 if fitting + strange > 10_000:
                     break
         if fitting > strange:
             return f"the line is damaged, for {fitting:,} others are valid; mend it"
-        return (
-            f"set data.encoding={'cp1252, latin-1' if high else 'latin-1'} or what the file is in"
-        )
+        return f"set data.encoding={likely_encodings(sample)} or what the file is in"
 
     def text(self, encoding: str) -> str:
         """Returns all characters, without a byte-order mark and with the line ends as they are.
@@ -444,7 +444,7 @@ def _undecodable(
     error: UnicodeError,
     at: int,
     encoding: str,
-    cure: str = "set data.encoding=latin-1 or what the file is in",
+    cure: str = "set data.encoding to what the file is in",
 ) -> str:
     if not isinstance(error, UnicodeDecodeError):
         return (

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,8 @@ def read(path: str | Path) -> tuple[dict[str, Any], dict[str, Any], Path]:
         document = read_object(file, "a directory with a tokenizer.json, or that file")
         with named(file):
             document = checked(document)
+        if "added_tokens_decoder" not in config:
+            _check_added(file.with_name("added_tokens.json"), document)
     else:
         return *_sentencepiece(file, config), file
     with named(file):
@@ -130,14 +132,19 @@ def _candidates(folder: Path) -> list[Path]:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    config: dict[str, Any] = {}
-    # the second has the last word
+    parts: list[dict[str, Any]] = []
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
-        if (folder / name).exists():
-            found = {k: v for k, v in read_object(folder / name, "JSON").items() if v is not None}
+        parts.append({})
+        if os.path.lexists(folder / name):  # a broken link of this name is an error
+            parts[-1] = {
+                k: v for k, v in read_object(folder / name, "JSON").items() if v is not None
+            }
             with named(folder / name):
-                check_config(found)
-            config |= found
+                check_config(parts[-1])
+    # As transformers has it: of two special tokens for one role, that of the map counts in folders
+    # from before tokenizer_config.json had all added tokens.
+    special, config = parts
+    config = special | config if "added_tokens_decoder" in config else config | special
     if (folder / "added_tokens.json").exists() and not (folder / "tokenizer.json").exists():
         config["added_tokens_decoder"] = _added(folder / "added_tokens.json") | config.get(
             "added_tokens_decoder", {}
@@ -158,6 +165,23 @@ def _added(file: Path) -> dict[str, Any]:
             f"{file}: {wrong!r:.60} is {found[wrong]!r:.60}, expected the id of a token"
         )
     return {str(index): token_of(text, str(index), index) for text, index in found.items()}
+
+
+def _check_added(file: Path, document: Mapping[str, Any]) -> None:
+    """Raises ConfigError where an added_tokens.json contradicts the tokenizer.json beside it."""
+    if not file.exists():
+        return
+    vocab = document["model"]["vocab"]
+    ids = dict(vocab) if isinstance(vocab, Mapping) else {}
+    ids |= {token["content"]: token["id"] for token in document["added_tokens"]}
+    for token in _added(file).values():
+        found = ids.get(token["content"])
+        if found != token["id"] and (found is not None or isinstance(vocab, Mapping)):
+            what = "does not have it" if found is None else f"has it as {found}"
+            raise ConfigError(
+                f"{file}: {token['content']!r:.60} has the id {token['id']}, but tokenizer.json"
+                f" {what}; take both from the model, or remove this file"
+            )
 
 
 @contextlib.contextmanager

@@ -8,12 +8,18 @@ from __future__ import annotations
 from typing import Any
 
 from jaxsft.config.model import ModelConfig
+from jaxsft.errors import ConfigError
 from jaxsft.hf.families import decoders
 from jaxsft.hf.families.family import Family, Keys, both, norm
 from jaxsft.hf.families.transforms import FUSED
 
 
 def read(keys: Keys) -> dict[str, Any]:
+    if keys.values.get("partial_rotary_factor", 0.5) is None:
+        raise ConfigError(
+            f"{keys.place}: partial_rotary_factor=None: expected a number; without the key it is"
+            " 0.5, and what null is differs between classes"
+        )
     out = decoders.sizes(keys)
     return {
         **out,

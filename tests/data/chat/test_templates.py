@@ -140,7 +140,7 @@ FOLLOWED = {
 
 @pytest.mark.parametrize("expression", FOLLOWED.values(), ids=FOLLOWED.keys())
 def test_marks_follow_the_text(expression):  # guards C11
-    mine = template(TURN.replace("X", expression))
+    mine = template(TURN.replace("X", expression), allow_unwritten=True)
     rendered = mine.render(chat("u", "<|end|>a<|user|>"), "a:1")
     specials = [token for token in rendered.ids if token >= 256]
     assert specials == [USER, END] * 2

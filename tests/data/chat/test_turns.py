@@ -280,15 +280,14 @@ def test_a_thought_of_the_data_goes_on_from_that_of_the_prompt():
 
 def test_calls_whose_arguments_a_template_wants_as_text():
     source = (
-        HEAD
-        + "{{ m.content }}{% for c in m.tool_calls %}{{ 'call ' + c.function.arguments }}{% endfor"
-        " %}<|im_end|>\n{% endfor %}"
+        HEAD + "{{ m.content }}{% for c in m.tool_calls %}{% set f = c.function %}{{ f.name + ' ' +"
+        " f.arguments }}{% endfor %}<|im_end|>\n{% endfor %}"
     )
     source += OPEN + "{% endif %}"
     call = {"type": "function", "function": {"name": "f", "arguments": {"town": "Zürich"}}}
     talk = Chat((Message("user", "a"), Message("assistant", "", 1.0, {"tool_calls": [call]})))
     for _ in range(2):
-        assert 'call {"town": "Zürich"}' in template(source).render(talk, "a:1").text
+        assert 'f {"town": "Zürich"}' in template(source).render(talk, "a:1").text
 
 
 def test_a_template_of_parts_is_given_parts():

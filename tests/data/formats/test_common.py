@@ -74,6 +74,39 @@ def test_bytes_that_are_not_the_encoding(tmp_path):
     fails(bad, "data.encoding='martian'", error=ConfigError, encoding="martian")
 
 
+STORY = "这是一个故事，讲述了它如何改变我们的生活。\n今天天气很好！价格是30元\n"
+FORMOSAN = "這是一個故事，講述了它如何改變我們的生活。\n今天天氣很好！價格是30元\n"
+KANA = "これは人工知能についての話です。\n今日は天気がいいですね、カタカナ\n"
+HANGUL = "이것은 인공지능에 관한 이야기입니다.\n오늘은 날씨가 좋네요! 30원\n"
+
+
+@pytest.mark.parametrize(
+    "encoding, content, advice",
+    [
+        ("gb18030", STORY, "gb18030"),
+        ("utf-16-le", STORY, "utf-16-le"),
+        ("utf-16-be", STORY, "utf-16-be"),
+        ("big5", FORMOSAN, "big5"),
+        ("gbk", FORMOSAN, "gb18030, koi8-r"),
+        ("shift_jis", KANA, "shift_jis"),
+        ("euc-jp", KANA, "euc-jp"),
+        ("euc-kr", HANGUL, "euc-kr"),
+        ("latin-1", "Größe für Müller\ndéjà vu à côté\n", "latin-1 "),
+        ("cp1252", "“smart” don’t – yes\n", "cp1252, latin-1 "),
+        ("cp1251", "Это рассказ об интеллекте\n", "cp1251, "),
+        ("koi8-r", "Это рассказ об интеллекте\n", "koi8-r, "),
+    ],
+)
+@pytest.mark.parametrize("name", ["a.txt", "a.json"])
+def test_an_encoding_is_proposed_by_the_commonest_characters(
+    tmp_path, name, encoding, content, advice
+):
+    content = content if name == "a.txt" else json.dumps([{"text": content}], ensure_ascii=False)
+    bad = put(tmp_path, name, (content + "\n").encode(encoding))
+    fails(bad, f"{bad}:1: ", f"set data.encoding={advice}")
+    assert found(bad, encoding=advice.partition(",")[0].strip())
+
+
 def test_files_that_hold_nothing(tmp_path):
     fails(tmp_path / "no.csv", "no.csv: there is no such file")
     (tmp_path / "d.csv").mkdir()

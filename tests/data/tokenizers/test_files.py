@@ -137,6 +137,27 @@ def test_vocabularies_tell_their_case_and_the_config_has_the_last_word(tmp_path)
     assert low.wrap([5], [6]) == ([2, 5, 3, 6, 3], [0, 0, 0, 1, 1], 1, 1)
 
 
+def test_files_beside_a_tokenizer_json_may_not_contradict_it(tmp_path):
+    """The golden values are those of transformers 5.24."""
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).write_bytes((real("stories260K_hf") / name).read_bytes())
+    (tmp_path / "special_tokens_map.json").write_text('{"eos_token": "<unk>"}')
+    assert Tokenizer.load(tmp_path).eos_id == 0  # of a folder without added_tokens_decoder
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    end = {"content": "</s>", "special": True}
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps(config | {"added_tokens_decoder": {"2": end}})
+    )
+    assert Tokenizer.load(tmp_path).eos_id == 2
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    (tmp_path / "added_tokens.json").write_text('{"</s>": 2}')
+    assert Tokenizer.load(tmp_path).vocab_size == 512
+    for content, told in (('{"<x>": 2}', "does not have it"), ('{"</s>": 1}', "has it as 2")):
+        (tmp_path / "added_tokens.json").write_text(content)
+        with pytest.raises(ConfigError, match=f"added_tokens.json: .* tokenizer.json {told}"):
+            Tokenizer.load(tmp_path)
+
+
 def test_roberta_frames_and_byte_level_files(tmp_path):  # guards C6
     letters = (
         Tokenizer.bytes().save(tmp_path)
