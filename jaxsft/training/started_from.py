@@ -15,11 +15,10 @@ from jaxsft.config.schema import Config, ModelConfig, PretrainedTokenizer
 from jaxsft.data import hub
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
 from jaxsft.errors import ConfigError
-from jaxsft.hf import pretrained_folder, trained_heads, write
+from jaxsft.hf import pretrained_folder, sentence_vectors, trained_heads, write
 from jaxsft.hf.families.family import Head
 from jaxsft.hf.pretrained_folder import PretrainedFolder
 
-MODULES = "modules.json"  # in a folder of sentence-transformers
 # stay the user's
 USERS = tuple(f.name for part in (Computation, StartingPoint) for f in dataclasses.fields(part))
 # read where logits over the vocabulary are made
@@ -70,17 +69,19 @@ def like(config: Config, folder: Path, reader: Tokenizer | None) -> Config:
 def with_head_of_class(config: Config, source: PretrainedFolder) -> Config:
     """Returns the config with the head of the folder's class, where no option of a head was given.
 
-    So what is trained can be exported, and a trained head or a pooler is taken. A folder of
-    sentence-transformers keeps the default, a mean, for that is how its vectors were made.
+    So what is trained can be exported, and a trained head or a pooler is taken. Of a folder of
+    sentence-transformers it is the pooling by which its vectors were made.
+
+    Raises:
+      ConfigError: a module of sentence-transformers has no counterpart.
     """
     task, kind = config.task, config.task.spec.head
     head = source.family.heads.get(kind)
-    if (
-        head is None
-        or kind == "lm"
-        or getattr(task, "encoder", "cross") != "cross"
-        or (kind == "text" and (source.folder / MODULES).is_file())
-    ):
+    if kind == "text" and sentence_vectors.is_one(source.folder):
+        given = {name: not _nobody_gave(config, name) for name in ("pool", "head")}
+        own = sentence_vectors.options_of(source.folder, given)
+        return _unless_given(config, head, own, "sentence-transformers", always=True)
+    if head is None or kind == "lm" or getattr(task, "encoder", "cross") != "cross":
         return config
     own = (
         trained_heads.of_masked(source.family, source.values, task)
@@ -122,8 +123,16 @@ def with_head_of_family(config: Config) -> Config:
     )
 
 
+def _nobody_gave(config: Config, name: str) -> bool:
+    """Returns whether an option of the task has its default because nobody gave it."""
+    unasked = dict(config.unasked)
+    if unasked:
+        return f"task.{name}" in unasked
+    return getattr(config.task, name) == getattr(type(config.task)(), name)
+
+
 def _unless_given(
-    config: Config, head: Head, own: Mapping[str, Any], name: str, always: bool = False
+    config: Config, head: Head | None, own: Mapping[str, Any], name: str, always: bool = False
 ) -> Config:
     """Returns the config with these options of the task, where nobody gave them.
 
@@ -131,13 +140,11 @@ def _unless_given(
     class either, and the task stays as it is (but for `always`). `Config.origins` says that they
     are those of the class `name`.
     """
-    task, unasked = config.task, dict(config.unasked)
-    standard = type(task)()
-    nobody = lambda name: (
-        f"task.{name}" in unasked if unasked else getattr(task, name) == getattr(standard, name)
-    )
+    task = config.task
+    nobody = lambda name: _nobody_gave(config, name)
     other = lambda key, value: (
-        key in head.options
+        head is not None
+        and key in head.options
         and key != "bias"
         and getattr(task, key) not in (head.options[key], value, *_several(head, key))
     )

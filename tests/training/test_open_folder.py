@@ -449,8 +449,44 @@ def test_the_head_of_the_source_is_the_standard_one(name, tmp_path):
 def test_a_folder_of_sentence_vectors_is_pooled_as_they_were(tmp_path):
     source = folder(tmp_path / "in", "bert", drop=("classifier",), architectures=["BertModel"])
     assert begun(tmp_path, source, rows=ROWS)[0].config.task.pool == "first"
-    (source / "modules.json").write_text("[]")
+    modules(source, mean_tokens=True)
     assert begun(tmp_path, source, rows=ROWS)[0].config.task.pool == "mean"
+    modules(source, max_tokens=True)
+    parts = begun(tmp_path, source, rows=ROWS)[0]
+    assert parts.config.task.pool == "max" and parts.config.task.head == "linear"
+    assert ("task.pool", "as sentence-transformers") in parts.config.origins
+    given = begun(tmp_path, source, "task.pool=first", rows=ROWS)[0]
+    assert given.config.task.pool == "first"  # of who asks for it
+
+
+def modules(source, *kinds, **modes):
+    """Writes the layout of sentence-transformers, as its library does."""
+    kinds = ("Transformer", "Pooling", *kinds)
+    kind = lambda i, name: {"idx": i, "name": str(i), "path": f"{i}_{name}" if i else ""}
+    write = lambda path, value: (source / path).write_text(json.dumps(value))
+    (source / "1_Pooling").mkdir(exist_ok=True)
+    write("1_Pooling/config.json", {f"pooling_mode_{name}": on for name, on in modes.items()})
+    made = [kind(i, n) | {"type": f"sentence_transformers.models.{n}"} for i, n in enumerate(kinds)]
+    write("modules.json", made)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "modes", "sentence"),
+    [
+        ((), {"mean_tokens": True, "cls_token": True}, "pools by mean_tokens and cls_token"),
+        ((), {"weightedmean_tokens": True}, "pools by weightedmean_tokens"),
+        ((), {"mean_tokens": False}, "pools by nothing"),
+        (("Dense",), {"mean_tokens": True}, "2_Dense: a layer behind the pooling"),
+        (("LSTM",), {"mean_tokens": True}, "the module LSTM has no counterpart here"),
+    ],
+)
+def test_vectors_that_cannot_be_made_are_told(kinds, modes, sentence, tmp_path):
+    source = folder(tmp_path / "in", "bert", drop=("classifier",), architectures=["BertModel"])
+    modules(source, *kinds, **modes)
+    with pytest.raises(ConfigError, match=sentence):
+        begun(tmp_path, source, rows=ROWS)
+    given = ("task.pool=mean", "task.head=linear")
+    assert begun(tmp_path, source, *given, rows=ROWS)[0].config.task.pool == "mean"
 
 
 def test_numbers_name_labels_that_have_no_names(tmp_path):
