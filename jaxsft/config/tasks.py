@@ -187,6 +187,15 @@ class FeaturesTask(TextTask):
     )
 
 
+def _windows(*hows: str) -> Any:
+    return option(
+        "mean",
+        f"how the windows of a text become one prediction, by their logits: {' | '.join(hows)}",
+        choices=hows,
+        read_if="data.too_long=window",
+    )
+
+
 def _transition() -> Any:
     return option(
         None,
@@ -214,6 +223,7 @@ class ClassifyTask(FeaturesTask):
         targets=("labels", "probabilities", "numbers"),
     )
     transition: Optional[str] = _transition()
+    windows: str = _windows("mean", "max", "vote")
     ordinal: bool = option(
         False,
         "the labels are in an order, that of task.labels: one score of a text, and thresholds"
@@ -277,6 +287,7 @@ class MultiLabelTask(FeaturesTask):
         plugins="losses",
         targets=("probabilities", "numbers"),
     )
+    windows: str = _windows("mean", "max")
     positive_weight: Any = option(
         "none",
         "multiplies the loss of the labels that a text has: none | balanced (rows without / rows"

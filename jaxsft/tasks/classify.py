@@ -154,7 +154,7 @@ class Classify(class_inputs.ClassInputs, TextTask):
         return logits - hyper["prior_correction"] * class_weights.log_shares(counts)
 
     def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
-        logits = rows.mean(split, columns["logits"])
+        logits = rows.joined(split, columns["logits"], self.config.task.windows)
         gold = rows.first(split, split.arrays["segment.label"]).astype(np.int64)
         arrays = {"label": gold, "predicted": logits.argmax(-1), "logits": logits}
         if (outside := self.config.task.out_of_scope) is not None:
@@ -168,7 +168,8 @@ class Classify(class_inputs.ClassInputs, TextTask):
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
         kept = rows.kept(split)[0].tolist()
-        for row, z in zip(kept, rows.mean(split, columns["logits"]), strict=True):
+        logits = rows.joined(split, columns["logits"], self.config.task.windows)
+        for row, z in zip(kept, logits, strict=True):
             record, p = split.records[row], np.exp(z - z.max())
             best = int(z.argmax())
             out = {

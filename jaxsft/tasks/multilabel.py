@@ -146,8 +146,8 @@ class MultiLabelTask(TextTask):
         return {"thresholds": found.tolist()}
 
     def row_outputs(self, split: Split, columns: Mapping[str, np.ndarray]) -> Outputs:
-        """Returns gold and given labels; a row's logits are the mean of those of its parts."""
-        logits = rows.mean(split, columns["logits"])
+        """Returns gold and given labels; a row's logits are of its parts (`task.windows`)."""
+        logits = rows.joined(split, columns["logits"], self.config.task.windows)
         arrays = {"labels": rows.first(split, split.arrays["segment.labels"]) > 0, "logits": logits}
         beside = {}
         if self.config.task.threshold != "tuned" or "thresholds" in self.state:
@@ -167,7 +167,8 @@ class MultiLabelTask(TextTask):
 
     def predictions(self, split: Split, columns, answers) -> Iterator[dict[str, Any]]:
         kept = rows.kept(split)[0].tolist()
-        for row, z in zip(kept, rows.mean(split, columns["logits"]), strict=True):
+        logits = rows.joined(split, columns["logits"], self.config.task.windows)
+        for row, z in zip(kept, logits, strict=True):
             record, p = split.records[row], _sigmoid(z)
             given = [
                 label

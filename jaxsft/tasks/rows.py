@@ -7,9 +7,12 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import scipy.special
 
 from jaxsft.data.pipeline import Split
 from jaxsft.data.tokenizers.tokenizer import Tokenizer
+
+_TELLS = 1e-3  # of a vote, what the mean of the probabilities counts
 
 
 def kept(split: Split) -> tuple[np.ndarray, np.ndarray]:
@@ -28,6 +31,23 @@ def mean(split: Split, values: np.ndarray) -> np.ndarray:
     _, starts = kept(split)
     count = np.diff(np.append(starts, len(values)))
     return total(split, values) / count.reshape(-1, *[1] * (values.ndim - 1))
+
+
+def joined(split: Split, logits: np.ndarray, how: str) -> np.ndarray:
+    """Returns the logits of each row from those of its parts, `[rows, labels]` float64.
+
+    Args:
+      how: mean | max, the highest of each label | vote, the logarithm of the share of the parts
+        that each label is the best of; where shares are equal the mean of the probabilities tells.
+    """
+    if how == "mean":
+        return mean(split, logits)
+    if how == "max":
+        starts, wide = kept(split)[1], logits.astype(np.float64)
+        return np.maximum.reduceat(wide, starts, axis=0) if len(starts) else wide
+    likely = scipy.special.softmax(logits.astype(np.float64), axis=-1)
+    votes = likely.argmax(-1)[:, None] == np.arange(logits.shape[-1])
+    return np.log(mean(split, votes + _TELLS * likely) / (1 + _TELLS))
 
 
 def total(split: Split, values: np.ndarray) -> np.ndarray:

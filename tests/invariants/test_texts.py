@@ -473,8 +473,9 @@ def test_every_option_of_a_task_acts(task, kind):  # guards H5
     plain = {}
     for field in dataclasses.fields(kind):
         # what cosines and metrics decide is decided on the host: see below, and the metrics; a file
-        # of transitions, and two passes with dropout, have tests of their own in losses/
-        elsewhere = ("name", "out_of_scope", "transition", "r_drop")
+        # of transitions, and two passes with dropout, have tests of their own in losses/; how
+        # windows are joined too, in tasks/
+        elsewhere = ("name", "out_of_scope", "transition", "r_drop", "windows")
         if field.name in elsewhere or (task == "pair" and field.name == "threshold"):
             continue
         value, needed = OPTIONS.get(field.name) or of_a_loss(field.name)
