@@ -295,7 +295,7 @@ WRONG = [
     ),
     (
         ["train", "task=classify", "data.train=good.csv", "mesh.data=16"],
-        "mesh.data=16 mesh.fsdp=1 mesh.tensor=1 needs 16 devices, found 8",
+        "mesh.data=16 mesh.fsdp=1 mesh.context=1 mesh.tensor=1 needs 16 devices, found 8",
     ),
     (
         ["train", "task=classify", "data.train=good.csv", "data.path=good.csv"],
