@@ -209,8 +209,8 @@ def test_kill_minus_nine(files, tmp_path):  # guards F1, F9
         *tiny.FAST,
     ]
     args += [
-        "train.duration=120steps",
-        "train.log_every=5steps",
+        "train.duration=60steps",
+        "train.log_every=2steps",
         "checkpoint.every=20steps",
         "evaluation.every=20steps",  # a step of an evaluation is saved too
         "model.dropout=0.1",
