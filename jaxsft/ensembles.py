@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -200,6 +201,11 @@ def _meaning(model: Model) -> dict[str, Any]:
     found = {f"model.{name}": getattr(config.model, name) for name in sorted(options)}
     found |= {f"task.{n}": getattr(config.task, n) for n in OF_HEADS if hasattr(config.task, n)}
     found["the tokenizer"] = task.tokenizer.digest
+    pretrained, run = config.model.pretrained, config.train.init_from
+    start = [
+        str(Path(one).resolve()) if Path(one).exists() else one for one in (pretrained, run) if one
+    ]
+    found["what it started from,"] = start or f"seeds.init={config.seeds.init}"
     of_loss = {"counts", "rows", "transition"} if found.get("task.prior_correction", 0) == 0 else {}
     kept = task.state.keys() - {"thresholds", *of_loss}
     return found | {f"the {name} of training": task.state[name] for name in sorted(kept)}
@@ -228,7 +234,15 @@ def greedy_soup(
     not worse with it.
     """
     sign = -1 if lower_is_better else 1
-    value = lambda model: sign * model.scored(file, "select")[2][number]
+
+    def value(model: Model) -> float:
+        if number not in (numbers := model.scored(file, "select")[2]):
+            raise ConfigError(
+                f"evaluation.metric: there is no {number} of {file}; expected one of"
+                f" {', '.join(numbers)}"
+            )
+        return sign * numbers[number]
+
     alone = {run: value(_tuned(model, file)) for run, model in models.items()}
     order = sorted(models, key=lambda run: -alone[run])
     kept, best = {order[0]: models[order[0]]}, alone[order[0]]

@@ -16,6 +16,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from jaxsft import ensembles, inference
 from jaxsft.commands import ensemble_of_runs
 from jaxsft.config.adapters import LoRA
+from jaxsft.config.schema import Seeds
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.metrics.base import Outputs
 from jaxsft.rundir import read_json, read_jsonl
@@ -198,6 +199,7 @@ def read_as(model, task=None, model_options=None, **groups):
     ("change", "sentence"),
     [
         ({"adapter": LoRA()}, r"soup=: b has an adapter \(LoRA\), and the mean of adapters is not"),
+        ({"seeds": Seeds(init=5)}, r"what it started from, of b and a: 'seeds.init=5' and"),
         ({"task": {"pool": "max"}}, r"soup=: task.pool of b and a: 'max' and"),
         ({"model_options": {"rope_base": 77.0}}, r"soup=: model.rope_base of b and a: 77.0 and"),
     ],
@@ -208,6 +210,12 @@ def test_weights_that_mean_something_else_make_no_soup(change, sentence, runs):
     models["b"] = read_as(models["b"], **change)
     with pytest.raises(ConfigError, match=sentence):
         ensembles.soup(models)
+
+
+def test_a_greedy_soup_by_no_number_is_told(runs, files):
+    models = {name: inference.load(runs / name) for name in "ab"}
+    with pytest.raises(ConfigError, match=r"evaluation.metric: there is no best of .*accuracy"):
+        ensembles.greedy_soup(models, str(files / "labels.jsonl"), "best", True)
 
 
 def test_numbers_in_other_units_make_no_soup(runs):
