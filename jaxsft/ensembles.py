@@ -7,14 +7,18 @@ Wortsman et al. (2022, arXiv:2203.05482, algorithm 1).
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsft.config.adapters import BitFit, NoAdapter
+from jaxsft.config.model import Architecture
 from jaxsft.data.encoded_split import Split
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.evaluation.evaluate import Evaluation
@@ -23,14 +27,26 @@ from jaxsft.inference import Model
 from jaxsft.metrics.base import Outputs
 from jaxsft.sharding.weights import flatten
 from jaxsft.tasks import rows
+from jaxsft.tasks.prediction_lines import PredictionLines
+from jaxsft.tasks.task import Task
+
+# options of tasks by which a head, or what is behind it, computes
+OF_HEADS = (
+    *("pool", "head", "activation", "ordinal", "standardize", "encoder", "features"),
+    "prior_correction",
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """A file as a model read it, and what it came to; `rows_read` counts those left out too."""
+    """A file as a model read it, and what it came to; `rows_read` counts those left out too.
+
+    `task` reads the columns.
+    """
 
     split: Split
     evaluation: Evaluation
+    task: Task
 
     @property
     def outputs(self) -> Outputs:
@@ -47,7 +63,7 @@ def score(models: Mapping[str, Model], file: str, name: str) -> dict[str, Scored
     """Evaluates each model alone on a file.
 
     Raises:
-      ConfigError: the models have several tasks, or other labels.
+      ConfigError: the models have several tasks, or other labels, or predictions without a mean.
       DataError: a row is scored by one model and not by another.
     """
     first, *others = models.items()
@@ -58,7 +74,11 @@ def score(models: Mapping[str, Model], file: str, name: str) -> dict[str, Scored
                     f"runs=: {what} of {run} is {of(model)}, of {first[0]} {of(first[1])};"
                     " expected the same of all"
                 )
-    found = {run: Scored(*model.scored(file, name)[:2]) for run, model in models.items()}
+    if type(first[1].task).mixed is PredictionLines.mixed:
+        first[1].task.mixed(())  # told before anything is scored
+    found = {
+        run: Scored(*model.scored(file, name)[:2], model.task) for run, model in models.items()
+    }
     there = found[first[0]].where
     for run, one in found.items():
         if one.where != there:
@@ -85,27 +105,33 @@ def ensemble(model: Model, found: Sequence[Scored], chosen: Sequence[Scored] | N
     Raises:
       ConfigError: predictions of the task have no mean, or thresholds have no rows to be tuned on.
     """
-    task = model.task
+    task = _of_rows(model.task)
     if task.tune(found[0].outputs):
         if chosen is None:
             raise ConfigError(
                 "task.threshold=tuned: the thresholds of the runs are not those of their mean;"
                 " expected select=FILE, rows that no run was trained on"
             )
-        task = task.with_tuned(task.tune(_mean(model, chosen)[1]))
-    split, outputs, columns = found[0].split, *reversed(_mean(model, found, task))
+        task = task.with_tuned(task.tune(_mean(task, chosen)[1]))
+    columns, outputs = _mean(task, found)
     measured = metrics_of(task, outputs)
     numbers: dict[str, float] = {}
     for one in measured.values():
         numbers |= one.numbers()
-    return Scored(split, Evaluation(numbers, columns, measured, outputs=outputs))
+    return Scored(found[0].split, Evaluation(numbers, columns, measured, outputs=outputs), task)
 
 
-def _mean(
-    model: Model, found: Sequence[Scored], task: Any = None
-) -> tuple[dict[str, np.ndarray], Outputs]:
+def _of_rows(task: Task) -> Task:
+    """Returns a task that reads one prediction of a row, which all of its windows have."""
+    if getattr(task.config.task, "windows", "mean") == "mean":
+        return task
+    task, options = copy.copy(task), dataclasses.replace(task.config.task, windows="mean")
+    task.config = dataclasses.replace(task.config, task=options)
+    return task
+
+
+def _mean(task: Task, found: Sequence[Scored]) -> tuple[dict[str, np.ndarray], Outputs]:
     """Returns the columns of the mean of some predictions, and the outputs of their rows."""
-    task = task or model.task
     split = found[0].split
     mixed = task.mixed([one.outputs for one in found])
     parts = np.diff(np.append(rows.kept(split)[1], split.examples))  # of each row
@@ -115,19 +141,74 @@ def _mean(
 
 # --- weights
 # --------------------------------------------------------------------------------------------------
-def soup(models: Mapping[str, Model]) -> Model:
+def soup(models: Mapping[str, Model], select: str | None = None) -> Model:
     """Returns the model whose trained weights are the mean of those of several.
 
+    Args:
+      select: the file that thresholds (`task.threshold=tuned`) are tuned on.
+
     Raises:
-      ConfigError: the models have other weights, or other frozen ones.
+      ConfigError: the models compute or read otherwise, have other weights, other frozen ones, or
+        adapters, whose mean is not that of the weights; or thresholds have no rows.
     """
     first, *others = models.items()
+    for run, model in models.items():
+        if not isinstance(adapter := model.config.adapter, NoAdapter | BitFit):
+            raise ConfigError(
+                f"soup=: {run} has an adapter ({type(adapter).__name__}), and the mean of"
+                " adapters is not the adapter of the mean of the weights; expected runs that"
+                " train the weights themselves, or leave soup= out"
+            )
     for run, model in others:
         for what, of in (("trained", lambda m: m.run.weights), ("frozen", lambda m: m.run.frozen)):
             _check_alike(what, (run, of(model)), (first[0], of(first[1])))
+        _check_meaning((run, model), first)
     mean = lambda *xs: (sum(x.astype(jnp.float32) for x in xs) / len(xs)).astype(xs[0].dtype)
     weights = jax.tree.map(mean, *(model.run.weights for model in models.values()))
-    return Model(dataclasses.replace(first[1].run, weights=weights))
+    return _tuned(Model(dataclasses.replace(first[1].run, weights=weights)), select)
+
+
+def _tuned(model: Model, select: str | None) -> Model:
+    """Returns a model with thresholds of its own, where the task tunes them. Raises ConfigError."""
+    task = model.task
+    if getattr(task.config.task, "threshold", None) != "tuned":
+        return model
+    if select is None:
+        raise ConfigError(
+            "task.threshold=tuned: the thresholds of the runs are not those of their soup;"
+            " expected select=FILE, rows that no run was trained on"
+        )
+    outputs = model.scored(select, "select")[1].outputs
+    parts = dataclasses.replace(model.run.parts, task=task.with_tuned(task.tune(outputs)))
+    return Model(dataclasses.replace(model.run, parts=parts))
+
+
+def _check_meaning(one: tuple[str, Model], other: tuple[str, Model]) -> None:
+    """Raises ConfigError where the same weights would say something else in two runs."""
+    (run, mine), (first, theirs) = ((name, _meaning(model)) for name, model in (one, other))
+    for what in (name for name in mine | theirs if mine.get(name) != theirs.get(name)):
+        values = " and ".join(f"{values.get(what)!r:.60}" for values in (mine, theirs))
+        raise ConfigError(
+            f"soup=: {what} of {run} and {first}: {values}; expected runs that differ in nothing"
+            " that gives the weights another meaning"
+        )
+
+
+def _meaning(model: Model) -> dict[str, Any]:
+    """Returns what weights are read by: the architecture, the tokenizer, what a task learnt."""
+    config, task = model.config, model.task
+    options = {f.name for f in dataclasses.fields(Architecture)} - {"context"}
+    found = {f"model.{name}": getattr(config.model, name) for name in sorted(options)}
+    found |= {f"task.{n}": getattr(config.task, n) for n in OF_HEADS if hasattr(config.task, n)}
+    found["the tokenizer"] = task.tokenizer.digest
+    pretrained, run = config.model.pretrained, config.train.init_from
+    start = [
+        str(Path(one).resolve()) if Path(one).exists() else one for one in (pretrained, run) if one
+    ]
+    found["what it started from,"] = start or f"seeds.init={config.seeds.init}"
+    of_loss = {"counts", "rows", "transition"} if found.get("task.prior_correction", 0) == 0 else {}
+    kept = task.state.keys() - {"thresholds", *of_loss}
+    return found | {f"the {name} of training": task.state[name] for name in sorted(kept)}
 
 
 def _check_alike(what: str, one: tuple[str, Any], other: tuple[str, Any]) -> None:
@@ -153,12 +234,20 @@ def greedy_soup(
     not worse with it.
     """
     sign = -1 if lower_is_better else 1
-    value = lambda model: sign * model.scored(file, "select")[2][number]
-    alone = {run: value(model) for run, model in models.items()}
+
+    def value(model: Model) -> float:
+        if number not in (numbers := model.scored(file, "select")[2]):
+            raise ConfigError(
+                f"evaluation.metric: there is no {number} of {file}; expected one of"
+                f" {', '.join(numbers)}"
+            )
+        return sign * numbers[number]
+
+    alone = {run: value(_tuned(model, file)) for run, model in models.items()}
     order = sorted(models, key=lambda run: -alone[run])
     kept, best = {order[0]: models[order[0]]}, alone[order[0]]
     for run in order[1:]:
         tried = {**kept, run: models[run]}
-        if (found := value(soup(tried))) >= best:
+        if (found := value(soup(tried, file))) >= best:
             kept, best = tried, found
     return kept

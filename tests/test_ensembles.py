@@ -2,6 +2,11 @@
 weights, and what has no mean is refused.
 """
 
+import copy
+import dataclasses
+import os
+
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -9,6 +14,9 @@ import scipy.special
 from sklearn.metrics import accuracy_score, log_loss
 
 from jaxsft import ensembles, inference
+from jaxsft.commands import ensemble_of_runs
+from jaxsft.config.adapters import LoRA
+from jaxsft.config.schema import Seeds
 from jaxsft.errors import ConfigError, DataError
 from jaxsft.metrics.base import Outputs
 from jaxsft.rundir import read_json, read_jsonl
@@ -172,3 +180,111 @@ def test_every_task_has_a_mean_or_says_that_it_has_none():
         if task.mixed.__qualname__.startswith("PredictionLines"):
             with pytest.raises(ConfigError, match=f"task={name}: its predictions have no mean"):
                 task.mixed(task.__new__(task), [])
+
+
+def read_as(model, task=None, model_options=None, **groups):
+    """Returns a model whose config differs."""
+    config = dataclasses.replace(model.config, **groups)
+    for name, change in (("task", task), ("model", model_options)):
+        if change:
+            group = dataclasses.replace(getattr(config, name), **change)
+            config = dataclasses.replace(config, **{name: group})
+    of_task = copy.copy(model.task)
+    of_task.config = config
+    parts = dataclasses.replace(model.run.parts, config=config, task=of_task)
+    return inference.Model(dataclasses.replace(model.run, parts=parts))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"adapter": LoRA()}, r"soup=: b has an adapter \(LoRA\), and the mean of adapters is not"),
+        ({"seeds": Seeds(init=5)}, r"what it started from, of b and a: 'seeds.init=5' and"),
+        ({"task": {"pool": "max"}}, r"soup=: task.pool of b and a: 'max' and"),
+        ({"model_options": {"rope_base": 77.0}}, r"soup=: model.rope_base of b and a: 77.0 and"),
+    ],
+    ids=str,
+)
+def test_weights_that_mean_something_else_make_no_soup(change, sentence, runs):
+    models = {name: inference.load(runs / name) for name in ("a", "b")}
+    models["b"] = read_as(models["b"], **change)
+    with pytest.raises(ConfigError, match=sentence):
+        ensembles.soup(models)
+
+
+def test_a_greedy_soup_by_no_number_is_told(runs, files):
+    models = {name: inference.load(runs / name) for name in "ab"}
+    with pytest.raises(ConfigError, match=r"evaluation.metric: there is no best of .*accuracy"):
+        ensembles.greedy_soup(models, str(files / "labels.jsonl"), "best", True)
+
+
+def test_numbers_in_other_units_make_no_soup(runs):
+    models = {name: inference.load(runs / name) for name in ("a", "b")}
+    for name, mean in (("a", 1.0), ("b", 2.0)):
+        models[name].task.state = {"targets": ["x"], "mean": [mean], "deviation": [1.0]}
+    with pytest.raises(ConfigError, match=r"the mean of training of b and a: \[2.0\] and \[1.0\]"):
+        ensembles.soup(models)
+
+
+def test_votes_of_windows_are_counted_once(runs, files):
+    """The mean of the shares of several runs is not put to the vote again."""
+    models = {name: read_as(inference.load(runs / name), {"windows": "vote"}) for name in "ab"}
+    found = list(ensembles.score(models, str(files / "labels_held.jsonl"), "test").values())
+    mean = ensembles.ensemble(models["a"], found, None)
+    likely = lambda one: scipy.special.softmax(one.outputs["logits"], -1)
+    np.testing.assert_allclose(likely(mean), (likely(found[0]) + likely(found[1])) / 2, atol=1e-9)
+    lines = mean.task.predictions(mean.split, mean.evaluation.columns, None)
+    shares = [line["probability"] for line in lines]
+    np.testing.assert_allclose(shares, likely(mean).max(-1), atol=1e-6)
+
+
+def test_thresholds_are_those_of_the_mean_and_of_the_soup(tmp_path):
+    """What is written and the numbers are of one threshold: neither that of the first run."""
+    rng = np.random.default_rng(0)
+    words = [" ".join(rng.choice(["red", "cat", "sun"], 3)) for _ in range(24)]
+    rows = [{"text": text, "labels": sorted(set(text.split()))} for text in words]
+    names = {"train": rows[:12], "select": rows[12:18], "test": rows[18:]}
+    for name, some in names.items():
+        tiny.write_lines(tmp_path / f"{name}.jsonl", some)
+    file = lambda name: str(tmp_path / f"{name}.jsonl")
+    tiny.train(
+        "task=multilabel",
+        *tiny.FAST[: len(tiny.MODEL) + 1],
+        "train.duration=1steps",
+        "mesh.data=1",
+        f"data.train={file('train')}",
+        f"data.validation={file('select')}",
+        "task.threshold=tuned",
+        "data.columns.label=labels",
+        f"run_dir={tmp_path / 'a'}",
+    )
+    one = inference.load(tmp_path / "a")
+    one.task.state["thresholds"] = [0.999, 0.999, 0.999]  # of no use to another model
+    weights = jax.tree.map(lambda w: w * 1.5, one.run.weights)
+    models = {"a": one, "b": inference.Model(dataclasses.replace(one.run, weights=weights))}
+    mine = {"data.path": file("test"), "select": file("select"), "soup": "uniform"}
+    found, _ = ensemble_of_runs._scored(models, mine)
+    for name in ("ensemble", "soup"):
+        scored = found[name][1]
+        assert scored.outputs.beside["threshold"].max() < 0.999
+        ensemble_of_runs._bounds(scored, tmp_path / name)
+        lines = read_jsonl(tmp_path / name / "predictions" / "test.jsonl")
+        given = [[x in line["prediction"] for x in scored.task.labels] for line in lines]
+        np.testing.assert_array_equal(given, scored.outputs["given"])
+        assert np.any(given)
+    with pytest.raises(ConfigError, match=r"thresholds of the runs are not those of their soup"):
+        ensembles.soup(models)
+
+
+def test_results_take_no_place_of_a_run(runs, files, tmp_path):
+    os.link(files / "labels_held.jsonl", tmp_path / "other.jsonl")
+    for more, sentence in {
+        (f"output={runs}",): "a is a run, whose results would be lost",
+        (f"runs={{../x: {runs}/a, b: {runs}/b}}", "output=x"): "../x names no folder in output=x",
+        (f"runs=[{runs}/a,{runs}/b/../a]",): "are one run, which would count twice",
+        (f"select={tmp_path / 'other.jsonl'}",): "select= is the file that is scored",
+    }.items():
+        given = [f"runs=[{runs}/a,{runs}/b]"] if not more[0].startswith("runs=") else []
+        path = f"data.path={files / 'labels_held.jsonl'}"
+        code, _, err = tiny.jaxsft("ensemble", *given, path, *more)
+        assert code == 1 and sentence in err, err

@@ -41,9 +41,9 @@ def main(arguments: list[str]) -> int:
     models = {name: api.load(run, *overrides) for name, run in runs.items()}
     found, chosen = _scored(models, mine)
     results = {}
-    for name, (model, one) in found.items():
+    for name, (_, one) in found.items():
         folder = Path(mine["output"]) / name if "output" in mine else None
-        results[name] = one.evaluation.numbers, _bounds(model, one, folder)
+        results[name] = one.evaluation.numbers, _bounds(one, folder)
     _show(results, sys.stdout.isatty())
     if chosen is not None:
         print(f"soup: {', '.join(chosen)}", file=sys.stderr)
@@ -60,6 +60,12 @@ def _check(mine: dict[str, str], runs: dict[str, str]) -> None:
         raise ConfigError(f"runs={mine['runs']}: expected two runs at least")
     if taken := {"ensemble", "soup"} & runs.keys():
         raise ConfigError(f"runs=: {taken.pop()} is the name of a result; give the run another one")
+    places: dict[Path, str] = {}
+    for name, run in runs.items():
+        if (twice := places.setdefault(Path(run).resolve(), name)) != name:
+            raise ConfigError(f"runs=: {twice} and {name} are one run, which would count twice")
+        if "output" in mine:
+            _check_folder(Path(mine["output"]), name)
     if mine.get("soup", SOUPS[0]) not in SOUPS:
         raise ConfigError(f"soup={mine['soup']}: expected one of {', '.join(SOUPS)}")
     if mine.get("soup") == "greedy" and "select" not in mine:
@@ -70,8 +76,30 @@ def _check(mine: dict[str, str], runs: dict[str, str]) -> None:
         raise ConfigError(f"export.head={head}: expected class or body")
     if {"export", "export.head"} & mine.keys() and "soup" not in mine:
         raise ConfigError("export=: writes a soup; give soup=uniform or soup=greedy")
-    if "select" in mine and Path(mine["select"]).resolve() == Path(mine["data.path"]).resolve():
+    if "select" in mine and _same(mine["select"], mine["data.path"]):
         raise ConfigError("select= is the file that is scored; what was chosen on it is no result")
+
+
+def _same(one: str, other: str) -> bool:
+    """Returns whether two paths are of one file, by whatever link."""
+    try:
+        return Path(one).samefile(other)
+    except (OSError, ValueError):  # a missing one is told by its reader
+        return one == other
+
+
+def _check_folder(output: Path, name: str) -> None:
+    """Raises ConfigError where results would leave the output or replace those of a run."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ConfigError(
+            f"runs=: {name} names no folder in output={output}; give names: runs={{a: DIR, b: DIR}}"
+        )
+    for folder in (output, output / "ensemble", output / "soup", output / name):
+        if (folder / "config.yaml").exists():
+            raise ConfigError(
+                f"output={output}: {folder} is a run, whose results would be lost; give another"
+                " folder"
+            )
 
 
 def _scored(models: dict[str, Any], mine: dict[str, str]) -> tuple[dict[str, Any], Any]:
@@ -95,18 +123,18 @@ def _scored(models: dict[str, Any], mine: dict[str, str]) -> tuple[dict[str, Any
             )
             lower = measured is None or number in measured.metric.lower_is_better
             chosen = ensembles.greedy_soup(models, mine["select"], number, lower)
-        soup = ensembles.soup(chosen)
+        soup = ensembles.soup(chosen, select)
         found["soup"] = (soup, *ensembles.score({"soup": soup}, mine["data.path"], "test").values())
     return found, chosen
 
 
-def _bounds(model: Any, one: Any, folder: Path | None) -> dict[str, Any]:
+def _bounds(one: Any, folder: Path | None) -> dict[str, Any]:
     """Returns the bounds of the numbers; writes all of a model where a folder is given."""
     from jaxsft.evaluation.results import bounds_of, write_results
 
     if folder is None:
-        return bounds_of(model.task, one.split, one.evaluation)
-    found = write_results(folder, model.task, one.split, one.evaluation)
+        return bounds_of(one.task, one.split, one.evaluation)
+    found = write_results(folder, one.task, one.split, one.evaluation)
     named = lambda values: {f"{one.split.name}/{name}": value for name, value in values.items()}
     rundir.write_json(folder / "intervals.json", named(found))
     rundir.write_json(folder / "result.json", named(one.evaluation.numbers))

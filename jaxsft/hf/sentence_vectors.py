@@ -12,6 +12,7 @@ from jaxsft import documents
 from jaxsft.errors import ConfigError
 
 MODULES = "modules.json"
+TEXTS = "config_sentence_transformers.json"
 POOLS = {  # of theirs: our `task.pool`
     "cls_token": "first",
     "cls": "first",
@@ -38,8 +39,11 @@ def options_of(folder: Path, given: Mapping[str, bool]) -> dict[str, str]:
       given: of `pool` and `head`, whether somebody gave the option, which then counts.
 
     Raises:
-      ConfigError: a file is none of theirs, or a module has no counterpart here.
+      ConfigError: a file is none of theirs, a module has no counterpart here, or the vectors are of
+        texts with a prompt.
     """
+    if not given["pool"]:
+        _check_prompt(folder / TEXTS)
     found: dict[str, str] = {}
     for kind, place in _modules(folder):
         if kind == "Pooling" and not given["pool"]:
@@ -55,6 +59,20 @@ def options_of(folder: Path, given: Mapping[str, bool]) -> dict[str, str]:
                 " another one, makes the vector without it"
             )
     return found
+
+
+def _check_prompt(file: Path) -> None:
+    """Raises ConfigError where a prompt stands before each text that nobody gave another one."""
+    values = documents.read_json(file, ConfigError, dict) if file.is_file() else {}
+    if (name := values.get("default_prompt_name")) is None:
+        return
+    prompts = values.get("prompts")
+    prompt = prompts.get(name) if isinstance(prompts, dict) else None
+    if prompt != "":
+        raise ConfigError(
+            f"{file}: default_prompt_name={name!r} puts {prompt!r:.80} before each text, which is"
+            " not done here; write it into the texts, and give task.pool="
+        )
 
 
 def _modules(folder: Path) -> list[tuple[str, Path]]:

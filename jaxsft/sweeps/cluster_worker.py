@@ -24,6 +24,9 @@ def run(folder: str, numbers: Sequence[int], log: str, home: str) -> int:
       home: the directory that the sweep was planned in.
     """
     os.chdir(home)
+    if os.environ.get("SUBMITIT_EXECUTOR") == "local":
+        with contextlib.suppress(OSError):
+            os.setsid()  # Ctrl-C is for the parent, which asks for a checkpoint
     with contextlib.suppress(ValueError):  # not in the main thread
         # until training handles it, SIGTERM ends the process: there is nothing to save
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

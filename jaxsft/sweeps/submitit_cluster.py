@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,10 @@ class SubmititCluster:
         place = folder / "submitit"
         place.mkdir(exist_ok=True)
         asked = dict(options.job)
+        if asked.get("cluster") not in (None, "slurm", "local"):
+            raise ConfigError(
+                f"sweep.job={asked}: the cluster is slurm or local; expected one of them"
+            )
         try:
             self._executor = submitit.AutoExecutor(place, cluster=asked.pop("cluster", None))
             self.slurm = self._executor.cluster == "slurm"
@@ -44,7 +48,7 @@ class SubmititCluster:
                 more = given.get("slurm_additional_parameters") or {}
                 given["slurm_additional_parameters"] = {"no_requeue": True, **more}
             self._executor.update_parameters(**given)
-        except (NameError, TypeError, ValueError, RuntimeError) as error:
+        except (AssertionError, NameError, TypeError, ValueError, RuntimeError) as error:
             raise ConfigError(f"sweep.job={dict(options.job)}: {error}") from error
         self._class = submitit.SlurmJob if self.slurm else submitit.LocalJob
         self._place = place
@@ -53,11 +57,12 @@ class SubmititCluster:
     def submit(self, run: Callable[..., int], calls: Sequence[Call]) -> list[ClusterJob]:
         """Submits jobs, several as one array. Raises OSError."""
         try:
-            if len(calls) == 1:
-                made = [self._executor.submit(run, *calls[0])]
-            else:
-                with self._executor.batch():
-                    made = [self._executor.submit(run, *call) for call in calls]
+            with contextlib.nullcontext() if self.slurm else _deaf_children():
+                if len(calls) == 1:
+                    made = [self._executor.submit(run, *calls[0])]
+                else:
+                    with self._executor.batch():
+                        made = [self._executor.submit(run, *call) for call in calls]
         except (RuntimeError, subprocess.SubprocessError) as error:  # sbatch refused
             raise OSError(" ".join(str(error).split())) from error
         return [SubmititJob(job, self.slurm) for job in made]
@@ -94,4 +99,36 @@ class SubmititJob:
             os.kill(int(self.name), signal.SIGTERM)  # handed on to the job
 
     def kill(self) -> None:
-        self._job.cancel(check=False)
+        if self._slurm:
+            self._job.cancel(check=False)
+            return
+        for pid in (int(self.name), *_started_by(int(self.name))):
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def _deaf_children() -> Iterator[None]:
+    """Starts processes that a terminal does not end by Ctrl-C or when it closes.
+
+    A process of submitit that watches a job would kill it, one second after Ctrl-C.
+    """
+    before = {}
+    with contextlib.suppress(ValueError):  # not in the main thread
+        for number in (signal.SIGINT, signal.SIGHUP):
+            before[number] = signal.signal(number, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _started_by(pid: int) -> list[int]:
+    """Returns the processes that one started, and that those started."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True)
+    pairs = [tuple(map(int, line.split())) for line in listed.stdout.splitlines()]
+    found = [pid]
+    for one in found:  # which grows
+        found += [child for child, parent in pairs if parent == one]
+    return found[1:]

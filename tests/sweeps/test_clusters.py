@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 import platform
 import signal
+import subprocess
 from pathlib import Path
 from typing import ClassVar
+from unittest import mock
 
 import pytest
 
 from jaxsft.config.sweep_options import SweepConfig
 from jaxsft.errors import ConfigError
 from jaxsft.rundir import read_json, write_json
-from jaxsft.sweeps import cluster_jobs, launchers, worker
+from jaxsft.sweeps import cluster_jobs, launchers, processes, submitit_cluster, worker
 from jaxsft.sweeps.processes import UNKNOWN
 from jaxsft.sweeps.scheduler import Grid, Scheduler, SweepLimits
 from jaxsft.sweeps.sweep_plan import SweepPlan
@@ -366,3 +368,31 @@ def test_what_slurm_is_asked_for(place, monkeypatch):
     assert [one.handle.job.name for one in second.running] == jobs
     second.running[1].handle.stop()
     assert "scancel 12_1" in Path("calls.txt").read_text()
+
+
+def test_ctrl_c_is_not_for_the_processes_of_submitit(tmp_path):
+    """One that watches a job does not hear it, and is ended with all that it started."""
+    ready = tmp_path / "ready"
+    script = f"sleep 60 & echo $! > {tmp_path / 'sleeps'}; touch {ready}; wait"
+    with submitit_cluster._deaf_children():
+        watcher = subprocess.Popen(["sh", "-c", script])
+    until(ready.exists)
+    watcher.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        watcher.wait(0.2)
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    submitit_cluster.SubmititJob(mock.Mock(job_id=watcher.pid), slurm=False).kill()
+    assert watcher.wait(20) == -signal.SIGKILL
+    sleeps = int((tmp_path / "sleeps").read_text())
+    until(lambda: processes.started_at(sleeps) is None)
+
+
+def test_jobs_of_no_cluster_are_refused(place):
+    pytest.importorskip("submitit", reason="needs jaxsft[submitit]")
+    for job, sentence in {
+        "timeout_min: x": "expected type",
+        "cluster: debug": "slurm or local",
+    }.items():
+        name, _, value = job.partition(": ")
+        with pytest.raises(ConfigError, match=sentence):
+            sweeping.run(["seed=0", "run_dir=t"], cluster="submitit", job={name: value})

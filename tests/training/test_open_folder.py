@@ -489,6 +489,21 @@ def test_vectors_that_cannot_be_made_are_told(kinds, modes, sentence, tmp_path):
     assert begun(tmp_path, source, *given, rows=ROWS)[0].config.task.pool == "mean"
 
 
+def test_vectors_of_texts_behind_a_prompt_are_told(tmp_path):
+    source = folder(tmp_path / "in", "bert", drop=("classifier",), architectures=["BertModel"])
+    modules(source, mean_tokens=True)
+    about = {"prompts": {"query": "query: ", "none": ""}, "default_prompt_name": None}
+    write = lambda: (source / "config_sentence_transformers.json").write_text(json.dumps(about))
+    for about["default_prompt_name"] in (None, "none"):
+        write()
+        assert begun(tmp_path, source, rows=ROWS)[0].config.task.pool == "mean"
+    about["default_prompt_name"] = "query"
+    write()
+    with pytest.raises(ConfigError, match="default_prompt_name='query' puts 'query: ' before each"):
+        begun(tmp_path, source, rows=ROWS)
+    assert begun(tmp_path, source, "task.pool=max", rows=ROWS)[0].config.task.pool == "max"
+
+
 def test_numbers_name_labels_that_have_no_names(tmp_path):
     names = {str(i): f"LABEL_{i}" for i in range(3)}
     source = folder(tmp_path / "in", "bert", id2label=names, label2id={})

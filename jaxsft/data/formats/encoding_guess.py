@@ -10,11 +10,13 @@ _SYLLABLES, _KANA_SHARE = 0.9, 0.2  # Korean text is nearly all syllables, Japan
 
 _GB = re.compile(rb"[\xa1-\xa3\xb0-\xd7][\xa1-\xfe]")  # punctuation, the common characters
 _BIG5 = re.compile(rb"[\xa1-\xc6][\x40-\x7e\xa1-\xfe]")
-_HANGUL = re.compile("[\uac00-\ud7a3\u3131-\u318e]")
+# the syllables of KS X 1001, which nearly all of Korean is; cp949 reads kana of Shift JIS as others
+_KS = re.compile(rb"[\xb0-\xc8][\xa1-\xfe]")
 _HAN = re.compile("[\u3000-\u303f\u4e00-\u9fff\uff00-\uffef]")
 _KANA = re.compile("[\u3041-\u30fe]")
 _HIGH = re.compile(rb"[\x80-\xff]")
-_RUNS = re.compile(rb"[\x80-\xff]{2,}")
+_RUNS = re.compile(rb"(?<![A-Za-z])[\x80-\xff]{2,}(?![A-Za-z])")  # words, not "\u00f6\u00df" in one
+_NULS = 0.1  # share of zero bytes from which on a text has two bytes per character
 
 
 def likely_encodings(sample: bytes) -> str:
@@ -29,10 +31,11 @@ def likely_encodings(sample: bytes) -> str:
     >>> likely_encodings("für Müller".encode("latin-1"))
     'latin-1'
     """
-    if sample.count(0):  # texts of one or two bytes per character have none
+    wide = b"\n\0" in sample or b"\0\n" in sample  # of Chinese, the ends of lines alone
+    if wide or sample.count(0) > _NULS * len(sample):
         return "utf-16-be" if sample[::2].count(0) > sample[1::2].count(0) else "utf-16-le"
     fits: dict[str, Callable[[str, bytes], bool]] = {
-        "euc-kr": lambda text, _: _share(_HANGUL, text) >= _SYLLABLES,
+        "euc-kr": lambda text, packed: _pairs(_KS, packed, text) >= _SYLLABLES,
         "shift_jis": lambda text, _: _share(_KANA, text) >= _KANA_SHARE,
         "euc-jp": lambda text, _: _share(_KANA, text) >= _KANA_SHARE,
         "gb18030": lambda text, packed: _pairs(_GB, packed, text) >= ENOUGH,

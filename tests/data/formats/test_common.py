@@ -92,6 +92,9 @@ HANGUL = "이것은 인공지능에 관한 이야기입니다.\n오늘은 날씨
         ("euc-jp", KANA, "euc-jp"),
         ("euc-kr", HANGUL, "euc-kr"),
         ("latin-1", "Größe für Müller\ndéjà vu à côté\n", "latin-1 "),
+        ("latin-1", "Die Größe läßt zu wünschen\n", "latin-1 "),  # two letters beside each other
+        ("latin-1", "für M\0üller und andere\n", "latin-1 "),
+        ("shift_jis", "こんにちは、今日はいい天気ですね。\n", "shift_jis"),
         ("cp1252", "“smart” don’t – yes\n", "cp1252, latin-1 "),
         ("cp1251", "Это рассказ об интеллекте\n", "cp1251, "),
         ("koi8-r", "Это рассказ об интеллекте\n", "koi8-r, "),
