@@ -42,7 +42,7 @@ def test_options_of_a_sweep_need_a_sweep():
         hydra_app.run([*BASE[1:], "sweep.slots=2"], coded, trains=True)
 
 
-@pytest.mark.parametrize("name", ["joblib", "submitit_local", "submitit_slurm", "ray", "mine"])
+@pytest.mark.parametrize("name", ["joblib", "submitit_local", "submitit_slurm", "mine"])
 def test_launchers_of_others_are_told_what_is_used_instead(name):
     with pytest.raises(ConfigError, match=rf"^hydra/launcher={name}: .*slots"):
         hydra_app.run([*BASE, "seed=0,1", f"hydra/launcher={name}"], coded, trains=True)
