@@ -262,7 +262,6 @@ ELSEWHERE = {
     "tests/training/test_part.py": ("model.part",),
     "tests/data/test_quarantine.py": ("data.on_bad_row",),
     "tests/data/test_windows.py": ("data.stride",),
-    "tests/tasks/test_rows.py": ("task.windows",),
     "tests/data/test_two_streams.py": ("data.max_source_length",),
     "tests/data/test_row_weights.py": ("data.columns.weight",),
     "tests/data/test_encode.py": ("data.max_dropped", "data.require_stop"),

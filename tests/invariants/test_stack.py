@@ -25,7 +25,7 @@ from jaxsft.training.stacked_session import StackedSession, stacked
 from jaxsft.training.trial import Diverged
 from tests import tiny
 from tests.compilations import compilations
-from tests.conftest import assert_close, bench
+from tests.conftest import assert_close, bench, short
 
 
 class Killed(BaseException):
@@ -170,7 +170,9 @@ def train(configs, on_event=stack.ignored) -> list:
     return results
 
 
-@pytest.mark.parametrize("made", [whole, lora, heads], ids=["chat, all weights", "LoRA", "heads"])
+@pytest.mark.parametrize(
+    "made", short([whole, lora, heads], whole), ids=["chat, all weights", "LoRA", "heads"]
+)
 def test_trials_of_a_stack_are_their_solo_runs(made, files, base, tmp_path):
     configs = made(files, tmp_path / "stack", base)
     assert len({stack.stack_key(one) for one in configs}) == 1
@@ -195,6 +197,7 @@ def plain(files, folder, rates, **groups):
     ]
 
 
+@pytest.mark.slow
 def test_what_ends_one_trial_touches_no_other(files, base, tmp_path):
     """One diverges, one loses patience, one is pruned by the search, one reaches its goal; the last
     is compacted.
