@@ -173,10 +173,14 @@ def _said(seconds: tuple[float, ...]) -> str:
 
 
 def main(arguments: list[str]) -> None:
+    if not arguments:
+        raise SystemExit(__doc__)
     if arguments[0] == "stack":
         train_stack(arguments[1])
         return
     case, *more = arguments
+    if case not in BARS:
+        raise SystemExit(__doc__)
     numbers = dict(one.split("=") for one in more if "=" in one)
     model = next((one for one in more if "=" not in one), "")
     trials = int(numbers.get("trials", TRIALS[case]))
