@@ -39,10 +39,7 @@ OF_HEADS = (
 
 @dataclasses.dataclass(frozen=True)
 class Scored:
-    """A file as a model read it, and what it came to; `rows_read` counts those left out too.
-
-    `task` reads the columns.
-    """
+    """A file as a model read it, what it came to, and the task that reads the columns."""
 
     split: Split
     evaluation: Evaluation
@@ -71,8 +68,8 @@ def score(models: Mapping[str, Model], file: str, name: str) -> dict[str, Scored
         for what, of in (("task", lambda m: m.task.name), ("labels", _labels)):
             if of(model) != of(first[1]):
                 raise ConfigError(
-                    f"runs=: {what} of {run} is {of(model)}, of {first[0]} {of(first[1])};"
-                    " expected the same of all"
+                    f"runs=: {what} of {run} is {of(model)!s:.80}, of {first[0]}"
+                    f" {of(first[1])!s:.80}; expected the same of all"
                 )
     if type(first[1].task).mixed is PredictionLines.mixed:
         first[1].task.mixed(())  # told before anything is scored
@@ -206,7 +203,7 @@ def _meaning(model: Model) -> dict[str, Any]:
         str(Path(one).resolve()) if Path(one).exists() else one for one in (pretrained, run) if one
     ]
     found["what it started from,"] = start or f"seeds.init={config.seeds.init}"
-    of_loss = {"counts", "rows", "transition"} if found.get("task.prior_correction", 0) == 0 else {}
+    of_loss = () if found.get("task.prior_correction", 0) else ("counts", "rows", "transition")
     kept = task.state.keys() - {"thresholds", *of_loss}
     return found | {f"the {name} of training": task.state[name] for name in sorted(kept)}
 

@@ -1,7 +1,7 @@
 """Scores several runs as one: the mean of their predictions, and of their weights.
 
   jaxsft ensemble runs=[runs/a,runs/b,runs/c] data.path=test.csv [output=FOLDER]
-    [evaluation.metrics=[log_loss,ece]] [options of the runs]
+    [evaluation.metrics=[log_loss,calibration_equal_mass]] [options of the runs]
   jaxsft ensemble ... soup=uniform|greedy [select=FILE] [export=FOLDER]
 
 Each run alone, and the ensemble: of labels and label sets the mean of the probabilities, of numbers

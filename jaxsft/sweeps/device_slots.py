@@ -33,7 +33,7 @@ TPU_PORT = 8476  # of the first slot, as libtpu has it
 
 @dataclasses.dataclass(frozen=True)
 class DeviceSlot:
-    """What the processes of one slot are given.
+    """The cores and the environment that the processes of one slot are given.
 
     Attributes:
       env: variables beside those of the parent.

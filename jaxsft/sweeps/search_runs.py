@@ -47,7 +47,7 @@ CHANGEABLE = ("trials", "confirm", "prune", "storage")
 
 @dataclasses.dataclass(frozen=True)
 class WantedSearch:
-    """What a command asks for.
+    """The search that a command asks for.
 
     Attributes:
       where: the file and key of its options, for messages.

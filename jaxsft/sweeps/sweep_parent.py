@@ -60,7 +60,7 @@ class WantedTrial:
 
 @dataclasses.dataclass(frozen=True)
 class WantedSweep:
-    """What a command asks for.
+    """The sweep that a command asks for.
 
     Attributes:
       place: the folder; None: a new one in `runs/`.

@@ -14,7 +14,7 @@ from jaxsft.sweeps.sweep_plan import PlannedTrial, SweepPlan
 
 @dataclasses.dataclass(frozen=True)
 class WorkOrder:
-    """What a worker is to do with a trial.
+    """The work of a worker on a trial.
 
     Attributes:
       attempt: the one that it may claim.

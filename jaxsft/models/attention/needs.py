@@ -12,7 +12,7 @@ CONTEXT = "context"  # the name by which `model.remat_saves` keeps what attentio
 
 
 class AttentionNeeds(NamedTuple):
-    """What attention has to do, as far as it is known before it runs.
+    """The sizes and options of an attention, as far as they are known before it runs.
 
     Attributes:
       queries, keys: tokens of a row. heads, kv_heads, head_dim: of queries, of keys, of both.
