@@ -77,6 +77,15 @@ def test_the_ensemble_is_the_mean_of_the_probabilities(runs, files, tmp_path):
     assert numbers["test/log_loss"] <= np.mean(alone)
 
 
+def test_a_terminal_shows_a_column_for_each_model(capsys):
+    bounds = {"accuracy": {"low": 0.25, "high": 0.75}}
+    models = {name: ({"accuracy": 0.5, "loss": 1.5}, bounds) for name in ("a", "b", "ensemble")}
+    ensemble_of_runs._show(models, "accuracy", True)
+    heads, first, *_ = capsys.readouterr().out.splitlines()
+    assert heads.split() == ["a", "b", "ensemble"]
+    assert first.split()[0] == "accuracy" and first.count("0.5 [0.25, 0.75]") == 3
+
+
 def test_a_soup_has_the_mean_of_the_weights(runs, files, tmp_path):
     models = {name: inference.load(runs / name) for name in ("a", "b")}
     soup = ensembles.soup(models)

@@ -44,7 +44,8 @@ def main(arguments: list[str]) -> int:
     for name, (_, one) in found.items():
         folder = Path(mine["output"]) / name if "output" in mine else None
         results[name] = one.evaluation.numbers, _bounds(one, folder)
-    _show(results, sys.stdout.isatty())
+    chosen_by = next(iter(models.values())).config.evaluation.metric
+    _show(results, chosen_by.partition("/")[2], sys.stdout.isatty())
     if chosen is not None:
         print(f"soup: {', '.join(chosen)}", file=sys.stderr)
     if "export" in mine:
@@ -141,27 +142,16 @@ def _bounds(one: Any, folder: Path | None) -> dict[str, Any]:
     return found
 
 
-def _show(results: dict[str, Any], on_screen: bool) -> None:
-    """Prints a table, or JSON into a file or a pipe."""
+def _show(results: dict[str, Any], first: str, on_screen: bool) -> None:
+    """Prints a table, a column for each model and `first` above, or JSON into a file or a pipe."""
+    named = lambda place: {
+        f"{name}/{number}": value
+        for name, found in results.items()
+        for number, value in found[place].items()
+    }
     if not on_screen:
-        values = {
-            f"{name}/{number}": value
-            for name, (numbers, _) in results.items()
-            for number, value in numbers.items()
-        }
-        print(rundir.json_text(values, indent=1))
+        print(rundir.json_text(named(0), indent=1))
         return
-    from rich.console import Console
-    from rich.table import Table
+    from jaxsft.reports import scores
 
-    from jaxsft.reports import facts, scores
-
-    shown = list(results["ensemble"][0])
-    table = Table("", *shown)
-    for name, (numbers, bounds) in results.items():
-        cells = [
-            f"{facts.number_text(numbers[n])} {scores.bound_text(bounds.get(n))}".strip()
-            for n in shown
-        ]
-        table.add_row(name, *cells)
-    Console(highlight=False).print(table)
+    print("\n".join(scores.lines(named(0), first, named(1))))
